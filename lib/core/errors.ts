@@ -1,0 +1,131 @@
+/**
+ * Every error a user can meet: a class to test with `instanceof`, a stable code, and a text that says what happened
+ * to which run and step, and what to do. The README's table of codes is checked against ERROR_CODES.
+ */
+
+/** Code → what it means. The order is that of a run's life. */
+export const ERROR_CODES = {
+  PERDURE_OPTION: "An option or argument is unknown, of the wrong type or out of range.",
+  PERDURE_NAME: "A name, run id, reference or schema name breaks the rules for it.",
+  PERDURE_DUPLICATE: "Two definitions given to one engine have the same name and version.",
+  PERDURE_STATE: "The call does not fit the state that the engine or the run is in.",
+  PERDURE_CONNECTION: "The database cannot be reached, or the connection broke.",
+  PERDURE_AUTH: "The database refused the user, the password or the database name.",
+  PERDURE_PRIVILEGE: "The database role lacks a right that Perdure needs.",
+  PERDURE_READ_ONLY: "The server is a standby or read-only.",
+  PERDURE_SERVER_VERSION: "The server is older than PostgreSQL 14.",
+  PERDURE_SCHEMA: "The schema in the database does not fit this version of Perdure.",
+  PERDURE_DATABASE: "The database refused a statement for another reason; `cause` has the details.",
+  PERDURE_SERIALIZE: "A value cannot be stored so that it comes back equal.",
+  PERDURE_TOO_LARGE: "A value is larger than the limit.",
+  PERDURE_DECODE: "A stored value cannot be read back.",
+  PERDURE_UNKNOWN_WORKFLOW: "No workflow of that name and version is registered.",
+  PERDURE_CONFLICT: "The run id, or the step's reference, was used with another input.",
+  PERDURE_NOT_FOUND: "No run has that id.",
+  PERDURE_FINISHED: "The run has finished, so it takes no more events.",
+  PERDURE_CONTEXT: "A durable call stands where it cannot work, such as a wait outside a workflow or inside a step.",
+  PERDURE_FLOATING: "The workflow returned while a step that nobody awaited was unfinished.",
+  PERDURE_DIVERGED: "On replay the code asked for something else than what is recorded.",
+  PERDURE_NON_RETRYABLE: "A step or workflow said that trying again is of no use.",
+  PERDURE_STEP_LOST: 'The process died during a step whose `onCrash` is "fail".',
+  PERDURE_QUARANTINED: "The run crashed its process five times with no progress between.",
+  PERDURE_TIMEOUT: "A step, a workflow or a wait for a result took longer than it may.",
+  PERDURE_FAILED: "The run failed; `cause` is the error that its code threw.",
+  PERDURE_CANCELLED: "The run was cancelled.",
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** The base of all errors of this library. Two copies of the package agree on `code`, not on the class. */
+export class PerdureError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+
+  static {
+    PerdureError.prototype.name = "PerdureError";
+  }
+}
+
+/** Throw it from a step or a workflow to end its retries at once. `cause` is kept. */
+export class NonRetryableError extends PerdureError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("PERDURE_NON_RETRYABLE", message, options);
+  }
+
+  static {
+    NonRetryableError.prototype.name = "NonRetryableError";
+  }
+}
+
+/** `result()` of a run that failed. `cause` is the error that the workflow threw, revived. */
+export class RunFailedError extends PerdureError {
+  readonly runId: string;
+
+  constructor(runId: string, message: string, options?: ErrorOptions) {
+    super("PERDURE_FAILED", message, options);
+    this.runId = runId;
+  }
+
+  static {
+    RunFailedError.prototype.name = "RunFailedError";
+  }
+}
+
+/** `result()` of a run that was cancelled. */
+export class RunCancelledError extends PerdureError {
+  readonly runId: string;
+  readonly reason: string | null;
+
+  constructor(runId: string, reason: string | null) {
+    super("PERDURE_CANCELLED", `run "${runId}" was cancelled${reason ? `: ${reason}` : ""}`);
+    this.runId = runId;
+    this.reason = reason;
+  }
+
+  static {
+    RunCancelledError.prototype.name = "RunCancelledError";
+  }
+}
+
+/** A run id, or a step's reference, that is taken by another workflow or another input. */
+export class RunConflictError extends PerdureError {
+  readonly runId: string;
+
+  constructor(runId: string, message: string) {
+    super("PERDURE_CONFLICT", message);
+    this.runId = runId;
+  }
+
+  static {
+    RunConflictError.prototype.name = "RunConflictError";
+  }
+}
+
+/** An event sent to a run that has finished. */
+export class RunFinishedError extends PerdureError {
+  readonly runId: string;
+
+  constructor(runId: string, message: string) {
+    super("PERDURE_FINISHED", message);
+    this.runId = runId;
+  }
+
+  static {
+    RunFinishedError.prototype.name = "RunFinishedError";
+  }
+}
+
+/** A step, a workflow or a `result({ timeout })` that took too long. */
+export class TimeoutError extends PerdureError {
+  constructor(message: string) {
+    super("PERDURE_TIMEOUT", message);
+  }
+
+  static {
+    TimeoutError.prototype.name = "TimeoutError";
+  }
+}
