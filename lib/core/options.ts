@@ -1,0 +1,150 @@
+/** What users hand in, checked at the door: option keys, names and whole numbers, each refused in words that say what to write instead. */
+import { inspect } from "node:util";
+import { PerdureError } from "./errors.ts";
+
+const SHOWN = 60;
+const NAME_RULE = "1 to 255 bytes of UTF-8 text without control characters, lone surrogates or blanks at its ends";
+const SCHEMA_RULE = "1 to 63 bytes of UTF-8 text without control characters or lone surrogates, not beginning with pg_";
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u;
+
+/** A value as an error message shows it: strings quoted, what is invisible escaped, at most 60 characters, then `…`. */
+export function shorten(value: unknown): string {
+  if (typeof value === "string") {
+    const shown = clip(value, /["\\]/);
+    return `"${shown.text}"${shown.cut ? "…" : ""}`;
+  }
+  const shown = clip(inspect(value, { depth: 1, breakLength: Infinity, maxArrayLength: 5, customInspect: false }));
+  return shown.text + (shown.cut ? "…" : "");
+}
+
+// Whole escapes only: `"\u00` would show a value that was never given.
+function clip(text: string, quoted?: RegExp): { text: string; cut: boolean } {
+  let shown = "";
+  for (const char of text) {
+    const next = UNSEEN.test(char) ? escapeUnseen(char) : quoted?.test(char) ? `\\${char}` : char;
+    if (shown.length + next.length > SHOWN) return { text: shown, cut: true };
+    shown += next;
+  }
+  return { text: shown, cut: false };
+}
+
+function escapeUnseen(char: string): string {
+  const json = JSON.stringify(char).slice(1, -1);
+  if (json !== char) return json;
+  const hex = char.codePointAt(0)!.toString(16);
+  return hex.length > 4 ? `\\u{${hex}}` : `\\u${hex.padStart(4, "0")}`;
+}
+
+/**
+ * The candidate that `word` was probably meant to be, the first of several equally near, or undefined when none is near:
+ * at most half of the longer word differs, or one is the beginning or end of the other. Case does not count.
+ */
+export function nearest(word: string, candidates: readonly string[]): string | undefined {
+  let best: { candidate: string; edits: number } | undefined;
+  for (const candidate of candidates) {
+    const longer = Math.max(word.length, candidate.length);
+    if (longer > 255) continue;
+    const edits = editsBetween(word.toLowerCase(), candidate.toLowerCase());
+    if (edits <= longer / 2 && edits < (best?.edits ?? Infinity)) best = { candidate, edits };
+  }
+  return best?.candidate;
+}
+
+function editsBetween(a: string, b: string): number {
+  const [short, long] = a.length < b.length ? [a, b] : [b, a];
+  const isAffix = short.length >= 3 && (long.startsWith(short) || long.endsWith(short));
+  return isAffix ? Math.min(1.5, distance(a, b)) : distance(a, b);
+}
+
+// Optimal string alignment: Levenshtein's distance, with a swap of two neighbours as one edit. F. Damerau, "A technique for
+// computer detection and correction of spelling errors", CACM 7(3), 1964; L. Boytsov, "Indexing methods for approximate
+// dictionary searching", ACM JEA 16, 2011.
+function distance(a: string, b: string): number {
+  let older: number[] = [];
+  let above = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const differs = a[i - 1] === b[j - 1] ? 0 : 1;
+      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      row.push(
+        Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + differs, swapped ? older[j - 2]! + 1 : Infinity),
+      );
+    }
+    [older, above] = [above, row];
+  }
+  return above[b.length]!;
+}
+
+/** True for `{…}` and `Object.create(null)` of any realm; false for arrays, dates and instances of classes. */
+export function isPlainObject(value: unknown): value is Record<string, unknown> {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+/**
+ * Refuses options that nobody would read. `where` is whose options they are: `step "reserve"`.
+ * Throws PERDURE_OPTION when `given` is no plain object or has a key that is not in `known`, whatever its value.
+ */
+export function checkKeys(given: unknown, known: readonly string[], where: string): void {
+  if (!isPlainObject(given)) {
+    throw new PerdureError("PERDURE_OPTION", `options of ${where} must be a plain object, not ${shorten(given)}`);
+  }
+  const unknown = Object.keys(given).find((key) => !known.includes(key));
+  if (unknown === undefined) return;
+  const meant = nearest(unknown, known);
+  const help = meant ? `did you mean "${meant}"?` : `it takes ${known.join(", ") || "no options"}`;
+  throw new PerdureError("PERDURE_OPTION", `unknown option ${shorten(unknown)} of ${where}; ${help}`);
+}
+
+/**
+ * Returns `value` if it can be a name or an id: 1 to 255 bytes of UTF-8 text without control characters, lone surrogates or
+ * blanks at its ends. `what` begins the message: `step name`. Throws PERDURE_NAME.
+ */
+export function checkName(value: unknown, what: string): string {
+  return checkText(value, what, `it must be ${NAME_RULE}`, (text, bytes) => {
+    if (text !== "" && text.trim() === "") return "is only blanks";
+    return textProblem(text, bytes, 255) ?? (text === text.trim() ? undefined : "begins or ends with a blank");
+  });
+}
+
+/**
+ * Returns `value` if Postgres takes it, quoted, as the name of a schema: 1 to 63 bytes without control characters, not
+ * beginning with `pg_`. Upper case, blanks and dots are allowed. Throws PERDURE_NAME.
+ */
+export function checkSchemaName(value: unknown): string {
+  return checkText(value, "schema name", `it must be ${SCHEMA_RULE}`, (text, bytes) => {
+    const isReserved = text.startsWith("pg_");
+    return (
+      textProblem(text, bytes, 63) ?? (isReserved ? "begins with pg_, which Postgres keeps for itself" : undefined)
+    );
+  });
+}
+
+type Judge = (text: string, bytes: number) => string | undefined;
+
+function checkText(value: unknown, what: string, rule: string, judge: Judge): string {
+  if (typeof value !== "string") {
+    throw new PerdureError("PERDURE_NAME", `${what} must be a string, not ${shorten(value)}; ${rule}`);
+  }
+  const bytes = Buffer.byteLength(value);
+  const problem = judge(value, bytes);
+  if (problem === undefined) return value;
+  const size = bytes === 1 ? "1 byte" : `${bytes} bytes`;
+  throw new PerdureError("PERDURE_NAME", `${what} ${shorten(value)} (${size}) ${problem}; ${rule}`);
+}
+
+function textProblem(text: string, bytes: number, limit: number): string | undefined {
+  if (bytes === 0) return "is empty";
+  if (/\p{Cc}/u.test(text)) return "contains a control character";
+  if (/\p{Cs}/u.test(text)) return "contains a lone surrogate";
+  return bytes > limit ? "is too long" : undefined;
+}
+
+/** Returns `value` if it is a whole number from `min` to `max`, both included. Throws PERDURE_OPTION, beginning with `what`. */
+export function checkInteger(value: unknown, what: string, min: number, max: number): number {
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= min && value <= max) return value;
+  const range = max >= Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+  throw new PerdureError("PERDURE_OPTION", `${what} must be a whole number ${range}, not ${shorten(value)}`);
+}
