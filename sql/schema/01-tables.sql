@@ -1,0 +1,213 @@
+-- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
+-- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
+-- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
+
+-- The one source of time. Stable and inlinable, so that an index condition on it works; a schema built for tests replaces it.
+create function :SCHEMA.clock() returns timestamptz language sql stable parallel safe as 'select statement_timestamp()';
+
+-- An instant as milliseconds since 1970, the form in which instants reach JavaScript, and back.
+create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql immutable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
+create function :SCHEMA.from_ms(p_ms float8) returns timestamptz language sql immutable parallel safe as 'select to_timestamp(p_ms / 1000)';
+create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable parallel safe as 'select p_ms * interval ''1 millisecond''';
+
+create table :SCHEMA.run (
+  key         bigint generated always as identity primary key,
+  id          text not null unique check (octet_length(id) between 1 and 255),
+  workflow    text not null,
+  version     text not null,
+  queue       text not null,
+  priority    smallint not null,
+  state       text not null check (state in ('pending', 'running', 'suspended', 'paused', 'blocked', 'completed', 'failed', 'cancelled')),
+  epoch       integer not null default 0,      -- +1 at every claim: the fencing token of every write
+  worker      bigint,                          -- who holds the claim
+  attempt     integer not null default 1,      -- of the workflow, +1 at every retry of the whole
+  crashes     smallint not null default 0,     -- claims lost to a crash since the last new checkpoint
+  mail        integer not null default 0,      -- raised under the row's lock by whoever has news for the run
+  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority
+  due         timestamptz,                     -- when a timer makes it claimable
+  deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
+  timeout_ms  float8,
+  topics      text[],                          -- what it is suspended on: kind:name
+  reason      text,                            -- why it is blocked or was cancelled
+  created_at  timestamptz not null,
+  started_at  timestamptz,
+  finished_at timestamptz,
+  check ((state = 'running') = (worker is not null)),
+  check (ready_at is null or state = 'pending'),
+  check (due is null or state in ('pending', 'suspended')),
+  check ((topics is not null) = (state = 'suspended')),
+  check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
+)
+-- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
+-- vacuum early and without pauses; leave room on the page for the next version of the row.
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
+create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
+create index run_due on :SCHEMA.run (due) where due is not null;
+create index run_held on :SCHEMA.run (worker) where worker is not null;
+
+create table :SCHEMA.input (
+  run     bigint primary key,
+  args    json not null,                       -- the codec's envelope around the array of arguments
+  hash    text,                                -- canonical hash of the arguments; null: started from SQL
+  options json                                 -- what .with() set for this run: retry
+);
+
+create table :SCHEMA.checkpoint (
+  run        bigint not null,
+  slot       text not null,
+  attempt    integer not null,                 -- of the workflow: a slot reopened by a retry is recorded anew
+  no         integer,                          -- in which order outcomes were handed to the body; null: see delivery
+  kind       text not null check (kind in ('step', 'transaction', 'sleep', 'event')),
+  name       text not null,
+  outcome    text not null check (outcome in ('completed', 'failed', 'timeout')),
+  value      json,
+  tries      integer not null,
+  epoch      integer not null,                 -- the claim that wrote it
+  started_at timestamptz not null,
+  at         timestamptz not null,
+  primary key (run, slot, attempt)
+)
+-- Never updated, so a vacuum only has to freeze it.
+with (autovacuum_vacuum_insert_scale_factor = 0.2);
+
+-- The order of outcomes that someone else wrote, a user's transaction for one; append-only, written with the run's next write.
+create table :SCHEMA.delivery (
+  run     bigint not null,
+  no      integer not null,
+  slot    text not null,
+  attempt integer not null,
+  primary key (run, no)
+);
+
+-- Tries of a step that failed, or that were marked as begun. The last, successful one is the checkpoint.
+create table :SCHEMA.try (
+  run         bigint not null,
+  slot        text not null,
+  attempt     integer not null,
+  try         integer not null,
+  name        text not null,
+  started_at  timestamptz not null,
+  finished_at timestamptz,
+  error       json,
+  primary key (run, slot, attempt, try)
+);
+
+-- A finished attempt of a whole workflow that is tried again: its error, and the slots whose failure it set aside.
+create table :SCHEMA.round (
+  run         bigint not null,
+  attempt     integer not null,
+  error       json not null,
+  reopened    text[] not null,
+  finished_at timestamptz not null,
+  primary key (run, attempt)
+);
+
+-- What a run waits for: sleeps, events, retries of steps. The row goes when the outcome is recorded.
+create table :SCHEMA.wait (
+  run        bigint not null,
+  slot       text not null,
+  attempt    integer not null,
+  kind       text not null check (kind in ('sleep', 'event', 'retry')),
+  topic      text not null,
+  started_at timestamptz not null,
+  length_ms  float8,                           -- as the code gave it: a changed length keeps its start
+  due        timestamptz,
+  tries      integer not null default 0,       -- retry: how many tries failed
+  woken      boolean not null default false,   -- sleep: ended early by wake
+  primary key (run, slot)
+);
+
+create table :SCHEMA.mail (
+  seq       bigint generated always as identity primary key,
+  run       bigint not null,
+  name      text not null,
+  data      json not null,
+  reference text,
+  token     text,                              -- tells a sender whose answer was lost that its mail is here
+  sent_at   timestamptz not null,
+  slot      text                               -- the wait that consumed it
+);
+create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
+create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
+
+create table :SCHEMA.outcome (
+  run   bigint primary key,
+  value json                                   -- the result of a completed run, the error of a failed one
+);
+
+create table :SCHEMA.worker (
+  id         bigint primary key,               -- random per boot; also the key of its session advisory lock
+  name       text not null,
+  started_at timestamptz not null,
+  beat_at    timestamptz not null,
+  lease      interval not null,
+  hungry     boolean not null default false,   -- has a free slot: wants to hear of work
+  watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
+  dead_at    timestamptz
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+create table :SCHEMA.leader (
+  one    boolean primary key default true check (one),
+  worker bigint,
+  until  timestamptz not null
+);
+insert into :SCHEMA.leader (until) values ('-infinity');
+
+-- The channel of this schema's hints: fixed length, so that no schema name is cut off.
+create function :SCHEMA.channel() returns text language sql stable as $perdure$
+  select 'perdure_' || left(encode(sha256(convert_to(n.nspname::text, 'UTF8')), 'hex'), 16)
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.oid = (select l.tableoid from :SCHEMA.leader l)
+$perdure$;
+
+-- Locks the rows of runs, in key order, and says what they hold now.
+-- Called by every function that changes runs. p_wait: wait for a lock; otherwise rows that a stranger holds are left out, and stay left
+-- out for the rest of the transaction, so that no later write of a run overtakes a skipped one.
+-- Locks: runs, in key order.
+create function :SCHEMA.hold_runs(p_keys bigint[], p_wait boolean)
+returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_keys bigint[];
+  v_epochs integer[];
+  v_states text[];
+  v_mails integer[];
+  v_deadlines timestamptz[];
+begin
+  if p_wait then
+    return query select r.key, r.epoch, r.state, r.mail, r.deadline from :SCHEMA.run r
+      where r.key = any(p_keys) order by r.key for no key update;
+    return;
+  end if;
+  select coalesce(array_agg(h.key), '{}'), array_agg(h.epoch), array_agg(h.state), array_agg(h.mail), array_agg(h.deadline)
+    into v_keys, v_epochs, v_states, v_mails, v_deadlines
+    from (
+      select r.key, r.epoch, r.state, r.mail, r.deadline from :SCHEMA.run r
+      where r.key = any(p_keys) and r.key <> all (v_skipped)
+      order by r.key for no key update skip locked
+    ) h;
+  if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
+    perform set_config('perdure.skipped',
+      (v_skipped || array(select distinct k from unnest(p_keys) k where k <> all (v_keys)))::text, true);
+  end if;
+  return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
+end $perdure$;
+
+-- Why a write of a claim was not applied: 'busy' (a stranger holds the row: write it alone) or 'stale' (the claim is over).
+-- Called by the functions below for the rows that hold_runs left out or that the fence refused.
+create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text language sql stable as $perdure$
+  select case when exists (select from :SCHEMA.run r where r.key = p_run and r.epoch = p_epoch and r.state = 'running')
+    then 'busy' else 'stale' end
+$perdure$;
+
+-- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
+create type :SCHEMA.loaded as (
+  key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
+  args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
+  waits text, begun text, rounds text, unread text,
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, tries integer, at_ms float8, more boolean
+);

@@ -1,0 +1,94 @@
+-- Claiming runs, with all that a replay needs.
+
+-- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at]; at most 1,000.
+create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json language sql stable as $perdure$
+  select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at)) order by m.seq)
+  from (
+    select * from :SCHEMA.mail m where m.run = p_run and m.seq > p_after and m.slot is null order by m.seq limit 1000
+  ) m
+$perdure$;
+
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs).
+-- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
+-- do not wait for each other; what was locked beyond the limit is free again at once.
+-- Locks: runs, skipping what is locked.
+create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
+returns setof :SCHEMA.loaded language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_keys bigint[];
+begin
+  with free as materialized ( -- materialized, so that the limited, locking subquery runs once
+    select c.key
+    from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+    cross join lateral (
+      select r.key, r.priority, r.ready_at from :SCHEMA.run r
+      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+      order by r.priority, r.ready_at, r.key
+      limit p_limit
+      for no key update skip locked
+    ) c
+    order by c.priority, c.ready_at, c.key
+    limit p_limit
+  ), claimed as (
+    update :SCHEMA.run r
+    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
+      started_at = coalesce(r.started_at, v_now), deadline = coalesce(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms))
+    from free where r.key = free.key
+    returning r.key
+  )
+  select array_agg(key) into v_keys from claimed;
+  if v_keys is not null then
+    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys));
+  end if;
+end $perdure$;
+
+-- The effective history of runs: one row for each of the first 1,000 recorded outcomes after p_offset, in the order of delivery (a run
+-- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
+-- of values per run; more: there is more of this run, read it with a higher p_offset.
+-- Called by claim_runs, and by the engine for long histories. Locks: nothing.
+create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer) returns setof :SCHEMA.loaded language sql stable as $perdure$
+  select
+    r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
+    case when h.rn is null or h.rn = 1 then i.args::text end,
+    case when h.rn is null or h.rn = 1 then i.options::text end,
+    :SCHEMA.to_ms(r.started_at),
+    :SCHEMA.to_ms(r.deadline),
+    :SCHEMA.to_ms(:SCHEMA.clock()),
+    case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
+      select json_agg(json_build_array(w.slot, w.kind, w.length_ms, :SCHEMA.to_ms(w.due), w.tries, w.woken, :SCHEMA.to_ms(w.started_at)))
+      from :SCHEMA.wait w where w.run = r.key and w.attempt = r.attempt
+    )::text end,
+    case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
+      select json_agg(t.slot) from :SCHEMA.try t where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
+    )::text end,
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
+      select json_agg(json_build_array(o.attempt, o.reopened)) from :SCHEMA.round o where o.run = r.key
+    )::text end,
+    case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false)
+  from :SCHEMA.run r
+  join :SCHEMA.input i on i.run = r.key
+  left join lateral (
+    select p.* from (
+      select q.*, bool_or(q.cut) over () as more
+      from (
+        select s.*, row_number() over w as rn,
+          row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
+        from (
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.tries, c.at
+          from :SCHEMA.checkpoint c
+          left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
+          where c.run = r.key
+            and (r.attempt = 1 or not exists (
+              select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
+          order by coalesce(c.no, d.no) nulls last, c.at, c.slot
+          offset p_offset limit 1001
+        ) s
+        window w as (order by s.no nulls last, s.at, s.slot rows unbounded preceding)
+      ) q
+    ) p where not p.cut
+  ) h on r.epoch > 1
+  where r.key = any(p_keys)
+  order by r.key, h.rn
+$perdure$;

@@ -1,0 +1,102 @@
+-- Recording outcomes. Every row names its claim (run, epoch) and is refused alone when that claim is over. Verdicts:
+--   ok     recorded, or recorded before by the same claim (the answer to an earlier try was lost)
+--   busy   a stranger's open transaction holds the run's row: write it alone, waiting
+--   stale  the claim is over
+
+-- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot.
+-- Called by the flusher, and by a transaction step in the user's own transaction.
+-- Locks: runs, in key order.
+create function :SCHEMA.record_steps(
+  p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
+  p_outcomes text[], p_values text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
+) returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_ords integer[];
+  v_waits boolean;
+begin
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_tries, p_started, p_ats)
+      with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, tries, started, at, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), put as (
+    insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, tries, epoch, started_at, at)
+    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.tries, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    order by g.ord
+    on conflict do nothing
+    returning run, slot, attempt
+  )
+  select array_agg(g.ord::integer), bool_or(g.kind <> 'step' or g.tries > 1)
+    into v_ords, v_waits
+    from put p join given g using (run, slot, attempt);
+
+  if v_ords is not null then
+    update :SCHEMA.run r set crashes = 0 where r.key = any(p_runs) and r.crashes > 0
+      and r.key in (select p_runs[o] from unnest(v_ords) o);
+    if v_waits then
+      delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
+      update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+    end if;
+  end if;
+  if cardinality(v_ords) = cardinality(p_runs) then
+    return query select o, 'ok' from unnest(v_ords) o;
+    return;
+  end if;
+  return query
+    select g.ord::integer, case
+      when g.ord = any(v_ords) then 'ok'
+      when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt and c.epoch = g.epoch) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+    from unnest(p_runs, p_epochs, p_slots, p_attempts) with ordinality as g(run, epoch, slot, attempt, ord);
+end $perdure$;
+
+-- Records in which place of the order an outcome that someone else wrote was handed to the body.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.record_deliveries(p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_wait boolean)
+returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos) with ordinality as g(run, epoch, slot, attempt, no, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+  ), put as (
+    insert into :SCHEMA.delivery (run, no, slot, attempt) select run, no, slot, attempt from own on conflict do nothing
+  )
+  select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end
+  from given g left join own o using (ord);
+end $perdure$;
+
+-- Records tries of steps: begun (p_errors null) or failed.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.record_tries(
+  p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_tries integer[], p_names text[], p_started float8[], p_ats float8[],
+  p_errors text[], p_wait boolean
+) returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_tries, p_names, p_started, p_ats, p_errors)
+      with ordinality as g(run, epoch, slot, attempt, try, name, started, at, error, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+  ), put as (
+    insert into :SCHEMA.try as t (run, slot, attempt, try, name, started_at, finished_at, error)
+    -- one row per key: a try that begins and fails within one batch is written as failed
+    select distinct on (run, slot, attempt, try) run, slot, attempt, try, name, :SCHEMA.from_ms(started), :SCHEMA.from_ms(at), error::json
+    from own order by run, slot, attempt, try, ord desc
+    on conflict (run, slot, attempt, try) do update set started_at = excluded.started_at, finished_at = excluded.finished_at, error = excluded.error
+    where t.finished_at is null
+  )
+  select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end
+  from given g left join own o using (ord);
+end $perdure$;

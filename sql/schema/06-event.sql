@@ -1,0 +1,92 @@
+-- Events: rows in a run's mailbox, kept before anyone waits.
+
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, d done, n new worker, b busy).
+-- Called after commit by the library, and at the end of SQL functions in a user's transaction.
+create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
+  select pg_notify(:SCHEMA.channel(), p_letters)
+$perdure$;
+
+-- Puts events into mailboxes, one per element. Verdicts:
+--   sent       it is there, or was there before with the same token (p_again: an earlier answer was lost)
+--   duplicate  dropped: the run has had an event of that name and reference
+--   finished   the run takes no more
+--   unknown    no such run
+--   busy       a stranger's open transaction holds the run's row
+-- woken: the run was suspended on it and is claimable; working: the run is in work, its worker should look.
+-- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
+-- Called by the flusher's sends and by send_event. Locks: runs, in key order.
+create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select g.*, r.key from unnest(p_ids, p_names, p_data, p_references, p_tokens) with ordinality as g(id, name, data, reference, token, ord)
+    left join :SCHEMA.run r on r.id = g.id
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs((select array_agg(key) from given where key is not null), p_wait)
+  ), again as materialized (
+    select g.ord from given g join :SCHEMA.mail m on m.run = g.key and m.token = g.token where p_again
+  ), put as (
+    insert into :SCHEMA.mail (run, name, data, reference, token, sent_at)
+    select g.key, g.name, g.data::json, g.reference, g.token, v_now
+    from given g join held h using (key)
+    where h.state not in ('completed', 'failed', 'cancelled') and g.ord not in (select ord from again)
+    order by g.ord
+    on conflict (run, name, reference) where reference is not null do nothing
+    returning run, name, token
+  ), news as (
+    select run, count(*)::integer as n, array_agg('event:' || name) as topics from put group by run
+  ), told as (
+    update :SCHEMA.run r set mail = r.mail + n.n,
+      state = case when r.topics && n.topics then 'pending' else r.state end,
+      ready_at = case when r.topics && n.topics then v_now else r.ready_at end,
+      due = case when r.topics && n.topics then null else r.due end,
+      topics = case when r.topics && n.topics then null else r.topics end
+    from news n where r.key = n.run
+    returning r.key, r.state, r.ready_at = v_now and r.state = 'pending' as woken
+  )
+  select g.ord::integer, case
+      when g.key is null then 'unknown'
+      when p.token is not null or g.ord in (select ord from again) then 'sent'
+      when h.key is null then 'busy'
+      when h.state in ('completed', 'failed', 'cancelled') then 'finished'
+      else 'duplicate'
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false)
+  from given g
+  left join held h using (key)
+  left join put p on p.run = g.key and p.token = g.token
+  left join told t on t.key = g.key;
+end $perdure$;
+
+-- Sends an event from SQL, in the caller's transaction: rolled back, nothing was sent. True: sent; false: the reference was used before.
+-- Raises PD001 (no such run), PD002 (the run has finished), PD005 (bad input).
+-- Called by users, triggers, pg_cron and other languages. Locks: the run, until the caller commits.
+create function :SCHEMA.send_event(run_id text, event text, data json default 'null', reference text default null) returns boolean
+language plpgsql as $perdure$
+#variable_conflict use_variable
+declare
+  v record;
+begin
+  if run_id is null or event is null or octet_length(event) not between 1 and 255 then
+    raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
+  end if;
+  if octet_length(data::text) > 1048576 then
+    raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
+      using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
+  end if;
+  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array[json_build_object('json', coalesce(data, 'null'))::text],
+    array[reference], array[gen_random_uuid()::text], false, true) s;
+  if v.verdict = 'unknown' then
+    raise exception 'send_event: there is no run "%"', run_id using errcode = 'PD001', hint = 'Start the run first, or check its id.';
+  elsif v.verdict = 'finished' then
+    raise exception 'send_event: run "%" has finished and takes no more events', run_id using errcode = 'PD002';
+  end if;
+  if v.woken or v.working then
+    perform :SCHEMA.hint(case when v.woken then 'w' else 'c' end);
+  end if;
+  return v.verdict = 'sent';
+end $perdure$;
+comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller''s transaction. True: sent; false: a duplicate reference.';

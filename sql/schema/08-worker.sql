@@ -1,0 +1,149 @@
+-- Workers: who is alive, whose runs are taken back, who leads.
+
+-- Enters a process. Called at launch, and after a beat that found itself buried. Locks: nothing.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8) returns void language sql as $perdure$
+  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
+  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
+  on conflict (id) do update set beat_at = excluded.beat_at;
+  select :SCHEMA.hint('n');
+$perdure$;
+
+-- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
+-- its runs are others'. others: live processes beside it. Locks: the worker's row, the leader's.
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, now_ms float8) language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  update :SCHEMA.worker w set beat_at = v_now where w.id = p_id and w.dead_at is null;
+  alive := found;
+  select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
+  leads := alive and :SCHEMA.lead(p_id);
+  now_ms := :SCHEMA.to_ms(v_now);
+  return next;
+end $perdure$;
+
+-- Takes or keeps the lead for 15 s. It is only an optimisation: two leaders do no harm. Locks: the leader's row, skipping it if held.
+create function :SCHEMA.lead(p_id bigint) returns boolean language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  perform from :SCHEMA.leader l
+    where l.worker = p_id or l.until < v_now or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null)
+    for update skip locked;
+  if found then
+    update :SCHEMA.leader set worker = p_id, until = v_now + interval '15 seconds';
+  end if;
+  return found;
+end $perdure$;
+
+-- What a process wants to hear of. Locks: the worker's row.
+create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean) returns void language sql as $perdure$
+  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching where id = p_id
+$perdure$;
+
+-- Whether anybody else wants to hear of work, or of finishes. Called in the batches that make such news. Locks: nothing.
+create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean) language sql stable as $perdure$
+  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false)
+  from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
+$perdure$;
+
+-- What an idle process asks now and then, behind the hints: is there work for it, do others hold runs, when is the next timer.
+-- Called by the worker's poll. Locks: nothing.
+create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
+returns table (work boolean, others_hold boolean, next_ms float8) language sql stable as $perdure$
+  select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
+    exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
+    (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
+$perdure$;
+
+-- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. young: the server has been up for
+-- less than two seconds, so that every lock was lost and owners are still coming back. holding: somebody else holds runs at all.
+-- Called twice a second by workers with a free slot while others hold runs. Locks: nothing.
+create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, young boolean, missing text) language sql stable as $perdure$
+  with holder as materialized (
+    select w.id, w.beat_at from :SCHEMA.worker w
+    where w.id <> p_id and w.dead_at is null and exists (select from :SCHEMA.run r where r.worker = w.id)
+  )
+  select exists (select from holder), clock_timestamp() < pg_postmaster_start_time() + interval '2 seconds', (
+    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text)) from holder h
+    where not exists (
+      select from pg_catalog.pg_locks l
+      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+        and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+        and l.classid::bigint = (h.id >> 32) & 4294967295 and l.objid::bigint = h.id & 4294967295
+    )
+  )::text
+$perdure$;
+
+-- Takes the runs of dead workers back, so that others may claim them, and buries the workers. Dead is who did not beat since p_beats
+-- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
+-- checkpoint between, it is blocked. Returns how many became claimable.
+-- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
+create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_dead bigint[];
+  v_keys bigint[];
+  v_count integer;
+begin
+  select coalesce(array_agg(d.id), '{}') into v_dead from (
+    select w.id from :SCHEMA.worker w
+    left join unnest(p_workers, p_beats) as g(id, beat) on g.id = w.id
+    where w.dead_at is null
+      and (case when p_workers is null then w.beat_at + w.lease < v_now else :SCHEMA.to_ms(w.beat_at) = g.beat end)
+    order by w.id for update of w skip locked
+  ) d;
+  update :SCHEMA.worker w set dead_at = v_now where w.id = any(v_dead);
+  select array_agg(r.key) into v_keys from (
+    select r.key from :SCHEMA.run r
+    where r.worker = any(v_dead) or (p_workers is null and r.worker in (select w.id from :SCHEMA.worker w where w.dead_at is not null))
+    order by r.key for no key update skip locked
+  ) r;
+  with back as (
+    update :SCHEMA.run r set
+      crashes = r.crashes + case when p_innocent then 0 else 1 end,
+      worker = null,
+      state = case when p_innocent or r.crashes < 4 then 'pending' else 'blocked' end,
+      ready_at = case when p_innocent or r.crashes < 4 then v_now end,
+      reason = case when p_innocent or r.crashes < 4 then r.reason else
+        'quarantined: its process died 5 times with no new checkpoint between'
+          || coalesce(', each time in ' || (
+            select string_agg(distinct 'step "' || t.name || '"', ', ') from :SCHEMA.try t
+            where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
+              and not exists (select from :SCHEMA.checkpoint c where c.run = t.run and c.slot = t.slot and c.attempt = t.attempt)
+          ), '') || '; mend the cause, then retry the run' end
+    where r.key = any(v_keys)
+    returning r.ready_at
+  )
+  select count(ready_at) into v_count from back;
+  return v_count;
+end $perdure$;
+
+-- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
+-- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order.
+create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
+declare
+  v_count integer;
+begin
+  with mine as materialized (
+    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep) order by r.key for no key update
+  ), back as (
+    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from mine where r.key = mine.key returning 1
+  )
+  select count(*) into v_count from back;
+  return v_count;
+end $perdure$;
+
+-- Takes a process out at its end. Called after hand_back. Locks: the worker's row, the leader's.
+create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
+  delete from :SCHEMA.worker where id = p_id;
+  update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
+  select :SCHEMA.hint('wn');
+$perdure$;
+
+-- The leader's upkeep: leases that ran out, workers long dead. Returns how many runs became claimable. Locks: as take_back.
+create function :SCHEMA.sweep() returns integer language plpgsql as $perdure$
+begin
+  delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
+  return :SCHEMA.take_back(null, null, false);
+end $perdure$;

@@ -1,0 +1,31 @@
+-- What a person or another program may read. Stable columns, no payloads.
+
+create view :SCHEMA.runs as
+  select r.id, r.workflow, r.version, r.state,
+    case
+      when r.state = 'suspended' and cardinality(r.topics) = 1 then split_part(r.topics[1], ':', 1)
+      when r.state = 'suspended' then 'several'
+      when r.state = 'pending' and r.due is not null then 'start'
+    end as waiting_for,
+    r.reason, r.queue, r.priority, r.attempt, null::text as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
+  from :SCHEMA.run r;
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, retry, several, or start for a delayed one.';
+
+create view :SCHEMA.steps as
+  select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt
+  from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
+  union all
+  select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run;
+comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, and one per open wait.';
+
+create view :SCHEMA.events as
+  select m.seq as id, r.id as run_id, m.name, m.reference, m.sent_at, m.slot as consumed_by
+  from :SCHEMA.mail m join :SCHEMA.run r on r.key = m.run;
+comment on view :SCHEMA.events is 'One row per event sent to a run. consumed_by: the slot of the wait that took it.';
+
+create view :SCHEMA.workers as
+  select w.id, w.name, w.started_at, w.beat_at, w.lease, w.dead_at, l.worker is not null as leads,
+    (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
+  from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
+comment on view :SCHEMA.workers is 'One row per process.';
