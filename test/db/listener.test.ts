@@ -149,7 +149,7 @@ await t.test(
   async (t) => {
     const between = await proxy(t);
     between.pooling = true;
-    const { listener, troubles, name } = await listen(t, { port: between.port, heartbeatMs: 50, deadlineMs: 200 });
+    const { listener, troubles, name } = await listen(t, { port: between.port, heartbeatMs: 50, deadlineMs: 1000 });
     await listener.ready;
     t.equal(listener.listening, false);
     t.equal(troubles.length, 1);
@@ -242,7 +242,7 @@ await t.test("a process that closes during an outage exits by itself and leaves 
 });
 
 await t.test("a canary goes through the session when nothing was heard for long; hints stand in for it", async (t) => {
-  const { name, listener, seen, heard, troubles, notify } = await listen(t, { heartbeatMs: 10, canaryMs: 500 });
+  const { name, listener, seen, heard, troubles, notify } = await listen(t, { heartbeatMs: 100, canaryMs: 500 });
   await listener.ready;
   const lastQuery = async () =>
     (await sql(target, "select query from pg_stat_activity where application_name = $1", [name]))[0]?.query;
