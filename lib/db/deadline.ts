@@ -1,0 +1,49 @@
+/** Waiting that always ends: for an answer, until a deadline or a signal; and for a while, unless a signal cuts it short. */
+
+/** A timer that is later than this tells of a blocked event loop. */
+const BLOCKED_MS = 50;
+
+/** The promise's outcome, or an error once `ms` have passed or the signal is aborted. The loser's outcome is dropped. */
+export async function within<T>(promise: Promise<T>, ms: number, what: string, signal?: AbortSignal): Promise<T> {
+  const over = new AbortController();
+  try {
+    return await Promise.race([promise, lateness(ms, what, over.signal), abortion(over.signal, signal)]);
+  } finally {
+    over.abort();
+  }
+}
+
+function lateness(ms: number, what: string, over: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    let timer: NodeJS.Timeout;
+    const late = () => reject(new Error(`${what}: no answer within ${ms} ms`));
+    const arm = () => {
+      const due = performance.now() + ms;
+      // What a blocked event loop has not sent or not read is not late: the time starts again, and sockets come before verdicts.
+      timer = setTimeout(() => (performance.now() > due + BLOCKED_MS ? arm() : setImmediate(late)), ms);
+    };
+    arm();
+    over.addEventListener("abort", () => clearTimeout(timer), { once: true });
+  });
+}
+
+function abortion(over: AbortSignal, signal?: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal?.aborted) reject(signal.reason);
+    signal?.addEventListener("abort", () => reject(signal.reason), { once: true, signal: over });
+  });
+}
+
+/** Resolves after `ms`, or as soon as the signal is aborted; never rejects. */
+export function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  if (signal?.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done, { once: true });
+  });
+}

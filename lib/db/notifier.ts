@@ -1,0 +1,75 @@
+/** Hints for other processes, sent after the commit and gathered, as every notifying commit takes a lock of the whole database. */
+import { createHash } from "node:crypto";
+import { pause, within } from "./deadline.ts";
+
+/** A send that takes longer is given up: hints are only hints. */
+const GIVE_UP_MS = 1000;
+
+/** What whoever is hinted looks at; one letter each, so that a payload stays short and never carries a name. */
+export type Hint = "w" | "d" | "c" | "b";
+
+export interface NotifierOptions {
+  /** Sends one notification; a failure is dropped. */
+  send: (payload: string) => Promise<void>;
+  /** The least time between two sends. Default 10 ms. */
+  minGapMs?: number;
+}
+
+export interface Notifier {
+  /** Sends at once, or gathers while the last send or its gap lasts. Never throws. */
+  hint(kind: Hint): void;
+  /** Sends what is gathered, and no more afterwards. */
+  close(): Promise<void>;
+}
+
+/** The channel of a schema: as long for any name, as a channel is limited to 63 bytes. */
+export function channelOf(schema: string): string {
+  return `perdure_${createHash("sha256").update(schema).digest("hex").slice(0, 16)}`;
+}
+
+export function createNotifier(options: NotifierOptions): Notifier {
+  return new CoalescingNotifier(options);
+}
+
+class CoalescingNotifier implements Notifier {
+  readonly #send: (payload: string) => Promise<void>;
+  readonly #minGapMs: number;
+  readonly #closing = new AbortController();
+  readonly #gathered = new Set<Hint>();
+  #sending: Promise<void> | undefined;
+
+  constructor({ send, minGapMs = 10 }: NotifierOptions) {
+    this.#send = send;
+    this.#minGapMs = minGapMs;
+  }
+
+  hint(kind: Hint): void {
+    if (this.#closing.signal.aborted) return;
+    this.#gathered.add(kind);
+    this.#sending ??= this.#sendAll();
+  }
+
+  async #sendAll(): Promise<void> {
+    // What one commit hints in one go travels in one notification.
+    await Promise.resolve();
+    while (this.#gathered.size > 0) {
+      await Promise.all([this.#sendOne(), pause(this.#minGapMs, this.#closing.signal)]);
+    }
+    this.#sending = undefined;
+  }
+
+  async #sendOne(): Promise<void> {
+    const payload = [...this.#gathered].sort().join("");
+    this.#gathered.clear();
+    try {
+      await within(this.#send(payload), GIVE_UP_MS, "hint");
+    } catch {
+      // Whoever is not woken looks anyway, later.
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#sending;
+  }
+}

@@ -1,0 +1,109 @@
+/** A TCP proxy on loopback that fails the way networks do: it refuses, resets, or swallows everything without a word. */
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+
+/** The type byte of a NotificationResponse; one that comes by itself comes first in its packet. */
+const NOTIFICATION = "A".charCodeAt(0);
+
+export type ProxyMode = "pass" | "refuse" | "half-open";
+
+interface Pair {
+  near: Socket;
+  far: Socket | undefined;
+  swallowing: boolean;
+}
+
+export class FaultyProxy {
+  /** What happens to new connections. */
+  mode: ProxyMode = "pass";
+  /** As a transaction-mode pooler: what the server says while no query is under way does not reach the client. */
+  pooling = false;
+  /** No notification reaches any client, whatever else passes. */
+  muted = false;
+  /** Connections accepted so far, in any mode. */
+  accepted = 0;
+  readonly #target: { host: string; port: number };
+  readonly #server: Server;
+  readonly #pairs = new Set<Pair>();
+
+  private constructor(target: { host: string; port: number }) {
+    this.#target = target;
+    this.#server = createServer((near) => this.#accept(near));
+  }
+
+  static async open(target: { host: string; port: number }): Promise<FaultyProxy> {
+    const proxy = new FaultyProxy(target);
+    await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
+    return proxy;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Resets every connection there is. */
+  cut(): void {
+    for (const { near, far } of this.#pairs) {
+      near.resetAndDestroy();
+      far?.resetAndDestroy();
+    }
+  }
+
+  /** From here on the connections there are stay open and carry nothing, either way. */
+  freeze(): void {
+    for (const pair of this.#pairs) pair.swallowing = true;
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  #accept(near: Socket): void {
+    this.accepted++;
+    near.on("error", () => undefined);
+    if (this.mode === "refuse") {
+      near.resetAndDestroy();
+      return;
+    }
+    const pair: Pair = { near, far: undefined, swallowing: this.mode === "half-open" };
+    this.#pairs.add(pair);
+    if (pair.swallowing) near.resume();
+    else this.#join(pair);
+    near.on("close", () => this.#forget(pair));
+  }
+
+  #join(pair: Pair): void {
+    const far = connect(this.#target);
+    pair.far = far;
+    far.on("error", () => undefined);
+    far.on("close", () => this.#forget(pair));
+    forward(pair, pair.near, far, (bytes) => bytes);
+    forward(pair, far, pair.near, (bytes) => this.#filter(bytes));
+  }
+
+  #filter(bytes: Buffer): Buffer {
+    if (this.muted) return withoutNotifications(bytes);
+    return this.pooling && bytes[0] === NOTIFICATION ? Buffer.alloc(0) : bytes;
+  }
+
+  #forget(pair: Pair): void {
+    if (pair.near.closed && (pair.far?.closed ?? true)) this.#pairs.delete(pair);
+  }
+}
+
+function forward(pair: Pair, from: Socket, to: Socket, filter: (bytes: Buffer) => Buffer): void {
+  from.on("data", (bytes) => pair.swallowing || to.write(filter(bytes)));
+  from.on("end", () => pair.swallowing || to.end());
+  from.on("close", () => pair.swallowing || to.destroy());
+}
+
+/** The packet's other messages; it holds whole messages, as short ones do on loopback. */
+function withoutNotifications(bytes: Buffer): Buffer {
+  const kept: Buffer[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + 1 + bytes.readUInt32BE(at + 1);
+    if (bytes[at] !== NOTIFICATION) kept.push(bytes.subarray(at, end));
+    at = end;
+  }
+  return Buffer.concat(kept);
+}
