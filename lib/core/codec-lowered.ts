@@ -1,6 +1,6 @@
 /** Values that superjson cannot hold, lowered to JSON under custom tags: bytes, odd keys, shared references, errors, a RegExp in use. */
 
-import { brandOf, classNameOf, isDangerousKey } from "./codec-kinds.ts";
+import { brandOf, classNameOf } from "./codec-kinds.ts";
 
 /** The tags of our own, as they stand in `meta.values` as `["custom", tag]`. */
 export const LOWERED_TAGS = ["bytes", "object", "ref", "Error", "regexp"] as const;
@@ -70,12 +70,7 @@ export function raiseBytes(stored: unknown): unknown {
   return new view(buffer);
 }
 
-/** An object with a key that superjson refuses, as its entries. */
-export function lowerObject(object: Record<string, unknown>): unknown {
-  const keys = Object.keys(object);
-  return keys.some(isDangerousKey) ? lower("object", Object.entries(object)) : object;
-}
-
+/** An object with a key that superjson refuses, from its entries. No key is ever assigned. */
 export function raiseObject(stored: unknown): unknown {
   const object = {};
   for (const [key, value] of stored as [string, unknown][]) {

@@ -2,8 +2,8 @@
 
 import type { ErrorClasses } from "./codec-error-classes.ts";
 import { DROPPED, errorToFields } from "./codec-errors.ts";
-import { kindOf } from "./codec-kinds.ts";
-import { lower, lowerBytes, lowerObject, lowerRegExp } from "./codec-lowered.ts";
+import { isDangerousKey, kindOf } from "./codec-kinds.ts";
+import { lower, lowerBytes, lowerRegExp } from "./codec-lowered.ts";
 import { mapStep, type PathStep, type Refusal, refusalOf, refusalOfThrow, refuse } from "./codec-refuse.ts";
 import { type ErrorCode, PerdureError } from "./errors.ts";
 
@@ -88,7 +88,7 @@ export class Snapshot {
       case "set":
         return this.#set(value as Set<unknown>, depth);
       case "regexp":
-        this.#refuseExtras(value, "RegExp", depth);
+        this.#refuseExtras(value, "a RegExp", depth);
         return this.#special(lowerRegExp(value as RegExp));
       case "url":
         return this.#special(new URL((value as URL).href));
@@ -104,15 +104,16 @@ export class Snapshot {
   #plainObject(value: Record<string, unknown>, depth: number): unknown {
     this.#refuseSymbols(value, depth);
     const copy = this.#read(value, depth);
+    let isOdd = false;
     for (const key of Object.keys(copy)) {
+      if (isDangerousKey(key)) isOdd = true;
       const child = copy[key];
       if (typeof child === "string") continue;
       this.#path[depth] = key;
       const taken = this.#value(child, depth + 1);
       if (taken !== child) copy[key] = taken;
     }
-    const lowered = lowerObject(copy);
-    return lowered === copy ? copy : this.#special(lowered);
+    return isOdd ? this.#special(lower("object", Object.entries(copy))) : copy;
   }
 
   /** Each property, read once. A spread is the fastest such read, but cannot say which property threw. */
@@ -130,7 +131,7 @@ export class Snapshot {
       this.#path[depth] = index;
       copy[index] = this.#item(value, index, depth);
     }
-    if (Object.keys(value).length !== copy.length) this.#refuseExtras(value, "array", depth, copy.length);
+    if (Object.keys(value).length !== copy.length) this.#refuseExtras(value, "an array", depth, copy.length);
     return copy;
   }
 
@@ -148,14 +149,14 @@ export class Snapshot {
   }
 
   #date(value: Date, depth: number): unknown {
-    this.#refuseExtras(value, "Date", depth);
+    this.#refuseExtras(value, "a Date", depth);
     const time = Date.prototype.getTime.call(value);
     if (Number.isNaN(time)) throw this.#refuse(depth, { problem: "invalid Date", fix: "check it before you pass it" });
     return this.#special(new Date(time));
   }
 
   #map(value: Map<unknown, unknown>, depth: number): unknown {
-    this.#refuseExtras(value, "Map", depth);
+    this.#refuseExtras(value, "a Map", depth);
     const copy = new Map<unknown, unknown>();
     for (const [key, item] of Map.prototype.entries.call(value)) {
       this.#path[depth] = { entry: `key(${copy.size})` };
@@ -167,7 +168,7 @@ export class Snapshot {
   }
 
   #set(value: Set<unknown>, depth: number): unknown {
-    this.#refuseExtras(value, "Set", depth);
+    this.#refuseExtras(value, "a Set", depth);
     const copy = new Set<unknown>();
     for (const item of Set.prototype.values.call(value)) {
       this.#path[depth] = { entry: `item(${copy.size})` };
@@ -225,9 +226,9 @@ export class Snapshot {
   #refuseExtras(value: object, type: string, depth: number, items = 0): void {
     const extra = Object.keys(value)[items];
     if (extra !== undefined) {
-      throw this.#refuse(depth, { problem: `extra property "${extra}" of a ${type}`, fix: "pass a plain object" });
+      throw this.#refuse(depth, { problem: `extra property "${extra}" of ${type}`, fix: "pass a plain object" });
     }
-    if (type !== "array") this.#refuseSymbols(value, depth);
+    if (items === 0) this.#refuseSymbols(value, depth);
   }
 
   #refuse(depth: number, refusal: Refusal, key?: string): PerdureError {
@@ -238,6 +239,7 @@ export class Snapshot {
 
 const SERIALIZE: ErrorCode = "PERDURE_SERIALIZE";
 
+/** Looks for the property again: only after a failure, to name it. */
 function throwingKey(value: Record<string, unknown>): string | undefined {
   try {
     return Object.keys(value).find((key) => doesThrow(() => value[key]));
@@ -253,27 +255,4 @@ function doesThrow(read: () => unknown): boolean {
   } catch {
     return true;
   }
-}
-
-/** The place of the largest child in stored JSON, going down as long as one child is more than half of its parent. */
-export function biggestPath(stored: unknown): PathStep[] {
-  const path: PathStep[] = [];
-  let node = stored;
-  while (typeof node === "object" && node !== null) {
-    const parts = Object.entries(node).map(([key, child]) => ({
-      key,
-      child,
-      size: JSON.stringify(child)?.length ?? 0,
-    }));
-    const total = parts.reduce((sum, part) => sum + part.size, 0);
-    const biggest = parts.reduce<(typeof parts)[number] | undefined>(
-      (best, part) => (best && best.size >= part.size ? best : part),
-      undefined,
-    );
-    if (!biggest || (path.length > 0 && biggest.size * 2 <= total)) break;
-    path.push(Array.isArray(node) ? Number(biggest.key) : biggest.key);
-    node = biggest.child;
-    if (path.length >= 20) break;
-  }
-  return path;
 }

@@ -4,7 +4,8 @@ import { Envelopes } from "./codec-envelope.ts";
 import { type ErrorClass, ErrorClasses } from "./codec-error-classes.ts";
 import { smallerForms } from "./codec-fallback.ts";
 import { describe, renderPath } from "./codec-refuse.ts";
-import { biggestPath, Snapshot } from "./codec-snapshot.ts";
+import { biggestPath } from "./codec-size.ts";
+import { Snapshot } from "./codec-snapshot.ts";
 import { PerdureError } from "./errors.ts";
 
 export type { ErrorClass } from "./codec-error-classes.ts";

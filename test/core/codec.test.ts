@@ -128,7 +128,7 @@ const VALUES: Record<string, unknown> = {
   "errors in containers": { list: [new EvalError("e")], map: new Map([[new URIError("u"), new ReferenceError("r")]]) },
 };
 
-void t.test("what is accepted comes back deeply equal and of the same types", async (t) => {
+await t.test("what is accepted comes back deeply equal and of the same types", async (t) => {
   for (const [name, value] of Object.entries(VALUES)) {
     for (const wrapped of [value, { a: value }, [value, value], new Map([["k", value]]), new Set([value])]) {
       const text = codec.encode(wrapped, "value");
@@ -144,7 +144,7 @@ void t.test("what is accepted comes back deeply equal and of the same types", as
   t.pass(`${Object.keys(VALUES).length} values, five ways each`);
 });
 
-void t.test("identity is kept: shared references, cycles, cycles through Map, Set and errors", async (t) => {
+await t.test("identity is kept: shared references, cycles, cycles through Map, Set and errors", async (t) => {
   const part = { n: 1 };
   const back = roundTrip({ a: part, b: part, m: new Map<unknown, unknown>([[part, [part]]]), s: new Set([part, 2]) });
   t.equal(back.a, back.b);
@@ -169,7 +169,7 @@ void t.test("identity is kept: shared references, cycles, cycles through Map, Se
   t.equal(roundTrip([date, date])[1].getTime(), 1);
 });
 
-void t.test("a shared value that would unfold without end is stored once", async (t) => {
+await t.test("a shared value that would unfold without end is stored once", async (t) => {
   let value: unknown = ["leaf"];
   for (let level = 0; level < 60; level++) value = [value, value];
   t.ok(codec.encode(value, "value").length < 20_000);
@@ -179,7 +179,7 @@ void t.test("a shared value that would unfold without end is stored once", async
   t.equal(levels, 60);
 });
 
-void t.test("objects without a prototype and of another realm come back as plain ones", async () => {
+await t.test("objects without a prototype and of another realm come back as plain ones", async () => {
   assert.deepStrictEqual(roundTrip(Object.assign(Object.create(null), { a: 1 })), { a: 1 });
   const foreign = runInNewContext(
     "({ o: {}, a: [1], d: new Date(1), m: new Map([[1, 2]]), e: new TypeError('t'), r: /x/g })",
@@ -190,7 +190,7 @@ void t.test("objects without a prototype and of another realm come back as plain
   assert.ok(back.e instanceof TypeError && back.r instanceof RegExp && Array.isArray(back.a));
 });
 
-void t.test("an accessor and a Proxy are read once", async (t) => {
+await t.test("an accessor and a Proxy are read once", async (t) => {
   let reads = 0;
   const value = {
     get a() {
@@ -228,7 +228,7 @@ const REFUSED: [name: string, value: unknown, message: string][] = [
   ["URLSearchParams", [new URLSearchParams()], "$[0]: instance of URLSearchParams; pass a plain object"],
   ["invalid Date", { at: new Date(Number.NaN) }, "$.at: invalid Date; check it before you pass it"],
   ["sparse array", { a: Array(3) }, "$.a[0]: hole in a sparse array; fill it with null or undefined"],
-  ["match", "abc".match(/b/), '$: extra property "index" of a array; pass a plain object'],
+  ["match", "abc".match(/b/), '$: extra property "index" of an array; pass a plain object'],
   [
     "Date with more",
     Object.assign(new Date(1), { zone: "UTC" }),
@@ -267,7 +267,7 @@ const REFUSED: [name: string, value: unknown, message: string][] = [
   ],
 ];
 
-void t.test("what cannot come back equal is refused with its path and a fix", async (t) => {
+await t.test("what cannot come back equal is refused with its path and a fix", async (t) => {
   for (const [name, value, message] of REFUSED) {
     const error = thrownBy(() => codec.encode(value, 'input of workflow "order"'));
     t.equal(error.code, "PERDURE_SERIALIZE", name);
@@ -294,7 +294,7 @@ void t.test("what cannot come back equal is refused with its path and a fix", as
   );
 });
 
-void t.test("1,000 levels are stored, more are refused, and no stack overflows", async (t) => {
+await t.test("1,000 levels are stored, more are refused, and no stack overflows", async (t) => {
   const wraps: Record<string, (inner: unknown) => unknown> = {
     object: (a) => ({ a }),
     array: (a) => [a],
@@ -320,7 +320,7 @@ void t.test("1,000 levels are stored, more are refused, and no stack overflows",
   t.ok(codec.encodeError(chain, "error").length > 0);
 });
 
-void t.test("a value above the limit is refused with size, limit and the path of the biggest child", async (t) => {
+await t.test("a value above the limit is refused with size, limit and the path of the biggest child", async (t) => {
   const small = new ValueCodec({ limit: 1_000 });
   t.equal(small.encode("x".repeat(989), "v").length, 1_000);
   const error = thrownBy(() => small.encode({ a: 1, rows: [{ b: 1 }, { text: "é".repeat(600) }] }, "output"));
@@ -333,7 +333,7 @@ void t.test("a value above the limit is refused with size, limit and the path of
   t.equal(thrownBy(() => small.encode(10n ** 5000n, "v")).code, "PERDURE_TOO_LARGE");
 });
 
-void t.test("plain JSON takes the fast path and has the bytes that superjson would write", async (t) => {
+await t.test("plain JSON takes the fast path and has the bytes that superjson would write", async (t) => {
   const superjson = new SuperJSON();
   const values = [null, 1, "x", [], {}, { a: [1, { b: "\ud800\u0000" }], "2": null, "1": true }, [[[]]], 1e21, 5e-324];
   for (const value of values) {
@@ -392,7 +392,7 @@ const HOSTILE = [
   `{"json":1,"meta":{"values":${'{"a":'.repeat(50_000)}1${"}".repeat(50_000)},"v":1}}`,
 ];
 
-void t.test("hostile text is refused with PERDURE_DECODE, or is harmless, and touches no prototype", async (t) => {
+await t.test("hostile text is refused with PERDURE_DECODE, or is harmless, and touches no prototype", async (t) => {
   const before = Reflect.ownKeys(Object.prototype).length;
   for (const text of HOSTILE) {
     const error = thrownBy(() => codec.decode(text, 'event "paid"'));
@@ -419,7 +419,7 @@ function generator(seed: number): () => number {
   };
 }
 
-void t.test("2,000 random values come back equal and encode to the same text again", async (t) => {
+await t.test("2,000 random values come back equal and encode to the same text again", async (t) => {
   const seed = Number(process.env.SEED ?? Date.now() % 1_000_000);
   t.comment(`SEED=${seed}`);
   const random = generator(seed);
@@ -450,7 +450,7 @@ void t.test("2,000 random values come back equal and encode to the same text aga
   }
 });
 
-void t.test("built-in errors and Perdure's own are revived as they were", async (t) => {
+await t.test("built-in errors and Perdure's own are revived as they were", async (t) => {
   for (const error of [
     new Error("a"),
     new TypeError("b", { cause: "why" }),
@@ -479,7 +479,7 @@ void t.test("built-in errors and Perdure's own are revived as they were", async 
   }
 });
 
-void t.test(
+await t.test(
   "a registered class passes instanceof without its constructor; an unregistered one is an Error that keeps its name, with one warning",
   async (t) => {
     const lines: string[] = [];
@@ -505,7 +505,7 @@ void t.test(
   },
 );
 
-void t.test("errors refuses duplicate names and what is no error class", async (t) => {
+await t.test("errors refuses duplicate names and what is no error class", async (t) => {
   const twin = { PaymentDeclined: class PaymentDeclined extends Error {} };
   t.equal(
     thrownBy(() => new ValueCodec({ errors: [PaymentDeclined, twin.PaymentDeclined] })).code,
@@ -520,7 +520,7 @@ void t.test("errors refuses duplicate names and what is no error class", async (
   t.notOk(codec.revive(new foreign("x")) instanceof TimeoutError, "a stranger of the same name is not taken for ours");
 });
 
-void t.test("anything thrown comes back exactly, and no failure is unstorable", async (t) => {
+await t.test("anything thrown comes back exactly, and no failure is unstorable", async (t) => {
   for (const thrown of ["text", undefined, null, 0, Number.NaN, { status: 500, at: new Date(1) }, [1n]]) {
     assert.deepStrictEqual(codec.revive(thrown), thrown);
   }

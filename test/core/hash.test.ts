@@ -21,11 +21,11 @@ const VECTORS: [values: readonly unknown[], hash: string][] = [
   [[{ long: ["x".repeat(2_000)] }], "iZeHtAs_sLwbGkd-"],
 ];
 
-void t.test("golden vectors: a stored hash is still the hash", async (t) => {
+await t.test("golden vectors: a stored hash is still the hash", async (t) => {
   for (const [values, hash] of VECTORS) t.equal(canonicalHash(values), hash);
 });
 
-void t.test("values that differ have different hashes", async (t) => {
+await t.test("values that differ have different hashes", async (t) => {
   const x = { a: 1 };
   const values = [
     ...[
@@ -63,7 +63,7 @@ void t.test("values that differ have different hashes", async (t) => {
   t.not(canonicalHash(["a", "b"]), canonicalHash([["a", "b"]]));
 });
 
-void t.test("values that are equal have the same hash", async (t) => {
+await t.test("values that are equal have the same hash", async (t) => {
   const part = { n: 1 };
   const pairs = [
     [
@@ -90,7 +90,7 @@ void t.test("values that are equal have the same hash", async (t) => {
   }
 });
 
-void t.test(
+await t.test(
   "the hash is 16 characters of base64url, and bounded in time for shared, cyclic and deep values",
   async (t) => {
     t.match(canonicalHash([{ a: 1 }]), /^[\w-]{16}$/);
@@ -110,7 +110,7 @@ void t.test(
   },
 );
 
-void t.test("what has no content to hash is refused with its path", async (t) => {
+await t.test("what has no content to hash is refused with its path", async (t) => {
   t.throws(() => canonicalHash([1, { f: () => 1 }]), {
     code: "PERDURE_SERIALIZE",
     message: "arguments: cannot store $[1].f: function; pass data, not code",
