@@ -148,3 +148,11 @@ export function checkInteger(value: unknown, what: string, min: number, max: num
   const range = max >= Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
   throw new PerdureError("PERDURE_OPTION", `${what} must be a whole number ${range}, not ${shorten(value)}`);
 }
+
+/** The value if it is one of `choices`. Throws PERDURE_OPTION with the nearest. */
+export function checkChoice<T extends string>(value: T, choices: readonly T[], what: string): T {
+  if (choices.includes(value)) return value;
+  const meant = typeof value === "string" ? nearest(value, choices) : undefined;
+  const help = meant ? `did you mean "${meant}"?` : `it must be one of ${choices.map((c) => `"${c}"`).join(", ")}`;
+  throw new PerdureError("PERDURE_OPTION", `${what} cannot be ${shorten(value)}; ${help}`);
+}

@@ -63,6 +63,7 @@ create table :SCHEMA.checkpoint (
   name       text not null,
   outcome    text not null check (outcome in ('completed', 'failed', 'timeout')),
   value      json,
+  hash       text,                             -- of the arguments, where the slot names a reference instead
   tries      integer not null,
   epoch      integer not null,                 -- the claim that wrote it
   started_at timestamptz not null,
@@ -208,6 +209,6 @@ $perdure$;
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
-  waits text, begun text, rounds text, unread text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, tries integer, at_ms float8, more boolean
+  waits text, begun text, reopened_from integer, last_no integer, unread text,
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean
 );

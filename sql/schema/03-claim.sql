@@ -62,11 +62,17 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
     case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
       select json_agg(t.slot) from :SCHEMA.try t where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
     )::text end,
-    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
-      select json_agg(json_build_array(o.attempt, o.reopened)) from :SCHEMA.round o where o.run = r.key
-    )::text end,
+    case when r.attempt > 1 then (
+      select min(coalesce(c.no, d.no)) from :SCHEMA.checkpoint c
+      join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
+      left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt
+      where c.run = r.key
+    ) end,
+    case when r.attempt > 1 then greatest(
+      (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
+    ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false)
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false)
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
   left join lateral (
@@ -76,7 +82,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
         select s.*, row_number() over w as rn,
           row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
         from (
-          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.tries, c.at
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at
           from :SCHEMA.checkpoint c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
           where c.run = r.key

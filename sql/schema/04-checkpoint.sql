@@ -8,7 +8,7 @@
 -- Locks: runs, in key order.
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
-  p_outcomes text[], p_values text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
+  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
 ) returns table (ord integer, verdict text) language plpgsql as $perdure$
 #variable_conflict use_column
 declare
@@ -16,13 +16,13 @@ declare
   v_waits boolean;
 begin
   with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_tries, p_started, p_ats)
-      with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, tries, started, at, ord)
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
+      with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), put as (
-    insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, tries, epoch, started_at, at)
-    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.tries, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+    insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     order by g.ord
     on conflict do nothing

@@ -1,0 +1,57 @@
+/**
+ * Where running code is: in which run's body, in which step. One AsyncLocalStorage per process, under Symbol.for, so that
+ * two copies of the package agree. Body is what a definition may ask of the run that it is called in.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import { PerdureError } from "./errors.ts";
+import type { EventDefinition, RunInfo, Slept, StepDefinition, StepInfo } from "./types.ts";
+
+/** How long a sleep or a timeout takes: a length from its start, or an instant. */
+export type Until = { readonly lengthMs: number } | { readonly at: Date };
+
+/** The run that a body belongs to, as the definitions see it. Every call takes its slot before it returns. */
+export interface Body {
+  readonly run: RunInfo;
+  step(definition: StepDefinition, args: unknown[]): Promise<unknown>;
+  sleep(name: string | null, until: Until): Promise<Slept>;
+  event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown>;
+  now(): Date;
+  random(kind: "uuid" | "random", name: string): Uint8Array;
+}
+
+export interface Scope {
+  readonly body: Body;
+  /** Set inside a step. */
+  readonly step: StepInfo | null;
+}
+
+const KEY = Symbol.for("perdure.scope.1");
+const global = globalThis as { [KEY]?: AsyncLocalStorage<Scope> };
+global[KEY] ??= new AsyncLocalStorage<Scope>();
+
+/** The scope of the running code, across awaits. */
+export const scope: AsyncLocalStorage<Scope> = global[KEY];
+
+/** The body that `what` is called in. Throws PERDURE_CONTEXT outside a workflow and inside a step, naming both. */
+export function bodyFor(what: string): Body {
+  const here = scope.getStore();
+  if (!here) {
+    throw new PerdureError(
+      "PERDURE_CONTEXT",
+      `${what} works only inside a workflow; here is none. Call it from a workflow's function, and await what leads to it`,
+    );
+  }
+  refuseInStep(here, what);
+  return here.body;
+}
+
+/** Throws PERDURE_CONTEXT when `what` is called inside a step. */
+export function refuseInStep(here: Scope, what: string): void {
+  if (here.step) {
+    throw new PerdureError(
+      "PERDURE_CONTEXT",
+      `${what} cannot be used inside step "${here.step.name}" of run "${here.body.run.id}": a step is recorded as one. ` +
+        "Call it from the workflow's own function, before or after the step",
+    );
+  }
+}

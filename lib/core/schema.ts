@@ -1,0 +1,27 @@
+/** Validation by Standard Schema, and the words for what it finds. */
+import { PerdureError } from "./errors.ts";
+import type { Schema, SchemaIssue } from "./types.ts";
+
+/** Throws PERDURE_OPTION unless `schema` is one. */
+export function checkSchema(schema: unknown, what: string): void {
+  const standard = (schema as Schema | null)?.["~standard"];
+  if (typeof standard?.validate !== "function") {
+    throw new PerdureError("PERDURE_OPTION", `${what} must be a Standard Schema (zod, valibot, arktype and others make them)`);
+  }
+}
+
+/** The value as the schema returns it. Throws PERDURE_OPTION with the path of each issue. Async only if the schema is. */
+export function validate<T>(schema: Schema<T> | undefined, value: unknown, what: string): unknown | Promise<unknown> {
+  if (!schema) return value;
+  const result = schema["~standard"].validate(value);
+  const accept = (r: Awaited<typeof result>): T => {
+    if (r.issues) throw new PerdureError("PERDURE_OPTION", `${what} does not fit its schema: ${r.issues.map(issueText).join("; ")}`);
+    return r.value;
+  };
+  return result instanceof Promise ? result.then(accept) : accept(result);
+}
+
+function issueText(issue: SchemaIssue): string {
+  const path = (issue.path ?? []).map((p) => (typeof p === "object" ? p.key : p));
+  return `${["$", ...path].map(String).join(".")}: ${issue.message}`;
+}

@@ -1,0 +1,224 @@
+/** The nouns, before any code. No other file defines one of these words anew. */
+import type { Duration } from "./duration.ts";
+import type { Retry, RetryPlan } from "./retry.ts";
+import type { RunState } from "./states.ts";
+
+/** A schema of any library that speaks Standard Schema (https://standardschema.dev): zod, valibot, arktype and others. */
+export interface Schema<Output = unknown> {
+  readonly "~standard": {
+    readonly version: 1;
+    readonly vendor: string;
+    readonly validate: (value: unknown) => SchemaResult<Output> | Promise<SchemaResult<Output>>;
+    readonly types?: { readonly input: unknown; readonly output: Output } | undefined;
+  };
+}
+export type SchemaResult<Output> =
+  | { readonly value: Output; readonly issues?: undefined }
+  | { readonly issues: readonly SchemaIssue[] };
+export interface SchemaIssue {
+  readonly message: string;
+  readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined;
+}
+
+/** Any function that a definition wraps. */
+export type AnyFunction = (...args: never[]) => unknown;
+
+/** What a step's reference does when it meets another input. */
+export interface Reference {
+  readonly id: string;
+  readonly onConflict: "error" | "return_existing";
+}
+
+/** A step as it was defined: a function whose result is recorded once per call. */
+export interface StepDefinition {
+  readonly kind: "step" | "transaction";
+  readonly name: string;
+  readonly fn: (...args: unknown[]) => unknown;
+  readonly plan: RetryPlan;
+  readonly timeoutMs: number | null;
+  readonly onCrash: "retry" | "fail";
+  readonly input: Schema | undefined;
+  readonly output: Schema | undefined;
+  readonly reference: Reference | null;
+  /** False for `runStep`: its function is new at every call, and its arguments are hidden in a closure. */
+  readonly addressByArguments: boolean;
+}
+
+/** A workflow as it was defined: a durable function with a name and a version. */
+export interface WorkflowDefinition {
+  readonly name: string;
+  readonly version: string;
+  readonly fn: (...args: unknown[]) => unknown;
+  readonly plan: RetryPlan;
+  readonly timeoutMs: number | null;
+  readonly queue: string;
+  readonly replay: "strict" | "flexible";
+  readonly repeat: "again" | "cached";
+  readonly input: Schema | undefined;
+  readonly output: Schema | undefined;
+}
+
+/** What `.with()` sets for the runs that are started from a copy of a workflow. */
+export interface StartOptions {
+  /** The run's id, unique in the schema while the run is kept. Default: a random UUID. */
+  id?: string;
+  /** What to do when the id is taken by another workflow or other input. Default `"error"`. */
+  onConflict?: "error" | "return_existing";
+  /** The queue that the run lines up in. Default: the workflow's. */
+  queue?: string;
+  /** −32768 to 32767, lower first. Default 0. */
+  priority?: number;
+  /** Start that much later, by the database's clock. */
+  delay?: Duration;
+  /** Start at that instant, by the database's clock; at once when it is past. */
+  startAt?: Date;
+  /** Retry policy of this run's workflow. Default: the workflow's. `shouldRetry` cannot travel with a run. */
+  retry?: Retry;
+  /** How long this run may take from its first claim, waits included. Default: the workflow's. */
+  timeout?: Duration;
+}
+
+/** An event as it was defined. */
+export interface EventDefinition {
+  readonly name: string;
+  readonly schema: Schema | undefined;
+}
+
+/** An event as a wait returns it. */
+export interface Received<T> {
+  readonly data: T;
+  /** The event's id, unique in the schema. */
+  readonly id: string;
+  /** When it was sent, by the database's clock. */
+  readonly sentAt: Date;
+  /** The sender's reference, where one was given. */
+  readonly reference?: string;
+}
+
+/** What a sleep returns. */
+export interface Slept {
+  /** True when `wake()` ended the sleep early. */
+  readonly woken: boolean;
+}
+
+/** What `currentRun()` returns inside a workflow. */
+export interface RunInfo {
+  readonly id: string;
+  readonly workflow: string;
+  readonly version: string;
+  /** 1 for the first attempt of the workflow, +1 for every retry of the whole. */
+  readonly attempt: number;
+  /** Aborted when the run is cancelled, or when this process lost its claim. */
+  readonly signal: AbortSignal;
+  /** The engine's logger, silent during replay. */
+  readonly log: Logger;
+}
+
+/** What `currentStep()` returns inside a step. */
+export interface StepInfo {
+  readonly name: string;
+  /** 1 for the first try, +1 for every retry. A try that a crash cut short keeps its number. */
+  readonly attempt: number;
+  /** Aborted at the step's timeout, when the run is cancelled, or when this process lost its claim. */
+  readonly signal: AbortSignal;
+  /** The same across retries and crashes, different for every call: made for external APIs. */
+  readonly idempotencyKey: string;
+  /** The pg client of a transaction step's own transaction. Undefined in a plain step. */
+  readonly tx: TransactionClient | undefined;
+}
+
+/** The part of a pg client that a transaction step is given. Any ORM that wraps a pg client can wrap it. */
+export interface TransactionClient {
+  // biome-ignore lint/suspicious/noExplicitAny: pg's own row type, without making @types/pg a dependency of ours
+  query(text: string, values?: unknown[]): Promise<{ rows: any[]; rowCount: number | null }>;
+  // biome-ignore lint/suspicious/noExplicitAny: as above
+  query(config: { text: string; values?: unknown[]; [option: string]: unknown }): Promise<{ rows: any[]; rowCount: number | null }>;
+}
+
+/** Where an engine writes its own messages. console and pino fit. */
+export interface Logger {
+  debug(message: string, ...details: unknown[]): void;
+  info(message: string, ...details: unknown[]): void;
+  warn(message: string, ...details: unknown[]): void;
+  error(message: string, ...details: unknown[]): void;
+}
+
+/** A run as it is seen from outside. */
+export interface RunStatus {
+  readonly id: string;
+  readonly workflow: string;
+  readonly version: string;
+  readonly state: RunState;
+  /** What a suspended run waits for, or `start` for a delayed one. */
+  readonly waitingFor: "sleep" | "event" | "child" | "retry" | "several" | "start" | null;
+  /** Why it is blocked, or was cancelled. */
+  readonly reason: string | null;
+  readonly queue: string;
+  readonly priority: number;
+  readonly attempt: number;
+  readonly createdAt: Date;
+  readonly startedAt: Date | null;
+  readonly finishedAt: Date | null;
+}
+
+/** One recorded outcome of a run, as a claim brings it. */
+export interface Recorded {
+  readonly slot: string;
+  readonly attempt: number;
+  /** In which place it was handed to the body; null: it has not been yet. */
+  readonly no: number | null;
+  readonly kind: "step" | "transaction" | "sleep" | "event";
+  readonly name: string;
+  readonly outcome: "completed" | "failed" | "timeout";
+  readonly value: string | null;
+  readonly hash: string | null;
+  readonly tries: number;
+  /** The database's instant, in ms since 1970. */
+  readonly at: number;
+}
+
+/** A wait that a run has begun and that has no outcome yet. */
+export interface OpenWait {
+  readonly slot: string;
+  readonly kind: "sleep" | "event" | "retry";
+  readonly lengthMs: number | null;
+  readonly due: number | null;
+  readonly tries: number;
+  readonly woken: boolean;
+}
+
+/** An event in a run's mailbox that nobody has consumed. */
+export interface Mail {
+  readonly seq: string;
+  readonly name: string;
+  readonly data: string;
+  readonly reference: string | null;
+  readonly sentAt: number;
+}
+
+/** A run that this process holds, with all that a replay needs. */
+export interface Claim {
+  readonly key: string;
+  readonly id: string;
+  readonly workflow: string;
+  readonly version: string;
+  readonly epoch: number;
+  readonly attempt: number;
+  readonly crashes: number;
+  readonly mail: number;
+  readonly args: string;
+  readonly options: string | null;
+  readonly startedAt: number;
+  readonly deadline: number | null;
+  readonly history: readonly Recorded[];
+  /** True: the history goes on; read the rest before replaying. */
+  readonly more: boolean;
+  readonly waits: readonly OpenWait[];
+  /** Slots of steps whose try was marked as begun and has no outcome. */
+  readonly begun: readonly string[];
+  /** The smallest place in the order that a retry of the workflow set aside; null: none. */
+  readonly reopenedFrom: number | null;
+  /** The last place in the order that any attempt gave out, where an attempt before this one did. */
+  readonly lastNo: number | null;
+  readonly unread: readonly Mail[];
+}

@@ -1,0 +1,140 @@
+/** One batch: the rows of each kind become one statement, all in one transaction, sent in one round trip. */
+import type { ClientBase, QueryConfig, QueryResult } from "pg";
+import type { News } from "./flusher.ts";
+import { channelOf } from "./notifier.ts";
+import { quoteSchema } from "./schema-name.ts";
+import { type BatchContext, SHAPES, WRITE_ORDER, type WriteKind } from "./writes.ts";
+
+/** A queued write. */
+export interface Item {
+  readonly kind: WriteKind;
+  readonly row: unknown;
+  /** Writes of the same lane keep their order; null: none. */
+  readonly lane: string | null;
+  readonly resolve: (answer: unknown) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export interface Batch {
+  readonly answered: readonly { readonly item: Item; readonly answer: unknown }[];
+  /** Rows that a stranger's transaction held. */
+  readonly busy: readonly Item[];
+  readonly news: News | null;
+}
+
+// Set here, in each transaction: whatever default the role or the database has, nothing of the session is relied on.
+const BEGIN = "begin isolation level read committed read write";
+const BEGIN_ALONE = `${BEGIN}; set local lock_timeout = '2s'`;
+
+type Answer = { ord: number; verdict: string; [column: string]: unknown };
+
+/** Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. */
+export async function runBatch(
+  client: ClientBase,
+  items: readonly Item[],
+  context: BatchContext & { readonly schema: string },
+  asksWanted: boolean,
+): Promise<Batch> {
+  const groups = groupByKind(items);
+  const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
+  const queries: (string | QueryConfig)[] = [context.wait ? BEGIN_ALONE : BEGIN];
+  for (const group of groups) queries.push(statement(group.kind, group.items, context));
+  if (makesNews) queries.push(call(context.schema, "wanted", [context.worker]));
+  queries.push("commit");
+  const results = await (isPipelined(client) ? sendAll(client, queries) : sendOneByOne(client, queries));
+  if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
+  return readBatch(groups, results.slice(1), makesNews);
+}
+
+const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
+
+const NEWSWORTHY = new Set<WriteKind>(["handBack", "start", "retry", "send", "due", "finish", "block"]);
+
+/** One round trip. All results, or the first error once every answer is in: the connection is quiet then. */
+async function sendAll(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
+  const settled = await Promise.allSettled(queries.map((query) => client.query(query as QueryConfig)));
+  const failed = settled.find((s) => s.status === "rejected");
+  if (failed) throw failed.reason;
+  return settled.map((s) => (s as PromiseFulfilledResult<QueryResult>).value);
+}
+
+async function sendOneByOne(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
+  const results: QueryResult[] = [];
+  try {
+    for (const query of queries) results.push(await client.query(query as QueryConfig));
+  } catch (error) {
+    await client.query("rollback").catch(() => {});
+    throw error;
+  }
+  return results;
+}
+
+interface Group {
+  readonly kind: WriteKind;
+  readonly items: Item[];
+}
+
+function groupByKind(items: readonly Item[]): Group[] {
+  const groups = new Map<WriteKind, Item[]>();
+  for (const item of items) {
+    const group = groups.get(item.kind);
+    if (group) group.push(item);
+    else groups.set(item.kind, [item]);
+  }
+  return WRITE_ORDER.flatMap((kind) => {
+    const group = groups.get(kind);
+    if (!group) return [];
+    // A single statement serves one row: the rest of a kind that takes one come in statements of their own.
+    return SHAPES[kind].single ? group.map((item) => ({ kind, items: [item] })) : [{ kind, items: group }];
+  });
+}
+
+function statement(kind: WriteKind, items: readonly Item[], context: BatchContext & { readonly schema: string }): QueryConfig {
+  const shape = SHAPES[kind];
+  const values = shape.single
+    ? shape.single(items[0]!.row as never, context)
+    : [...shape.columns.map((column) => items.map((item) => (item.row as Record<string, unknown>)[column])), ...shape.rest(context)];
+  return call(context.schema, shape.fn, values);
+}
+
+/** A call of one of our set-returning functions, prepared once per connection. */
+export function call(schema: string, fn: string, values: unknown[]): { name: string; text: string; values: unknown[] } {
+  const places = values.map((_, i) => `$${i + 1}`).join(", ");
+  return { name: `${channelOf(schema)}:${fn}`, text: `select * from ${quoteSchema(schema)}.${fn}(${places})`, values };
+}
+
+function readBatch(groups: readonly Group[], results: readonly QueryResult[], asked: boolean): Batch {
+  const answered: { item: Item; answer: unknown }[] = [];
+  const busy: Item[] = [];
+  const news: News = { work: 0, done: 0, change: 0, wanted: asked ? results[groups.length]!.rows[0] : null };
+  groups.forEach((group, at) => {
+    const rows = results[at]!.rows as Answer[];
+    if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
+    else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: normal(group.kind, rows[0]!) });
+    else {
+      for (const row of rows) {
+        const item = group.items[row.ord - 1]!;
+        if (row.verdict === "busy") busy.push(item);
+        else answered.push({ item, answer: row });
+      }
+    }
+    addNews(news, group.kind, rows);
+  });
+  return { answered, busy, news };
+}
+
+// hand_back returns a bare number.
+function normal(kind: WriteKind, row: Answer): unknown {
+  return kind === "handBack" ? { count: row.hand_back } : row;
+}
+
+function addNews(news: News, kind: WriteKind, rows: readonly Answer[]): void {
+  if (kind === "start") news.work += rows.filter((r) => r.verdict === "created" && !r.leased).length;
+  else if (kind === "send") {
+    news.work += rows.filter((r) => r.woken).length;
+    news.change += rows.filter((r) => r.working).length;
+  } else if (kind === "due") news.work += Number(rows[0]!.woken);
+  else if (kind === "handBack") news.work += Number(rows[0]!.hand_back);
+  else if (kind === "retry") news.work += rows.filter((r) => r.verdict === "ok").length;
+  else if (kind === "finish") news.done += rows.filter((r) => r.verdict === "ok").length;
+}

@@ -1,0 +1,199 @@
+/**
+ * All durable writes of a process go through here. What has gathered is committed in one round trip and one commit: with
+ * nothing in flight at once, under load in groups. A stale row is refused alone; a row that a stranger's transaction holds is
+ * written alone, behind; the writes of one run never overtake each other.
+ */
+import type { ClientBase } from "pg";
+import type { PerdureError } from "../core/errors.ts";
+import { Alone } from "./alone.ts";
+import { type Batch, type Item, runBatch } from "./batch.ts";
+import { isConnectionLost, isTransient, toPerdureError } from "./pg-errors.ts";
+import type { Lanes, WriteKind, Writes } from "./writes.ts";
+
+const MAX_ROWS = 1000;
+const MAX_BYTES = 4 * 1024 * 1024;
+
+export interface FlusherOptions {
+  readonly schema: string;
+  readonly worker: string;
+  readonly lanes: Lanes;
+  /** Opens the flusher's own connection, in pipeline mode. */
+  readonly connect: () => Promise<ClientBase & { end(): Promise<void> }>;
+  /** Runs a batch on another connection: for rows that must wait for a lock. */
+  readonly beside: <T>(work: (client: ClientBase) => Promise<T>) => Promise<T>;
+  /** True: a batch that makes news also asks who wants to hear of it. */
+  readonly asksWanted: () => boolean;
+  /** After each commit: what others may want to hear. */
+  readonly onNews: (news: News) => void;
+  readonly onTrouble: (message: string, error: unknown) => void;
+  /** The answer to a batch was lost: claims may exist that nobody here knows of. */
+  readonly onLostAnswer: () => void;
+}
+
+/** What a batch brought about for others. */
+export interface News {
+  work: number;
+  done: number;
+  change: number;
+  /** Others that want to hear of work or of finishes; null: not asked. */
+  wanted: { readonly hungry: boolean; readonly watching: boolean } | null;
+}
+
+export class Flusher {
+  readonly #options: FlusherOptions;
+  readonly #alone: Alone;
+  #queue: Item[] = [];
+  #flying = false;
+  #scheduled = false;
+  #closed = false;
+  #client: (ClientBase & { end(): Promise<void> }) | null = null;
+  #idle: (() => void)[] = [];
+
+  constructor(options: FlusherOptions) {
+    this.#options = options;
+    this.#alone = new Alone((items) => this.#runAlone(items));
+  }
+
+  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take. */
+  write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ kind, row, lane: laneOf(kind, row), resolve: resolve as Item["resolve"], reject });
+      this.#schedule();
+    });
+  }
+
+  /** Resolves when nothing is queued or in flight. */
+  async settled(): Promise<void> {
+    while (this.#flying || this.#queue.length > 0 || this.#alone.size > 0) {
+      await new Promise<void>((resolve) => this.#idle.push(resolve));
+    }
+  }
+
+  /** Ends the connection once everything queued is written. */
+  async close(): Promise<void> {
+    await this.settled();
+    this.#closed = true;
+    await this.#client?.end().catch(() => {});
+  }
+
+  // Two turns of the event loop: what a pass does with an outcome in its next turn, its finish for one, rides along.
+  #schedule(): void {
+    if (this.#scheduled || this.#flying) return;
+    this.#scheduled = true;
+    setImmediate(() =>
+      setImmediate(() => {
+        this.#scheduled = false;
+        void this.#fly();
+      }),
+    );
+  }
+
+  async #fly(): Promise<void> {
+    this.#flying = true;
+    while (this.#queue.length > 0) {
+      const items = this.#take();
+      if (items.length > 0) await this.#send(items);
+      else break;
+    }
+    this.#flying = false;
+    this.#wakeIdle();
+  }
+
+  #wakeIdle(): void {
+    if (this.#queue.length > 0) this.#schedule();
+    for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  /** The next batch, in the order of arrival. Rows of a lane that is being written alone wait behind it. */
+  #take(): Item[] {
+    const items: Item[] = [];
+    let bytes = 0;
+    let at = 0;
+    for (; at < this.#queue.length && items.length < MAX_ROWS && bytes < MAX_BYTES; at += 1) {
+      const item = this.#queue[at]!;
+      if (item.lane !== null && this.#alone.holds(item.lane)) {
+        this.#alone.add(item);
+        continue;
+      }
+      items.push(item);
+      bytes += sizeOf(item);
+    }
+    this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at);
+    return items;
+  }
+
+  /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
+  async #send(items: Item[], again = false): Promise<void> {
+    for (let failures = 0; ; failures += 1) {
+      try {
+        const client = (this.#client ??= await this.#options.connect());
+        this.#settle(await runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()));
+        return;
+      } catch (error) {
+        const lost = await this.#dropLostClient(error);
+        again ||= lost;
+        if (this.#closed) return reject(items, toPerdureError(error, "writing"));
+        if (!lost && !isTransient(error)) return this.#divide(items, error, again);
+        this.#options.onTrouble("a batch of writes is issued again", error);
+        await new Promise((resolve) => setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)));
+      }
+    }
+  }
+
+  async #dropLostClient(error: unknown): Promise<boolean> {
+    if (!isConnectionLost(error)) return false;
+    const client = this.#client;
+    this.#client = null;
+    // The answer may be lost for good while the old connection lingers.
+    void client?.end().catch(() => {});
+    if (client) this.#options.onLostAnswer();
+    return true;
+  }
+
+  async #divide(items: Item[], error: unknown, again: boolean): Promise<void> {
+    if (items.length === 1) return reject(items, toPerdureError(error, "writing"));
+    const middle = items.length >> 1;
+    await this.#send(items.slice(0, middle), again);
+    await this.#send(items.slice(middle), again);
+  }
+
+  #context(again: boolean, wait: boolean) {
+    const { schema, worker, lanes } = this.#options;
+    return { schema, worker, lanes, again, wait };
+  }
+
+  #settle(batch: Batch): void {
+    for (const item of batch.busy) this.#alone.add(item);
+    for (const { item, answer } of batch.answered) item.resolve(answer);
+    if (batch.news) this.#options.onNews(batch.news);
+  }
+
+  async #runAlone(items: Item[]): Promise<Item[]> {
+    try {
+      const batch = await this.#options.beside((client) => runBatch(client, items, this.#context(true, true), this.#options.asksWanted()));
+      this.#settle({ ...batch, busy: [] });
+      return batch.busy;
+    } catch (error) {
+      if (isConnectionLost(error) || isTransient(error)) return items;
+      reject(items, toPerdureError(error, "writing"));
+      return [];
+    } finally {
+      this.#wakeIdle();
+    }
+  }
+}
+
+function reject(items: readonly Item[], error: PerdureError): void {
+  for (const item of items) item.reject(error);
+}
+
+/** Writes of one lane keep their order: a run's own writes, and the sends to one id. */
+function laneOf(kind: WriteKind, row: unknown): string | null {
+  if (kind === "send") return `id:${(row as { id: string }).id}`;
+  return (row as { run?: string }).run ?? null;
+}
+
+function sizeOf(item: Item): number {
+  const row = item.row as { value?: string; args?: string; data?: string; error?: string };
+  return 100 + (row.value?.length ?? 0) + (row.args?.length ?? 0) + (row.data?.length ?? 0) + (row.error?.length ?? 0);
+}

@@ -1,0 +1,74 @@
+/** From the flat rows of claim_runs and load_runs to claims. */
+import type { Claim, Mail, OpenWait, Recorded } from "../core/types.ts";
+import type { LoadedRow } from "./writes.ts";
+
+/** One claim per run, in the order of the rows. */
+export function toClaims(rows: readonly LoadedRow[]): Claim[] {
+  const claims: Claim[] = [];
+  for (let at = 0; at < rows.length; ) {
+    const first = rows[at]!;
+    const history: Recorded[] = [];
+    for (; at < rows.length && rows[at]!.key === first.key; at += 1) {
+      if (rows[at]!.slot !== null) history.push(toRecorded(rows[at]!));
+    }
+    claims.push(toClaim(first, history));
+  }
+  return claims;
+}
+
+function toClaim(row: LoadedRow, history: Recorded[]): Claim {
+  return {
+    key: row.key,
+    id: row.id,
+    workflow: row.workflow,
+    version: row.version,
+    epoch: row.epoch,
+    attempt: row.attempt,
+    crashes: row.crashes,
+    mail: row.mail,
+    args: row.args!,
+    options: row.options,
+    startedAt: row.started_ms,
+    deadline: row.deadline_ms,
+    history,
+    more: row.more,
+    waits: (parse(row.waits) as [string, OpenWait["kind"], number | null, number | null, number, boolean][]).map(toOpenWait),
+    begun: parse(row.begun) as string[],
+    reopenedFrom: row.reopened_from,
+    lastNo: row.last_no,
+    unread: toMails(row.unread),
+  };
+}
+
+/** One recorded outcome. */
+export function toRecorded(row: LoadedRow): Recorded {
+  return {
+    slot: row.slot!,
+    attempt: row.slot_attempt,
+    no: row.no,
+    kind: row.kind as Recorded["kind"],
+    name: row.name,
+    outcome: row.outcome as Recorded["outcome"],
+    value: row.value,
+    hash: row.hash,
+    tries: row.tries,
+    at: row.at_ms,
+  };
+}
+
+const parse = (text: string | null): unknown[] => (text === null ? [] : JSON.parse(text));
+
+function toOpenWait([slot, kind, lengthMs, due, tries, woken]: [string, OpenWait["kind"], number | null, number | null, number, boolean]): OpenWait {
+  return { slot, kind, lengthMs, due, tries, woken };
+}
+
+/** A JSON array of unread mail, as the function unread makes it. */
+export function toMails(text: string | null): Mail[] {
+  return (parse(text) as [string, string, string, string | null, number][]).map(([seq, name, data, reference, sentAt]) => ({
+    seq,
+    name,
+    data,
+    reference,
+    sentAt,
+  }));
+}

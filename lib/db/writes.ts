@@ -1,0 +1,235 @@
+/**
+ * The durable writes that travel in batches: for each kind its SQL function, what one row is, and what comes back.
+ * The order here is the order in which a batch applies them; each sees the ones before.
+ */
+
+/** A write that belongs to a claim: refused, alone, when the claim is over. */
+export interface Fenced {
+  readonly run: string;
+  readonly epoch: number;
+}
+
+/** ok: written. stale: the claim is over. mail, due: not suspended, there is news. */
+export type Verdict = "ok" | "stale" | "mail" | "due";
+
+export interface StartRow {
+  readonly id: string;
+  readonly workflow: string;
+  readonly version: string;
+  readonly queue: string;
+  readonly priority: number;
+  readonly delay: number | null;
+  readonly startAt: number | null;
+  readonly timeout: number | null;
+  readonly args: string;
+  readonly hash: string;
+  readonly options: string | null;
+  readonly keep: boolean;
+  readonly lease: boolean;
+}
+export interface StartAnswer {
+  readonly verdict: "created" | "existing" | "conflict";
+  readonly key: string;
+  readonly leased: boolean;
+  readonly workflow: string | null;
+  readonly state: string | null;
+  readonly now_ms: number;
+}
+
+export interface WaitRow extends Fenced {
+  readonly slot: string;
+  readonly attempt: number;
+  readonly kind: string;
+  readonly topic: string;
+  readonly length: number | null;
+  readonly until: number | null;
+  readonly tries: number;
+}
+
+export interface TryRow extends Fenced {
+  readonly slot: string;
+  readonly attempt: number;
+  readonly try: number;
+  readonly name: string;
+  readonly started: number;
+  readonly at: number | null;
+  readonly error: string | null;
+}
+
+export interface RecordRow extends Fenced {
+  readonly slot: string;
+  readonly attempt: number;
+  readonly no: number | null;
+  readonly kind: string;
+  readonly name: string;
+  readonly outcome: string;
+  readonly value: string | null;
+  readonly hash: string | null;
+  readonly tries: number;
+  readonly started: number;
+  readonly at: number;
+  readonly mail: string | null;
+}
+
+export interface DeliverRow extends Fenced {
+  readonly slot: string;
+  readonly attempt: number;
+  readonly no: number;
+}
+
+export interface SuspendRow extends Fenced {
+  readonly mail: number;
+  readonly slots: string;
+}
+
+export interface RetryRow extends Fenced {
+  readonly attempt: number;
+  readonly error: string;
+  readonly reopened: string;
+  readonly delay: number;
+}
+
+export interface FinishRow extends Fenced {
+  readonly state: "completed" | "failed";
+  readonly value: string;
+}
+
+export interface BlockRow extends Fenced {
+  readonly reason: string;
+}
+
+export interface SendRow {
+  readonly id: string;
+  readonly name: string;
+  readonly data: string;
+  readonly reference: string | null;
+  readonly token: string;
+}
+export interface SendAnswer {
+  readonly verdict: "sent" | "duplicate" | "finished" | "unknown";
+  readonly key: string | null;
+  readonly woken: boolean;
+  readonly working: boolean;
+}
+
+/** One row of `claim_runs`: see the type `loaded` in sql/schema/01-tables.sql. */
+export interface LoadedRow {
+  readonly key: string;
+  readonly id: string;
+  readonly workflow: string;
+  readonly version: string;
+  readonly epoch: number;
+  readonly attempt: number;
+  readonly crashes: number;
+  readonly mail: number;
+  readonly args: string | null;
+  readonly options: string | null;
+  readonly started_ms: number;
+  readonly deadline_ms: number | null;
+  readonly now_ms: number;
+  readonly waits: string | null;
+  readonly begun: string | null;
+  readonly reopened_from: number | null;
+  readonly last_no: number | null;
+  readonly unread: string | null;
+  readonly slot: string | null;
+  readonly slot_attempt: number;
+  readonly no: number | null;
+  readonly kind: string;
+  readonly name: string;
+  readonly outcome: string;
+  readonly value: string | null;
+  readonly hash: string | null;
+  readonly tries: number;
+  readonly at_ms: number;
+  readonly more: boolean;
+}
+
+interface Answered {
+  readonly verdict: Verdict;
+}
+interface Timed extends Answered {
+  /** Milliseconds until the first timer; null: none. */
+  readonly due_ms: number | null;
+}
+
+/** Kind → its row and its answer. */
+export interface Writes {
+  handBack: { row: { readonly keep: () => string[] }; answer: { readonly count: number } };
+  start: { row: StartRow; answer: StartAnswer };
+  resume: { row: Fenced; answer: Answered };
+  wait: { row: WaitRow; answer: Timed };
+  try: { row: TryRow; answer: Answered };
+  record: { row: RecordRow; answer: Answered };
+  deliver: { row: DeliverRow; answer: Answered };
+  suspend: { row: SuspendRow; answer: Timed };
+  retry: { row: RetryRow; answer: Answered };
+  block: { row: BlockRow; answer: Answered };
+  finish: { row: FinishRow; answer: Answered };
+  send: { row: SendRow; answer: SendAnswer };
+  due: { row: { readonly limit: number }; answer: { readonly woken: number; readonly next_ms: number | null } };
+  claim: { row: { readonly limit: number }; answer: { readonly loaded: readonly LoadedRow[] } };
+}
+export type WriteKind = keyof Writes;
+
+/** What a worker serves: parallel arrays of workflow, version and queue. */
+export interface Lanes {
+  readonly workflows: readonly string[];
+  readonly versions: readonly string[];
+  readonly queues: readonly string[];
+}
+
+/** What a batch's statements are told beside the rows. */
+export interface BatchContext {
+  readonly worker: string | null;
+  readonly lanes: Lanes;
+  /** The batch is issued again, as its first answer was lost. */
+  readonly again: boolean;
+  /** Wait for locks: the row is written alone. */
+  readonly wait: boolean;
+}
+
+/** How a kind becomes a statement. */
+export interface WriteShape {
+  readonly fn: string;
+  /** The fields of a row that travel as arrays, in the order of the function's parameters. */
+  readonly columns: readonly string[];
+  /** The parameters after the arrays. */
+  readonly rest: (context: BatchContext) => unknown[];
+  /** One row only: its parameters in all. */
+  readonly single?: (row: never, context: BatchContext) => unknown[];
+}
+
+const wait = (context: BatchContext): unknown[] => [context.wait];
+const lanes = (c: BatchContext): unknown[] => [c.lanes.workflows, c.lanes.versions, c.lanes.queues];
+const none = (): unknown[] => [];
+const fenced = ["run", "epoch"];
+const slotted = [...fenced, "slot", "attempt"];
+
+export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
+  handBack: { fn: "hand_back", columns: [], rest: none, single: (row: Writes["handBack"]["row"], c) => [c.worker, row.keep()] },
+  start: {
+    fn: "start_runs",
+    columns: ["id", "workflow", "version", "queue", "priority", "delay", "startAt", "timeout", "args", "hash", "options", "keep", "lease"],
+    rest: (c) => [c.worker, ...lanes(c)],
+  },
+  resume: { fn: "resume_runs", columns: fenced, rest: (c) => [c.worker, c.wait] },
+  wait: { fn: "begin_waits", columns: [...slotted, "kind", "topic", "length", "until", "tries"], rest: wait },
+  try: { fn: "record_tries", columns: [...slotted, "try", "name", "started", "at", "error"], rest: wait },
+  record: {
+    fn: "record_steps",
+    columns: [...slotted, "no", "kind", "name", "outcome", "value", "hash", "tries", "started", "at", "mail"],
+    rest: wait,
+  },
+  deliver: { fn: "record_deliveries", columns: [...slotted, "no"], rest: wait },
+  suspend: { fn: "suspend_runs", columns: [...fenced, "mail", "slots"], rest: wait },
+  retry: { fn: "retry_runs", columns: [...fenced, "attempt", "error", "reopened", "delay"], rest: wait },
+  block: { fn: "block_runs", columns: [...fenced, "reason"], rest: wait },
+  finish: { fn: "finish_runs", columns: [...fenced, "state", "value"], rest: wait },
+  send: { fn: "send_events", columns: ["id", "name", "data", "reference", "token"], rest: (c) => [c.again, c.wait] },
+  due: { fn: "wake_due", columns: [], rest: none, single: (row: Writes["due"]["row"]) => [row.limit] },
+  claim: { fn: "claim_runs", columns: [], rest: none, single: (row: Writes["claim"]["row"], c) => [c.worker, ...lanes(c), row.limit] },
+};
+
+/** The order in which a batch applies its kinds. */
+export const WRITE_ORDER = Object.keys(SHAPES) as WriteKind[];

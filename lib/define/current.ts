@@ -1,0 +1,45 @@
+/** What running code may ask about itself, and what is the same on replay. */
+import { bodyFor, scope } from "../core/context.ts";
+import { PerdureError } from "../core/errors.ts";
+import { checkName } from "../core/options.ts";
+import type { RunInfo, StepInfo } from "../core/types.ts";
+
+/** The run that this code belongs to, inside a workflow or one of its steps. Throws PERDURE_CONTEXT elsewhere. */
+export function currentRun(): RunInfo {
+  const here = scope.getStore();
+  if (here) return here.body.run;
+  throw new PerdureError("PERDURE_CONTEXT", "currentRun() works only inside a workflow or a step of one; here is neither");
+}
+
+/** The step that this code belongs to. Throws PERDURE_CONTEXT outside a step of a workflow. */
+export function currentStep(): StepInfo {
+  const step = scope.getStore()?.step;
+  if (step) return step;
+  throw new PerdureError("PERDURE_CONTEXT", "currentStep() works only inside a step that a workflow called; here is none");
+}
+
+/** The database's instant of the last outcome that this run was handed; before the first, of its start. The same on replay. */
+export function now(): Date {
+  return bodyFor("now()").now();
+}
+
+/** A UUID (version 8) derived from the run, the name and how often it was asked. The same on replay; not a secret. */
+export function uuid(name = ""): string {
+  const bytes = bodyFor("uuid()").random("uuid", checkLabel(name));
+  bytes[6] = (bytes[6]! & 0x0f) | 0x80;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  const hex = Buffer.from(bytes.buffer, bytes.byteOffset, 16).toString("hex");
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
+
+/** A number from 0 to below 1, derived as `uuid()` is. The same on replay; not for secrets. */
+export function random(name = ""): number {
+  const bytes = bodyFor("random()").random("random", checkLabel(name));
+  const view = new DataView(bytes.buffer, bytes.byteOffset, 8);
+  // 53 bits, as many as a double holds between 0 and 1.
+  return (view.getUint32(0) * 2 ** 21 + (view.getUint32(4) >>> 11)) / 2 ** 53;
+}
+
+function checkLabel(name: string): string {
+  return name === "" ? name : checkName(name, "name");
+}

@@ -1,0 +1,148 @@
+/** `step`, `transaction` and `runStep`: functions whose result is recorded once per call. */
+import { type Body, refuseInStep, scope } from "../core/context.ts";
+import { type Duration, toMs } from "../core/duration.ts";
+import { checkOutside, theEngine } from "../core/engines.ts";
+import { PerdureError } from "../core/errors.ts";
+import { checkChoice, checkKeys, checkName, shorten } from "../core/options.ts";
+import { checkRetry, type Retry } from "../core/retry.ts";
+import { checkSchema } from "../core/schema.ts";
+import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
+
+/** Options of a step or a transaction. */
+export interface StepOptions {
+  /** Names the step in the history: 1 to 255 bytes. Part of every slot, so renaming a step is a change for runs in flight. */
+  name: string;
+  /** When a failed try is tried again. Default `{ type: "never" }`. A crash of the process never counts as a try. */
+  retry?: Retry;
+  /** How long one try may take; then its signal is aborted and it fails with a TimeoutError. Default: no limit. */
+  timeout?: Duration;
+  /** Checks the argument (of a step with one) before each try; the function gets what the schema returns. */
+  input?: Schema;
+  /** Checks the result after each try; what the schema returns is recorded. */
+  output?: Schema;
+  /** What happens after the process died in the middle: `"retry"` (default) runs it again, `"fail"` fails it. */
+  onCrash?: "retry" | "fail";
+}
+
+/** What `.with()` sets for the calls of a copy of a step. */
+export interface StepCallOptions {
+  /** Retry policy of these calls. */
+  retry?: Retry;
+  /** Time limit of each try of these calls. */
+  timeout?: Duration;
+  /** Names the call within its run, in place of its arguments: the same reference gives the first outcome again. */
+  reference?: string | { id: string; onConflict?: "error" | "return_existing" };
+}
+
+/** A function of a step's own type: always a promise. */
+export type Durable<F extends AnyFunction> =
+  ReturnType<F> extends PromiseLike<unknown> ? F : (...args: Parameters<F>) => Promise<ReturnType<F>>;
+
+/** A step: call it like the function it wraps. */
+export type Step<F extends AnyFunction> = Durable<F> & {
+  /** A copy with other options; the original stays as it is. */
+  with(options: StepCallOptions): Step<F>;
+};
+
+/** A transaction step: called without `tx`. */
+export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) & {
+  with(options: StepCallOptions): Transaction<A, R>;
+};
+
+/**
+ * Wraps a function as a step. Called inside a workflow, its result is recorded, and replay returns the record; called
+ * anywhere else it is a plain call. At least once: a crash before the record runs it again.
+ *
+ * @example const charge = step({ name: "charge", retry: { type: "fixed", maxAttempts: 3, delay: "1s" } }, async (id: string) => { … });
+ */
+export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions, fn: F): Step<F> {
+  const definition = define("step", nameOrOptions, fn);
+  return callable(definition, (args) => {
+    checkOutside(`step "${definition.name}"`);
+    return definition.fn(...args);
+  }) as unknown as Step<F>;
+}
+
+/**
+ * Wraps a function as a transaction step: what it writes with `tx`, a pg client in a transaction, commits together with its
+ * checkpoint, so its effect exists exactly once. Called outside a workflow it runs in a transaction of the launched engine.
+ *
+ * @example const debit = transaction("debit", async (tx, account: string, cents: number) => { await tx.query("update …", [cents, account]); });
+ */
+export function transaction<A extends unknown[], R, Tx = TransactionClient>(
+  nameOrOptions: string | StepOptions,
+  fn: (tx: Tx, ...args: A) => Promise<R> | R,
+): Transaction<A, R> {
+  const definition = define("transaction", nameOrOptions, fn as AnyFunction);
+  const outside = (args: unknown[]) => theEngine(`transaction "${definition.name}"`, () => true).transact(definition, args);
+  return callable(definition, outside) as unknown as Transaction<A, R>;
+}
+
+/**
+ * Runs an anonymous function as a step of that name: for what is needed once. Its address is its name alone.
+ *
+ * @example const total = await runStep("sum", () => fetchTotal(orderId));
+ */
+export function runStep<R>(name: string, fn: () => R | Promise<R>): Promise<R> {
+  const definition = { ...define("step", name, fn as AnyFunction), addressByArguments: false };
+  const here = scope.getStore();
+  if (here) return callIn(here.body, definition, []) as Promise<R>;
+  checkOutside(`step "${definition.name}"`);
+  return (async () => fn())();
+}
+
+function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOptions, fn: AnyFunction): StepDefinition {
+  const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
+  const where = `${kind} ${shorten((options as { name?: unknown } | undefined)?.name)}`;
+  checkKeys(options, ["name", "retry", "timeout", "input", "output", "onCrash"], where);
+  if (typeof fn !== "function") throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
+  if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
+  if (options.output !== undefined) checkSchema(options.output, `output of ${where}`);
+  return {
+    kind,
+    name: checkName(options.name, `${kind} name`),
+    fn: fn as unknown as StepDefinition["fn"],
+    plan: checkRetry(options.retry ?? { type: "never" }, where),
+    timeoutMs: options.timeout === undefined ? null : toMs(options.timeout, `timeout of ${where}`),
+    onCrash: checkChoice(options.onCrash ?? "retry", ["retry", "fail"], `onCrash of ${where}`),
+    input: options.input,
+    output: options.output,
+    reference: null,
+    addressByArguments: true,
+  };
+}
+
+function callable(definition: StepDefinition, outside: (args: unknown[]) => unknown): AnyFunction {
+  const call = (...args: unknown[]): unknown => {
+    const here = scope.getStore();
+    return here ? callIn(here.body, definition, args) : outside(args);
+  };
+  Object.defineProperty(call, "name", { value: definition.name, configurable: true });
+  return Object.assign(call, { with: (options: StepCallOptions) => callable(configure(definition, options), outside) });
+}
+
+function callIn(body: Body, definition: StepDefinition, args: unknown[]): Promise<unknown> {
+  const here = scope.getStore()!;
+  refuseInStep(here, `${definition.kind} "${definition.name}"`);
+  return body.step(definition, args);
+}
+
+function configure(definition: StepDefinition, options: StepCallOptions): StepDefinition {
+  const where = `with() of ${definition.kind} "${definition.name}"`;
+  checkKeys(options, ["retry", "timeout", "reference"], where);
+  return {
+    ...definition,
+    ...(options.retry === undefined ? {} : { plan: checkRetry(options.retry, where) }),
+    ...(options.timeout === undefined ? {} : { timeoutMs: toMs(options.timeout, `timeout in ${where}`) }),
+    ...(options.reference === undefined ? {} : { reference: checkReference(options.reference, where) }),
+  };
+}
+
+function checkReference(given: NonNullable<StepCallOptions["reference"]>, where: string): Reference {
+  const reference = typeof given === "string" ? { id: given } : given;
+  checkKeys(reference, ["id", "onConflict"], `reference in ${where}`);
+  return {
+    id: checkName(reference.id, `reference in ${where}`),
+    onConflict: checkChoice(reference.onConflict ?? "error", ["error", "return_existing"], `onConflict in ${where}`),
+  };
+}

@@ -1,0 +1,78 @@
+/** What a body can wait for: events, and the clock. */
+import { bodyFor } from "../core/context.ts";
+import { type Duration, toMs } from "../core/duration.ts";
+import { checkKeys, checkName, shorten } from "../core/options.ts";
+import { checkSchema } from "../core/schema.ts";
+import type { EventDefinition, Received, Schema, Slept } from "../core/types.ts";
+import { checkInstant } from "./workflow.ts";
+
+/** Options of an event. */
+export interface EventOptions<T> {
+  /** 1 to 255 bytes. */
+  name: string;
+  /** Checks the data when it is sent from TypeScript; what the schema returns is stored. */
+  schema?: Schema<T>;
+}
+
+/** A message into a run, with data of type `T`. */
+export interface Event<T> {
+  readonly name: string;
+  /** The next event of this name that this run has not consumed, from before the call or after it. */
+  wait(): Promise<Received<T>>;
+  /** The same; null when none came within `timeout`. An event that comes later feeds the next wait. */
+  wait(options: { timeout: Duration }): Promise<Received<T> | null>;
+  wait(options?: { timeout?: Duration }): Promise<Received<T> | null>;
+}
+
+const DEFINITION = Symbol.for("perdure.event.1");
+
+/**
+ * Declares an event. Send it with `perdure.send(runId, anEvent, data)` or, in SQL, `select perdure.send_event(…)`.
+ *
+ * @example const paymentReceived = event<{ amount: number }>("payment-received");
+ */
+export function event<T = null>(nameOrOptions: string | EventOptions<T>): Event<T> {
+  const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
+  const where = `event ${shorten((options as { name?: unknown } | undefined)?.name)}`;
+  checkKeys(options, ["name", "schema"], where);
+  if (options.schema !== undefined) checkSchema(options.schema, `schema of ${where}`);
+  const definition: EventDefinition = { name: checkName(options.name, "event name"), schema: options.schema };
+  const wait = (waitOptions: { timeout?: Duration } = {}): Promise<Received<T> | null> => {
+    const body = bodyFor(`wait() of event "${definition.name}"`);
+    checkKeys(waitOptions, ["timeout"], `wait() of event "${definition.name}"`);
+    const { timeout } = waitOptions;
+    const timeoutMs = timeout === undefined ? null : toMs(timeout, `timeout of event "${definition.name}"`);
+    return body.event(definition, timeoutMs) as Promise<Received<T> | null>;
+  };
+  return { name: definition.name, wait: wait as Event<T>["wait"], [DEFINITION]: definition } as Event<T>;
+}
+
+/** What is behind an event value; undefined when `value` is none. */
+export function eventOf(value: unknown): EventDefinition | undefined {
+  return (value as { [DEFINITION]?: EventDefinition } | null | undefined)?.[DEFINITION];
+}
+
+/**
+ * Sleeps for a time that survives restarts and holds no worker. A changed duration counts from the sleep's own start.
+ *
+ * @param name Names the sleep in the history, where several stand side by side.
+ * @example await sleep({ days: 30 });
+ */
+export function sleep(duration: Duration): Promise<Slept>;
+export function sleep(name: string, duration: Duration): Promise<Slept>;
+export function sleep(nameOrDuration: string | Duration, duration?: Duration): Promise<Slept> {
+  const body = bodyFor("sleep()");
+  const named = duration !== undefined;
+  const name = named ? checkName(nameOrDuration, "name of a sleep") : null;
+  const length = (named ? duration : nameOrDuration) as Duration;
+  return body.sleep(name, { lengthMs: toMs(length, `duration of sleep(${named ? shorten(name) : ""})`) });
+}
+
+/** Sleeps until an instant by the database's clock. Returns at once, and records it, when it is past. */
+export function sleepUntil(instant: Date): Promise<Slept>;
+export function sleepUntil(name: string, instant: Date): Promise<Slept>;
+export function sleepUntil(nameOrInstant: string | Date, instant?: Date): Promise<Slept> {
+  const body = bodyFor("sleepUntil()");
+  const name = instant === undefined ? null : checkName(nameOrInstant, "name of a sleep");
+  return body.sleep(name, { at: checkInstant(instant ?? nameOrInstant, "instant of sleepUntil()") });
+}

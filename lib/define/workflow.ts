@@ -1,0 +1,129 @@
+/** `workflow`: durable functions, and the copies of them that `.with()` makes. */
+import { bodyFor, scope } from "../core/context.ts";
+import { type Duration, toMs } from "../core/duration.ts";
+import { theEngine } from "../core/engines.ts";
+import { PerdureError } from "../core/errors.ts";
+import { checkChoice, checkInteger, checkKeys, checkName, shorten } from "../core/options.ts";
+import { checkRetry, type Retry } from "../core/retry.ts";
+import { checkSchema } from "../core/schema.ts";
+import type { Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
+
+/** Options of a workflow. */
+export interface WorkflowOptions {
+  /** Names the workflow in the database: 1 to 255 bytes. */
+  name: string;
+  /** A run stays on the version it was started with. Default `"1"`. */
+  version?: string;
+  /** Checks the argument (of a workflow with one) before a run is made; the run gets what the schema returns. */
+  input?: Schema;
+  /** Checks the result; what the schema returns is stored. */
+  output?: Schema;
+  /** When a failed run is tried again as a whole, completed steps kept. Default `{ type: "never" }`. */
+  retry?: Retry;
+  /** How long a run may take from its first claim, waits included; then it fails with a TimeoutError. Default: no limit. */
+  timeout?: Duration;
+  /** The queue that runs line up in. Default `"default"`. */
+  queue?: string;
+  /** What happens when the code asks for something else than is recorded: `"strict"` (default) blocks the run, `"flexible"` goes on. */
+  replay?: "strict" | "flexible";
+  /** What a second identical call of a step does: `"again"` (default) runs it again, `"cached"` returns the first outcome. */
+  repeat?: "again" | "cached";
+}
+
+/** Options that name one particular run. */
+type OneRun = "id" | "delay" | "startAt";
+
+declare const many: unique symbol;
+
+/** A workflow that can be started, perhaps configured for one particular run. */
+export interface Startable<A extends unknown[], R> {
+  /** Inside a workflow: runs a child. Outside: runs it durably on the launched engine that registered it. Returns the result. */
+  (...args: A): Promise<R>;
+  /** A copy configured for what it starts; the original stays as it is. */
+  with(options: StartOptions): Startable<A, R>;
+}
+
+/** A workflow: call it, start it, register it. */
+export interface Workflow<A extends unknown[], R> extends Startable<A, R> {
+  /** @internal told apart at compile time from a copy that names one particular run */
+  readonly [many]: true;
+  with(options: Omit<StartOptions, OneRun> & { [K in OneRun]?: never }): Workflow<A, R>;
+  with(options: StartOptions): Startable<A, R>;
+}
+
+const DEFINITION = Symbol.for("perdure.workflow.1");
+interface Internals {
+  readonly definition: WorkflowDefinition;
+  readonly options: StartOptions;
+}
+
+/**
+ * Wraps an async function as a workflow: what it awaits is recorded, so that it goes on where it stopped. Its code must
+ * ask for the same things in every replay: reads of the clock, of randomness or of the world belong into steps.
+ *
+ * @example const greet = workflow("greet", async (name: string) => { await sendMail(name); await sleep("1d"); await sendMail(name); });
+ */
+export function workflow<A extends unknown[], R>(nameOrOptions: string | WorkflowOptions, fn: (...args: A) => Promise<R> | R): Workflow<A, R> {
+  const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
+  const where = `workflow ${shorten((options as { name?: unknown } | undefined)?.name)}`;
+  checkKeys(options, ["name", "version", "input", "output", "retry", "timeout", "queue", "replay", "repeat"], where);
+  if (typeof fn !== "function") throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
+  if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
+  if (options.output !== undefined) checkSchema(options.output, `output of ${where}`);
+  const definition: WorkflowDefinition = {
+    name: checkName(options.name, "workflow name"),
+    version: checkName(options.version ?? "1", `version of ${where}`),
+    fn: fn as unknown as WorkflowDefinition["fn"],
+    plan: checkRetry(options.retry ?? { type: "never" }, where),
+    timeoutMs: options.timeout === undefined ? null : toMs(options.timeout, `timeout of ${where}`),
+    queue: checkName(options.queue ?? "default", `queue of ${where}`),
+    replay: checkChoice(options.replay ?? "strict", ["strict", "flexible"], `replay of ${where}`),
+    repeat: checkChoice(options.repeat ?? "again", ["again", "cached"], `repeat of ${where}`),
+    input: options.input,
+    output: options.output,
+  };
+  return callable(definition, {}) as unknown as Workflow<A, R>;
+}
+
+function callable(definition: WorkflowDefinition, options: StartOptions): object {
+  const what = `workflow "${definition.name}"`;
+  const call = async (...args: unknown[]): Promise<unknown> => {
+    if (scope.getStore()) {
+      bodyFor(what);
+      throw new PerdureError("PERDURE_CONTEXT", `${what} was called inside a workflow; child workflows are not available in this version. Start it from outside, or make it a step`);
+    }
+    return theEngine(what, (engine) => engine.serves(definition)).call(definition, options, args);
+  };
+  Object.defineProperty(call, "name", { value: definition.name, configurable: true });
+  const internals: Internals = { definition, options };
+  return Object.assign(call, {
+    [DEFINITION]: internals,
+    with: (more: StartOptions) => callable(definition, { ...options, ...checkStartOptions(more, `with() of ${what}`) }),
+  });
+}
+
+function checkStartOptions(given: StartOptions, where: string): StartOptions {
+  checkKeys(given, ["id", "onConflict", "queue", "priority", "delay", "startAt", "retry", "timeout"], where);
+  if (given.id !== undefined) checkName(given.id, "run id");
+  if (given.queue !== undefined) checkName(given.queue, `queue in ${where}`);
+  if (given.onConflict !== undefined) checkChoice(given.onConflict, ["error", "return_existing"], `onConflict in ${where}`);
+  if (given.priority !== undefined) checkInteger(given.priority, `priority in ${where}`, -32768, 32767);
+  if (given.delay !== undefined) toMs(given.delay, `delay in ${where}`);
+  if (given.timeout !== undefined) toMs(given.timeout, `timeout in ${where}`);
+  if (given.startAt !== undefined) checkInstant(given.startAt, `startAt in ${where}`);
+  if (given.retry !== undefined && checkRetry(given.retry, where).shouldRetry) {
+    throw new PerdureError("PERDURE_OPTION", `shouldRetry in ${where} is a function, which cannot travel with a run; put it on the workflow's own retry`);
+  }
+  return given;
+}
+
+/** Throws PERDURE_OPTION unless `value` is a Date that Postgres can hold. */
+export function checkInstant(value: unknown, what: string): Date {
+  if (value instanceof Date && !Number.isNaN(value.getTime()) && value.getUTCFullYear() <= 9999) return value;
+  throw new PerdureError("PERDURE_OPTION", `${what} must be a valid Date before the year 10000, not ${shorten(value)}`);
+}
+
+/** What is behind a workflow value; undefined when `value` is none. */
+export function internalsOf(value: unknown): Internals | undefined {
+  return typeof value === "function" ? (value as { [DEFINITION]?: Internals })[DEFINITION] : undefined;
+}

@@ -1,0 +1,35 @@
+/** One durable call that a body made in a pass, from its slot to the outcome that is handed over. */
+import type { RecordRow } from "../db/writes.ts";
+import type { Deferred } from "./promise.ts";
+
+/** What a call came to: the value or the error for the body, and what is written when it is handed over. */
+export interface Outcome {
+  readonly settle: (deferred: Deferred) => void;
+  /** The checkpoint to write; or only its place in the order, where someone else wrote it; or nothing, where it is recorded. */
+  readonly write:
+    | { readonly kind: "record"; readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name"> }
+    | { readonly kind: "deliver"; readonly attempt: number }
+    | { readonly kind: "none"; readonly at: number };
+}
+
+/**
+ * held: begins when replay is quiescent. working: its step runs. waiting: on the clock, mail or a retry.
+ * ready: its outcome is in line. done: handed over.
+ */
+export type CallState = "held" | "working" | "waiting" | "ready" | "done";
+
+export interface Call {
+  readonly slot: string;
+  readonly kind: "step" | "transaction" | "sleep" | "event";
+  readonly name: string;
+  readonly deferred: Deferred;
+  state: CallState;
+  /** Nothing at all was known of it: strict replay asks before it begins. */
+  readonly isNew: boolean;
+  /** What runs a step's tries, for a second call that shares the slot. */
+  readonly step: unknown;
+  /** Begins its effect. */
+  readonly begin: () => void;
+  /** Its timer is due. `woken`: ended early. */
+  readonly ring: (woken: boolean) => void;
+}

@@ -1,0 +1,148 @@
+/**
+ * READ THIS FIRST: one claimed run, from its history to a recorded outcome.
+ *
+ *   load      the rest of a long history, the arguments
+ *   advance   a pass runs the body: replays what is recorded, does what is new (pass.ts)
+ *   conclude  what the body came to becomes the run's next state
+ *
+ * A pass that ends suspended has given its run up in the same write that checked for news; a pass that lost its claim writes nothing.
+ */
+import { NonRetryableError, PerdureError, TimeoutError } from "../core/errors.ts";
+import { delayAfter, type Retry, type RetryPlan } from "../core/retry.ts";
+import { checkRetry } from "../core/retry.ts";
+import { validate } from "../core/schema.ts";
+import type { Claim, WorkflowDefinition } from "../core/types.ts";
+import { Pass } from "./pass.ts";
+import type { Ending, EnginePorts } from "./ports.ts";
+
+/** What a finished run came to, for those who wait for it in this process. */
+export interface Finish {
+  readonly state: "completed" | "failed";
+  readonly value: string;
+}
+
+export interface ExecutePorts extends EnginePorts {
+  /** The run is not in work here any more. `finish`: it has ended for good. */
+  readonly onGone: (pass: Pass, ending: Ending, finish: Finish | null) => void;
+}
+
+/** Works on a claim. Returns the pass, whose end is told to the ports. */
+export function execute(claim: Claim, definition: WorkflowDefinition, ports: ExecutePorts): Pass {
+  const pass = new Pass(claim, definition, {
+    ...ports,
+    onEnd: (ended, ending) => {
+      ports.onEnd(ended, ending);
+      if (ending.how !== "suspended") void conclude(ended, ending, ports);
+    },
+  });
+  try {
+    limit(pass);
+    pass.start(ports.codec.decode(claim.args, `input of run "${claim.id}"`) as unknown[]);
+  } catch (error) {
+    pass.end({ how: "refused", error });
+  }
+  return pass;
+}
+
+/** Reads the rest of a history that was too long for the claim. */
+export async function load(claim: Claim, ports: EnginePorts): Promise<Claim> {
+  const history = [...claim.history];
+  for (let more = claim.more; more; ) {
+    const page = await ports.loadMore(claim.key, history.length);
+    history.push(...page.history);
+    more = page.more;
+  }
+  return { ...claim, history, more: false };
+}
+
+/** The workflow's timeout: waits included, from the first claim. */
+function limit(pass: Pass): void {
+  const { deadline } = pass.claim;
+  if (deadline === null) return;
+  const check = (): void => {
+    if (pass.over) return;
+    const left = deadline - pass.ports.clock.now();
+    if (left <= 0) pass.end({ how: "late" });
+    else setTimeout(check, Math.min(left + 1, 2 ** 31 - 1)).unref();
+  };
+  check();
+}
+
+/** Writes what the body came to. */
+async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
+  const finish = await write(pass, ending, ports).catch((error: unknown) => {
+    ports.logger.error(`run "${pass.run.id}" could not be concluded; it is handed back`, error);
+    return null;
+  });
+  ports.onGone(pass, ending, finish);
+}
+
+async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish | null> {
+  switch (ending.how) {
+    case "settled":
+      return "thrown" in ending.settled ? fail(pass, ending.settled.thrown, ports) : complete(pass, ending.settled.value, ports);
+    case "late":
+      return finishWith(pass, "failed", timeoutOf(pass), ports);
+    case "blocked":
+      await pass.ledger.write("block", { reason: ending.reason });
+      return null;
+    case "refused":
+      await pass.ledger.write("block", { reason: `undecodable: ${(ending.error as Error)?.message ?? String(ending.error)}` });
+      return null;
+    case "lost":
+    case "suspended":
+      return null;
+    default:
+      return ending satisfies never;
+  }
+}
+
+function timeoutOf(pass: Pass): TimeoutError {
+  return new TimeoutError(`run "${pass.run.id}" of workflow "${pass.run.workflow}" took longer than its timeout, waits included`);
+}
+
+async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promise<Finish | null> {
+  const what = `result of run "${pass.run.id}"`;
+  try {
+    if (pass.floating.length > 0) throw floatingError(pass);
+    const result = await validate(pass.definition.output, value, what);
+    const text = ports.codec.encode(result, what);
+    return (await pass.ledger.write("finish", { state: "completed", value: text })) ? { state: "completed", value: text } : null;
+  } catch (error) {
+    return finishWith(pass, "failed", error, ports);
+  }
+}
+
+function floatingError(pass: Pass): PerdureError {
+  const text = `run "${pass.run.id}": the workflow returned, but nobody awaited ${pass.floating.join(", ")}. Await every durable call, for example with Promise.all`;
+  return new PerdureError("PERDURE_FLOATING", text);
+}
+
+/** Tries the workflow again as its policy says, or fails the run. */
+async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<Finish | null> {
+  const delay = await retryDelay(pass, thrown);
+  if (delay === null) return finishWith(pass, "failed", thrown, ports);
+  const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`);
+  const reopened = JSON.stringify(pass.slotsOf(thrown));
+  await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
+  return null;
+}
+
+async function retryDelay(pass: Pass, thrown: unknown): Promise<number | null> {
+  const plan = planOf(pass);
+  const delay = delayAfter(plan, pass.claim.attempt);
+  if (delay === null || thrown instanceof NonRetryableError) return null;
+  return plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay;
+}
+
+/** The policy that the run was started with wins over the workflow's; a function cannot be stored and stays the workflow's. */
+function planOf(pass: Pass): RetryPlan {
+  const { plan, name } = pass.definition;
+  const stored = pass.claim.options === null ? undefined : (JSON.parse(pass.claim.options) as { retry?: Retry }).retry;
+  return stored ? { ...checkRetry(stored, `run of workflow "${name}"`), shouldRetry: plan.shouldRetry } : plan;
+}
+
+async function finishWith(pass: Pass, state: "failed", error: unknown, ports: ExecutePorts): Promise<Finish | null> {
+  const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`);
+  return (await pass.ledger.write("finish", { state, value })) ? { state, value } : null;
+}

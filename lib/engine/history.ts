@@ -1,0 +1,79 @@
+/** What is recorded of a run, and in which order it is handed out again. Pure: no I/O, no clock. */
+import type { Claim, OpenWait, Recorded } from "../core/types.ts";
+
+export class History {
+  readonly #recorded: readonly Recorded[];
+  readonly #places = new Map<string, number>();
+  readonly #waits = new Map<string, OpenWait>();
+  readonly #begun: ReadonlySet<string>;
+  readonly #reopenedFrom: number;
+  /** Places whose slot was called and whose outcome is not handed out, ascending. */
+  readonly #called: number[] = [];
+  readonly #open: Set<number> = new Set();
+  #required = 0;
+
+  constructor(claim: Pick<Claim, "history" | "waits" | "begun" | "reopenedFrom">) {
+    this.#recorded = claim.history;
+    this.#begun = new Set(claim.begun);
+    this.#reopenedFrom = claim.reopenedFrom ?? Infinity;
+    for (const wait of claim.waits) this.#waits.set(wait.slot, wait);
+    claim.history.forEach((recorded, place) => {
+      this.#places.set(recorded.slot, place);
+      this.#open.add(place);
+      if (this.#isRequired(recorded)) this.#required += 1;
+    });
+  }
+
+  // What came after a failure that a retry set aside may not be asked for again, or not yet.
+  #isRequired(recorded: Recorded): boolean {
+    return (recorded.no ?? Infinity) < this.#reopenedFrom || this.#reopenedFrom === Infinity;
+  }
+
+  /** True while outcomes that unchanged code must ask for are not handed out. */
+  get replaying(): boolean {
+    return this.#required > 0;
+  }
+
+  recorded(slot: string): Recorded | undefined {
+    const place = this.#places.get(slot);
+    return place === undefined ? undefined : this.#recorded[place];
+  }
+
+  /** The wait, or the count of failed tries, that an earlier claim began. */
+  wait(slot: string): OpenWait | undefined {
+    return this.#waits.get(slot);
+  }
+
+  /** Whether a try of the slot was marked as begun. */
+  begun(slot: string): boolean {
+    return this.#begun.has(slot);
+  }
+
+  /** True when nothing at all is known of a slot. */
+  isNew(slot: string): boolean {
+    return !this.#places.has(slot) && !this.#waits.has(slot) && !this.#begun.has(slot);
+  }
+
+  /** The body asked for a recorded slot: its outcome may be handed out, in its turn. */
+  call(slot: string): void {
+    const place = this.#places.get(slot)!;
+    let at = this.#called.length;
+    while (at > 0 && this.#called[at - 1]! > place) at -= 1;
+    this.#called.splice(at, 0, place);
+  }
+
+  /** The next outcome to hand out, the earliest among the called; undefined: none. */
+  next(): Recorded | undefined {
+    const place = this.#called.shift();
+    if (place === undefined) return undefined;
+    const recorded = this.#recorded[place]!;
+    this.#open.delete(place);
+    if (this.#isRequired(recorded)) this.#required -= 1;
+    return recorded;
+  }
+
+  /** Outcomes that nobody asked for, in order. */
+  unconsumed(): Recorded[] {
+    return [...this.#open].map((place) => this.#recorded[place]!).filter((recorded) => this.#isRequired(recorded));
+  }
+}

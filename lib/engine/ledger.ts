@@ -1,0 +1,69 @@
+/** The writes of one claim: sent in order, and what must not begin before they are committed. */
+import type { Flusher } from "../db/flusher.ts";
+import type { Fenced, WriteKind, Writes } from "../db/writes.ts";
+
+/** Kinds whose rows belong to a claim. */
+export type ClaimKind = { [K in WriteKind]: Writes[K]["row"] extends Fenced ? K : never }[WriteKind];
+type Unfenced<K extends ClaimKind> = Omit<Writes[K]["row"], keyof Fenced>;
+
+export interface LedgerEvents {
+  /** The claim is over: a write of it was refused. */
+  readonly lost: () => void;
+  /** The database cannot take a row of this run. */
+  readonly refused: (error: unknown) => void;
+}
+
+export class Ledger {
+  readonly #flusher: Pick<Flusher, "write">;
+  readonly #run: string;
+  readonly #events: LedgerEvents;
+  #epoch: number;
+  #sent = 0;
+  #committed = 0;
+  #parked: { after: number; effect: () => void }[] = [];
+
+  constructor(flusher: Pick<Flusher, "write">, claim: Fenced, events: LedgerEvents) {
+    this.#flusher = flusher;
+    this.#run = claim.run;
+    this.#epoch = claim.epoch;
+    this.#events = events;
+  }
+
+  get claim(): Fenced {
+    return { run: this.#run, epoch: this.#epoch };
+  }
+
+  /** Sends a write of this claim. Undefined: it was refused, and the events have been told. */
+  async write<K extends ClaimKind>(kind: K, row: Unfenced<K>): Promise<Writes[K]["answer"] | undefined> {
+    this.#sent += 1;
+    try {
+      const answer = await this.#flusher.write(kind, { run: this.#run, epoch: this.#epoch, ...row } as unknown as Writes[K]["row"]);
+      if ((answer as { verdict: string }).verdict === "stale") {
+        this.#events.lost();
+        return undefined;
+      }
+      this.#commit();
+      return answer;
+    } catch (error) {
+      this.#events.refused(error);
+      return undefined;
+    }
+  }
+
+  /** Runs an effect once all that was written before is committed: now, if it is. */
+  afterCommit(effect: () => void): void {
+    if (this.#committed === this.#sent) effect();
+    else this.#parked.push({ after: this.#sent, effect });
+  }
+
+  /** The claim was taken again in place. */
+  renew(): void {
+    this.#epoch += 1;
+  }
+
+  // Writes of one run are committed in the order in which they were sent, so a count is enough.
+  #commit(): void {
+    this.#committed += 1;
+    while (this.#parked.length > 0 && this.#parked[0]!.after <= this.#committed) this.#parked.shift()!.effect();
+  }
+}

@@ -1,0 +1,35 @@
+/** The unread mail of a run as its claim knows it: by name, in the order in which it became visible. */
+import type { Claim, Mail } from "../core/types.ts";
+
+export class Mailbox {
+  readonly #byName = new Map<string, Mail[]>();
+  /** The run's mail counter up to which everything is known here. */
+  seen: number;
+  /** The last mail known. */
+  last = "0";
+
+  constructor(claim: Pick<Claim, "mail" | "unread">) {
+    this.seen = claim.mail;
+    this.take(claim.mail, claim.unread);
+  }
+
+  take(seen: number, unread: readonly Mail[]): void {
+    this.seen = seen;
+    for (const mail of unread) {
+      // Two looks may have crossed.
+      if (BigInt(mail.seq) <= BigInt(this.last)) continue;
+      this.last = mail.seq;
+      const queue = this.#byName.get(mail.name);
+      if (queue) queue.push(mail);
+      else this.#byName.set(mail.name, [mail]);
+    }
+  }
+
+  has(name: string): boolean {
+    return (this.#byName.get(name)?.length ?? 0) > 0;
+  }
+
+  shift(name: string): Mail | undefined {
+    return this.#byName.get(name)?.shift();
+  }
+}

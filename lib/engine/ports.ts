@@ -1,0 +1,48 @@
+/** What a pass needs of the process around it, and what it tells it. */
+import type { DatabaseClock } from "../core/clock.ts";
+import type { ValueCodec } from "../core/codec.ts";
+import type { Logger, Mail, Recorded, TransactionClient } from "../core/types.ts";
+import type { Flusher } from "../db/flusher.ts";
+import type { RecordRow } from "../db/writes.ts";
+import type { Pass, Settled } from "./pass.ts";
+
+/** How a pass ends. `suspended` may be followed by onResumed; after the others nothing comes. */
+export type Ending =
+  | { readonly how: "settled"; readonly settled: Settled }
+  | { readonly how: "suspended"; readonly dueMs: number | null }
+  | { readonly how: "blocked"; readonly reason: string }
+  | { readonly how: "late" }
+  | { readonly how: "lost"; readonly why: string }
+  | { readonly how: "refused"; readonly error: unknown };
+
+/** What a look at a run has found. */
+export interface News {
+  readonly held: boolean;
+  readonly mail: number;
+  readonly unread: readonly Mail[];
+  /** Slots whose timer is due, and whether it was rung early. */
+  readonly due: ReadonlyMap<string, boolean>;
+  /** When the next timer is due; null: none. */
+  readonly next: number | null;
+}
+
+/** Runs a transaction step: `work` in a transaction, then `record`, then the commit. */
+export interface Transactor {
+  run<T>(
+    work: (tx: TransactionClient) => Promise<T>,
+    record: (result: T) => RecordRow,
+    signal: AbortSignal,
+  ): Promise<{ readonly result: T; readonly verdict: "ok" | "stale" }>;
+}
+
+export interface EnginePorts {
+  readonly codec: ValueCodec;
+  readonly clock: DatabaseClock;
+  readonly logger: Logger;
+  readonly flusher: Pick<Flusher, "write">;
+  readonly transactor: Transactor;
+  readonly look: (pass: Pass) => Promise<News | null>;
+  readonly loadMore: (key: string, offset: number) => Promise<{ readonly history: Recorded[]; readonly more: boolean }>;
+  readonly onEnd: (pass: Pass, ending: Ending) => void;
+  readonly onResumed: (pass: Pass) => void;
+}

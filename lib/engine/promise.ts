@@ -1,0 +1,35 @@
+/** The promise that a durable call returns: it knows whether anybody awaited it, and is never an unhandled rejection. */
+export class DurablePromise<T> extends Promise<T> {
+  awaited = false;
+
+  /** What `then` makes is an ordinary promise. */
+  static override get [Symbol.species](): PromiseConstructor {
+    return Promise;
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: to see that somebody awaits
+  override then<A = T, B = never>(
+    onFulfilled?: ((value: T) => A | PromiseLike<A>) | null,
+    onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    this.awaited = true;
+    return super.then(onFulfilled, onRejected);
+  }
+}
+
+export interface Deferred {
+  readonly promise: DurablePromise<unknown>;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (reason: unknown) => void;
+}
+
+/** A durable promise with its handles. */
+export function defer(): Deferred {
+  let handles!: Pick<Deferred, "resolve" | "reject">;
+  const promise = new DurablePromise<unknown>((resolve, reject) => {
+    handles = { resolve, reject };
+  });
+  // A rejection that nobody awaited yet is no news for the host; then() of the base class does not count as awaiting.
+  Promise.prototype.then.call(promise, undefined, () => {});
+  return { promise, ...handles };
+}

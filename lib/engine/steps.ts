@@ -1,0 +1,238 @@
+/** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
+import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
+import { scope } from "../core/context.ts";
+import { NonRetryableError, PerdureError, RunConflictError, TimeoutError } from "../core/errors.ts";
+import { canonicalHash } from "../core/hash.ts";
+import { delayAfter } from "../core/retry.ts";
+import { validate } from "../core/schema.ts";
+import type { Recorded, StepDefinition, StepInfo, TransactionClient } from "../core/types.ts";
+import type { Call, Outcome } from "./call.ts";
+import type { Pass } from "./pass.ts";
+
+/** How long a try runs before it is marked as begun, so that a person sees what is running. */
+const MARK_AFTER_MS = 1000;
+
+/** Enters a step's call: its slot is taken here and now, in the order of the calls. */
+export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]): Promise<unknown> {
+  const { kind, name, reference } = definition;
+  const hash = definition.addressByArguments || reference ? canonicalHash(args) : null;
+  const address = reference
+    ? referenceAddress(kind, name, reference.id)
+    : hash === null
+      ? nameAddress("run", name)
+      : argumentsAddress(kind, name, hash);
+  const shared = reference !== null || pass.definition.repeat === "cached";
+  const slot = shared ? `${address}#0` : pass.take(address);
+  const same = shared ? pass.existing(slot) : undefined;
+  const step = same ? (same.step as StepRun) : new StepRun(pass, definition, args, slot, reference ? hash : null);
+  if (reference?.onConflict === "error" && same && step.hash !== hash) return step.conflict();
+  return same ? same.deferred.promise : step.enter();
+}
+
+/** The tries of one call of a step. */
+class StepRun {
+  readonly hash: string | null;
+  readonly #pass: Pass;
+  readonly #definition: StepDefinition;
+  readonly #args: unknown[];
+  readonly #slot: string;
+  readonly #what: string;
+  #failed: number;
+  #key: string;
+
+  constructor(pass: Pass, definition: StepDefinition, args: unknown[], slot: string, hash: string | null) {
+    this.#pass = pass;
+    this.#definition = definition;
+    this.#args = args;
+    this.#slot = slot;
+    this.hash = hash;
+    this.#what = `${definition.kind} "${definition.name}" of run "${pass.run.id}"`;
+    this.#failed = pass.history.wait(slot)?.tries ?? 0;
+    this.#key = `${pass.run.id}/${slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
+  }
+
+  enter(): Promise<unknown> {
+    const { kind, name } = this.#definition;
+    return this.#pass.enter({
+      slot: this.#slot,
+      kind,
+      name,
+      step: this,
+      begin: (call) => this.#begin(call),
+      ring: (call) => this.#try(call),
+      replay: (recorded) => this.#replay(recorded),
+    });
+  }
+
+  /** The same reference with another input. */
+  conflict(): Promise<never> {
+    const { name, reference } = this.#definition;
+    const id = this.#pass.run.id;
+    const text = `step "${name}" of run "${id}": reference "${reference!.id}" was used with another input. Give each input a reference of its own, or say onConflict: "return_existing"`;
+    return Promise.reject(new RunConflictError(id, text));
+  }
+
+  /** A recorded outcome, for the body. */
+  #replay(recorded: Recorded): Outcome["settle"] {
+    const { reference } = this.#definition;
+    if (reference?.onConflict === "error" && recorded.hash !== this.hash) {
+      return (deferred) => void this.conflict().catch(deferred.reject);
+    }
+    if (recorded.outcome === "failed") return this.#throws(recorded.value!);
+    const value = this.#pass.ports.codec.decode(recorded.value!, `result of ${this.#what}`);
+    return (deferred) => deferred.resolve(value);
+  }
+
+  /** Throws a stored error into the body, and remembers where it came from. */
+  #throws(text: string): Outcome["settle"] {
+    const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`);
+    this.#pass.threw(error, this.#slot);
+    return (deferred) => deferred.reject(error);
+  }
+
+  #begin(call: Call): void {
+    const wait = this.#pass.history.wait(this.#slot);
+    if (wait?.due && wait.due > this.#pass.ports.clock.now()) this.#pass.waits(call, wait.due);
+    else this.#try(call);
+  }
+
+  /** A try begins once all that the body knows is committed. */
+  #try(call: Call): void {
+    this.#pass.working(call);
+    this.#pass.ledger.afterCommit(() => void this.#run(call));
+  }
+
+  async #run(call: Call): Promise<void> {
+    const pass = this.#pass;
+    if (pass.over) return;
+    const started = pass.ports.clock.now();
+    if (this.#definition.onCrash === "fail" && pass.history.begun(this.#slot) && this.#failed === 0) {
+      return this.#fail(call, started, new PerdureError("PERDURE_STEP_LOST", `the process died during ${this.#what}, whose onCrash is "fail"; whether it took effect is not known`), false);
+    }
+    const marked = this.#definition.onCrash === "fail" || pass.claim.crashes > 0;
+    if (marked && !(await this.#mark(started))) return;
+    const timer = marked ? undefined : setTimeout(() => void this.#mark(started), MARK_AFTER_MS);
+    try {
+      const { kind } = this.#definition;
+      if (kind === "transaction") await this.#transact(call, started);
+      else await this.#work(call, started);
+    } catch (error) {
+      if (!pass.over) await this.#fail(call, started, error, true);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #mark(started: number): Promise<boolean> {
+    const { attempt } = this.#pass.claim;
+    const row = { slot: this.#slot, attempt, try: this.#failed + 1, name: this.#definition.name, started, at: null, error: null };
+    return (await this.#pass.ledger.write("try", row)) !== undefined && !this.#pass.over;
+  }
+
+  async #work(call: Call, started: number): Promise<void> {
+    const result = await this.#attempt(undefined, (args) => this.#definition.fn(...args));
+    if (this.#pass.over) return;
+    const value = this.#encode(result);
+    this.#pass.ready(call, {
+      settle: this.#gives(value),
+      write: { kind: "record", row: { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null } },
+    });
+  }
+
+  /** What the body gets is what replay will get: the value as it was stored. */
+  #gives(value: string): Outcome["settle"] {
+    const copy = this.#pass.ports.codec.decode(value, `result of ${this.#what}`);
+    return (deferred) => deferred.resolve(copy);
+  }
+
+  #encode(result: unknown): string {
+    try {
+      return this.#pass.ports.codec.encode(result, `result of ${this.#what}`);
+    } catch (error) {
+      // The same value would be refused again.
+      throw Object.assign(error as Error, { retryable: false });
+    }
+  }
+
+  async #transact(call: Call, started: number): Promise<void> {
+    const pass = this.#pass;
+    let value = "";
+    const { verdict } = await pass.ports.transactor.run(
+      (tx) => this.#attempt(tx, (args) => this.#definition.fn(tx, ...args)),
+      (result) => {
+        value = this.#encode(result);
+        const { kind, name } = this.#definition;
+        const row = { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
+        return { ...pass.ledger.claim, slot: this.#slot, attempt: pass.claim.attempt, no: null, kind, name, at: pass.ports.clock.now(), ...row };
+      },
+      pass.aborter.signal,
+    );
+    if (verdict === "stale") return pass.lose("its claim is over");
+    pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt: pass.claim.attempt } });
+  }
+
+  /** One try: the function in its own scope, with a signal, within its time. */
+  async #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
+    const definition = this.#definition;
+    const aborter = new AbortController();
+    const stop = (): void => aborter.abort(this.#pass.aborter.signal.reason);
+    this.#pass.aborter.signal.addEventListener("abort", stop, { once: true });
+    const step: StepInfo = { name: definition.name, attempt: this.#failed + 1, signal: aborter.signal, idempotencyKey: this.#key, tx };
+    try {
+      return await within(definition.timeoutMs, aborter, this.#what, () =>
+        scope.run({ body: this.#pass, step }, async () => {
+          const args = definition.input ? [await validate(definition.input, this.#args[0], `input of ${this.#what}`), ...this.#args.slice(1)] : this.#args;
+          return validate(definition.output, await call(args), `result of ${this.#what}`);
+        }),
+      );
+    } finally {
+      this.#pass.aborter.signal.removeEventListener("abort", stop);
+    }
+  }
+
+  /** Records a failed try: with the time of the next, or as the outcome. */
+  async #fail(call: Call, started: number, thrown: unknown, mayRetry: boolean): Promise<void> {
+    const pass = this.#pass;
+    const error = pass.ports.codec.encodeError(thrown, `error of ${this.#what}`);
+    const delay = mayRetry ? await this.#delay(thrown) : null;
+    if (pass.over) return;
+    this.#failed += 1;
+    const { attempt } = pass.claim;
+    const at = pass.ports.clock.now();
+    const { name } = this.#definition;
+    if (this.#failed > 1 || delay !== null) {
+      void pass.ledger.write("try", { slot: this.#slot, attempt, try: this.#failed, name, started, at, error });
+    }
+    if (delay === null) {
+      const row = { outcome: "failed", value: error, hash: this.hash, tries: this.#failed, started, mail: null };
+      return pass.ready(call, { settle: this.#throws(error), write: { kind: "record", row } });
+    }
+    pass.waits(call, null);
+    const row = { slot: this.#slot, attempt, kind: "retry", topic: `retry:${name}`, length: delay, until: null, tries: this.#failed };
+    const answer = await pass.ledger.write("wait", row);
+    if (answer && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms!);
+  }
+
+  async #delay(error: unknown): Promise<number | null> {
+    const { plan } = this.#definition;
+    const delay = delayAfter(plan, this.#failed + 1);
+    if (delay === null || error instanceof NonRetryableError || (error as { retryable?: boolean } | null)?.retryable === false) return null;
+    return plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay;
+  }
+}
+
+/** Runs `work`; at the end of its time aborts it and throws a TimeoutError, whatever it does later. */
+async function within<T>(ms: number | null, aborter: AbortController, what: string, work: () => Promise<T>): Promise<T> {
+  if (ms === null) return work();
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      const error = new TimeoutError(`${what} took longer than its timeout of ${ms} ms`);
+      aborter.abort(error);
+      reject(error);
+    }, Math.min(ms, 2 ** 31 - 1));
+  });
+  const running = work();
+  running.catch(() => {});
+  return Promise.race([running, late]).finally(() => clearTimeout(timer));
+}

@@ -1,0 +1,71 @@
+/** A wait for an event: mail of a name, consumed once, or nothing in time. */
+import { nameAddress } from "../../core/address.ts";
+import type { EventDefinition, Mail, Received, Recorded } from "../../core/types.ts";
+import type { Call, Outcome } from "../call.ts";
+import type { Pass } from "../pass.ts";
+
+/** How a consumed event is recorded: the sender's data as it came, and what the mail says of it. */
+interface Envelope {
+  readonly data: unknown;
+  readonly id: string;
+  readonly sentAt: Date;
+  readonly reference: string | null;
+}
+
+export function eventCall(pass: Pass, definition: EventDefinition, timeoutMs: number | null): Promise<unknown> {
+  const { name } = definition;
+  return pass.enter({
+    slot: pass.take(nameAddress("event", name)),
+    kind: "event",
+    name,
+    begin: (call) => void begin(pass, call, timeoutMs),
+    ring: (call) => ring(pass, call),
+    replay: (recorded) => replay(pass, recorded),
+  });
+}
+
+/** Mail that is there is taken at once; otherwise the wait is written, so that its timeout counts from here. */
+async function begin(pass: Pass, call: Call, timeoutMs: number | null): Promise<void> {
+  if (pass.mailbox.has(call.name)) return ring(pass, call);
+  const open = pass.history.wait(call.slot);
+  if (open && open.lengthMs === timeoutMs) {
+    if (open.due !== null && open.due <= pass.ports.clock.now()) ring(pass, call);
+    else pass.waits(call, open.due);
+    return;
+  }
+  pass.waits(call, null);
+  const { slot, name } = call;
+  const row = { slot, attempt: pass.claim.attempt, kind: "event", topic: `event:${name}`, length: timeoutMs, until: null, tries: 0 };
+  const answer = await pass.ledger.write("wait", row);
+  if (answer?.due_ms != null && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms);
+}
+
+/** There is mail, or the time is up. */
+function ring(pass: Pass, call: Call): void {
+  const mail = pass.mail(call.name);
+  pass.ready(call, mail ? received(pass, call, mail) : late(pass));
+}
+
+function received(pass: Pass, call: Call, mail: Mail): Outcome {
+  const what = `event "${call.name}" of run "${pass.run.id}"`;
+  const data = pass.ports.codec.decode(mail.data, what);
+  const envelope: Envelope = { data, id: mail.seq, sentAt: new Date(mail.sentAt), reference: mail.reference };
+  const value = pass.ports.codec.encode(envelope, what);
+  const row = { outcome: "completed", value, hash: null, tries: 1, started: mail.sentAt, mail: mail.seq };
+  return { settle: (deferred) => deferred.resolve(toReceived(envelope)), write: { kind: "record", row } };
+}
+
+function late(pass: Pass): Outcome {
+  const row = { outcome: "timeout", value: null, hash: null, tries: 1, started: pass.ports.clock.now(), mail: null };
+  return { settle: (deferred) => deferred.resolve(null), write: { kind: "record", row } };
+}
+
+function replay(pass: Pass, recorded: Recorded): Outcome["settle"] {
+  if (recorded.outcome === "timeout") return (deferred) => deferred.resolve(null);
+  const envelope = pass.ports.codec.decode(recorded.value!, `event "${recorded.name}" of run "${pass.run.id}"`) as Envelope;
+  return (deferred) => deferred.resolve(toReceived(envelope));
+}
+
+function toReceived({ data, id, sentAt, reference }: Envelope): Received<unknown> {
+  return reference === null ? { data, id, sentAt } : { data, id, sentAt, reference };
+}
