@@ -4,7 +4,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import { type LedgerRow, type Migration, pendingMigrations } from "./migration-files.ts";
-import { isConnectionLost, toPerdureError } from "./pg-errors.ts";
+import { isConnectionLost, isOurs, toPerdureError } from "./pg-errors.ts";
 import { checkSchemaName, inSchema, quoteSchema } from "./schema-name.ts";
 
 export interface MigrateOptions {
@@ -53,7 +53,7 @@ async function withClient(options: MigrateOptions, work: (client: pg.Client) => 
   const client = await options.connect();
   try {
     await work(client).catch(async (error) => {
-      throw /^PERDURE_/.test(error.code) || mayPass(error) ? error : await refused(client, error, options.schema);
+      throw isOurs(error) || mayPass(error) ? error : await refused(client, error, options.schema);
     });
   } finally {
     await client.end().catch(() => {});
@@ -125,12 +125,12 @@ async function apply(client: pg.Client, schema: string, migration: Migration): P
   return migration.name;
 }
 
-/** Lock waits, deadlocks, lost connections, and two processes that create one schema at the same time. */
+/** Lock waits, deadlocks, a session cut off, no session free, and two processes that create one schema at once. */
 function mayPass(error: unknown): boolean {
-  const { code, table, schema } = error as { code?: string; table?: string; schema?: string };
-  if (/^PERDURE_/.test(code ?? "")) return false;
-  if (code === "23505") return schema === "pg_catalog" || table === "pg_namespace";
-  return /^(55P03|40P01|40001|53300)$/.test(code ?? "") || isConnectionLost(error);
+  const { code, table, cause } = error as { code?: string; table?: string; cause?: unknown };
+  if (isOurs(error)) return cause !== undefined && mayPass(cause);
+  if (code === "23505") return table === "pg_namespace" || table === "pg_class" || table === "pg_type";
+  return /^(55P03|40P01|40001|53300|57P0|08)/.test(code ?? "") || (code === undefined && isConnectionLost(error));
 }
 
 async function refused(client: pg.Client, error: unknown, schema: string): Promise<PerdureError> {

@@ -104,7 +104,8 @@ function grantFor(message: string, role: string): string {
 
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 
-function isOurs(error: unknown): error is PerdureError {
+/** Also an error of another copy of this package. */
+export function isOurs(error: unknown): error is PerdureError {
   return (
     error instanceof PerdureError ||
     (error instanceof Error && /^PERDURE_/.test(String((error as { code?: unknown }).code)))

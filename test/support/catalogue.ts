@@ -5,13 +5,13 @@ import type pg from "pg";
 const CATALOGUE = `
   with s as (select oid from pg_namespace where nspname = $1),
   relation as (select c.* from pg_class c join s on s.oid = c.relnamespace where c.relname !~ '^migrations(_pkey)?$')
-  select 'relation' as kind, relname || ' ' || relkind || ' ' || relpersistence || ' ' || coalesce(reloptions::text, '')
-    || coalesce(' partition of ' || (select inhparent::regclass from pg_inherits where inhrelid = r.oid), '')
+  select 'relation' as kind, relname || ' ' || relkind::text || ' ' || relpersistence::text || ' ' || coalesce(reloptions::text, '')
+    || coalesce(' partition of ' || (select inhparent::regclass::text from pg_inherits where inhrelid = r.oid), '')
     || coalesce(pg_get_viewdef(oid), '') || coalesce(relacl::text, '') || coalesce(obj_description(oid, 'pg_class'), '') as text
   from relation r
   union all
   select 'column', r.relname || '.' || a.attnum || ' ' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) || ' '
-    || a.attnotnull || a.attidentity || a.attgenerated || a.attstorage || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+    || a.attnotnull::text || a.attidentity::text || a.attgenerated::text || a.attstorage::text || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
     || coalesce(col_description(r.oid, a.attnum), '')
   from pg_attribute a join relation r on r.oid = a.attrelid left join pg_attrdef d on d.adrelid = r.oid and d.adnum = a.attnum
   where a.attnum > 0 and not a.attisdropped and r.relkind <> 'i'
@@ -27,7 +27,7 @@ const CATALOGUE = `
     || coalesce(p.proacl::text, '') || coalesce(obj_description(p.oid, 'pg_proc'), '')
   from pg_proc p join s on s.oid = p.pronamespace
   union all
-  select 'type', t.typname || ' ' || t.typtype || coalesce((select string_agg(enumlabel, ',' order by enumsortorder)
+  select 'type', t.typname || ' ' || t.typtype::text || coalesce((select string_agg(enumlabel, ',' order by enumsortorder)
     from pg_enum where enumtypid = t.oid), '') from pg_type t join s on s.oid = t.typnamespace
   where t.typname !~ '^_?migrations$'
   order by 1, 2`;
