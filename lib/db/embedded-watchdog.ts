@@ -24,6 +24,8 @@ while [ -e "$file" ] && [ "$tries" -lt 100 ]; do sleep 0.05; tries=$((tries + 1)
 export interface Watch {
   /** Gives the claim up; true when nobody else has one, so that the server is to be stopped. */
   leave(): Promise<boolean>;
+  /** Ends the watchdog, once all is in order: until then it finishes what this process began. */
+  dismiss(): void;
 }
 
 let count = 0;
@@ -37,9 +39,11 @@ export async function watch(home: string, keep: boolean): Promise<Watch> {
   const dog = process.platform === "win32" ? undefined : startDog({ HOME_DIR: home, ME: me, KEEP: keep ? "1" : "0" });
   return {
     async leave() {
-      dog?.stdin?.end("stop\n");
       await rm(join(users, me), { force: true });
       return !(await readdir(users).catch(() => [])).some(isAlive);
+    },
+    dismiss() {
+      dog?.stdin?.end("stop\n");
     },
   };
 }

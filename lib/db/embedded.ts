@@ -36,9 +36,11 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Runn
 }
 
 async function stop(home: Home, watched: Watch): Promise<void> {
-  if (!(await watched.leave())) return;
-  await stopServer(home);
-  if (!home.kept) await rm(home.dir, { recursive: true, force: true, maxRetries: 5 });
+  if (await watched.leave()) {
+    await stopServer(home);
+    if (!home.kept) await rm(home.dir, { recursive: true, force: true, maxRetries: 5 });
+  }
+  watched.dismiss();
 }
 
 function once(action: () => Promise<void>): () => Promise<void> {

@@ -41,6 +41,9 @@ test("a temporary server takes connections, has the settings given, and is gone 
   t.equal(await show(pg.url, "unix_socket_directories"), "");
   t.equal(await show(pg.url, "fsync"), "off");
   const home = dirname(await show(pg.url, "data_directory"));
+  const port = Number(new URL(pg.url).port);
+  const taken = { code: "PERDURE_CONNECTION", message: /already in use/ };
+  await t.rejects(startPostgres({ ...temporary, port }), taken, "a port that is taken is refused in words");
   await pg.stop();
   t.notOk(await lives(pg.pid));
   t.notOk(existsSync(home), "its folder is removed");
@@ -86,16 +89,6 @@ test("a process killed with SIGKILL leaves no server and no folder within 5 s", 
   child.kill("SIGKILL");
   t.ok(await becomesTrue(async () => !(await lives(pid)), 5000), "no server");
   t.ok(await becomesTrue(async () => !existsSync(home), 5000), "no folder");
-});
-
-test("a port that is taken is refused in words; without one, another is found", async (t) => {
-  const pg = await startPostgres(temporary);
-  t.teardown(() => pg.stop());
-  const port = Number(new URL(pg.url).port);
-  await t.rejects(startPostgres({ ...temporary, port }), { code: "PERDURE_CONNECTION", message: /already in use/ });
-  const other = await startPostgres(temporary);
-  t.teardown(() => other.stop());
-  t.not(other.url, pg.url);
 });
 
 test("a package whose install script did not run, in a private folder, is copied with its links", async (t) => {
