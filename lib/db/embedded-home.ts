@@ -3,7 +3,7 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { chmod, chown, mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
+import { chmod, chown, lstat, mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -29,10 +29,18 @@ export async function makeHome(dataDir: string | undefined): Promise<Home> {
   }
   await mkdir(dir, { recursive: true });
   if (user.uid !== undefined) {
+    await refuseForeign(dir, user.uid);
     await chown(dir, user.uid, user.gid);
     await chmod(dir, 0o755);
   }
   return { dir, kept: dataDir !== undefined, user };
+}
+
+/** A folder that somebody else put in our place, or a link to one, is not given away. */
+async function refuseForeign(dir: string, uid: number): Promise<void> {
+  const found = await lstat(dir);
+  if (found.isDirectory() && (found.uid === uid || found.uid === process.getuid?.())) return;
+  throw new PerdureError("PERDURE_OPTION", `${dir} belongs to somebody else: remove it, or choose another folder`);
 }
 
 /** Makes the cluster, once in the life of a folder. */

@@ -108,6 +108,11 @@ async function postmaster(home: Home): Promise<Postmaster | undefined> {
   return { pid: Number(lines[0]), port: Number(lines[3]), ready: lines[7]?.trim() === "ready" };
 }
 
+/** It removes its file a little before it ends. Bounded: one that nobody waits for keeps its pid for ever. */
+async function untilGone(pid: number): Promise<void> {
+  for (const end = Date.now() + 1000; lives(pid) && Date.now() < end; ) await pause(2);
+}
+
 function lives(pid: number): boolean {
   try {
     return process.kill(pid, 0);
@@ -147,7 +152,7 @@ export async function stopServer(home: Home): Promise<void> {
       return;
     }
     for (const end = Date.now() + 10_000; Date.now() < end; await pause(5)) {
-      if ((await postmaster(home))?.pid !== state.pid) return;
+      if ((await postmaster(home))?.pid !== state.pid) return untilGone(state.pid);
     }
   }
 }

@@ -135,7 +135,7 @@ function mayPass(error: unknown): boolean {
 
 async function refused(client: pg.Client, error: unknown, schema: string): Promise<PerdureError> {
   const role = await client.query("select current_user as role").catch(() => undefined);
-  return toPerdureError(error, `migrating schema "${schema}"`, role?.rows[0].role);
+  return toPerdureError(error, `migrating schema "${schema}"`, { role: role?.rows[0].role, schema });
 }
 
 function inWords(error: unknown, { schema }: MigrateOptions, attempts: number): PerdureError {

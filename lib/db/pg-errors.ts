@@ -39,7 +39,11 @@ const RULES: readonly Rule[] = [
   },
   { match: /^(28P01|28000)$/, code: "PERDURE_AUTH", fix: NO_LOGIN },
   { match: /^3D000$/, code: "PERDURE_AUTH", fix: "create the database, or correct its name in the `database` option" },
-  { match: /does not support SSL|CERT|UNABLE_TO|^ERR_(SSL|TLS)/i, code: "PERDURE_AUTH", fix: TLS },
+  {
+    match: /does not support SSL|^(CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_SSL|ERR_TLS)/,
+    code: "PERDURE_AUTH",
+    fix: TLS,
+  },
   { match: /^SASL|password must be a string/, code: "PERDURE_AUTH", fix: NO_LOGIN },
   { match: /^42501$/, code: "PERDURE_PRIVILEGE", fix: "" },
   { match: /^25006$/, code: "PERDURE_READ_ONLY", fix: "connect to the primary, with a role that may write" },
@@ -55,14 +59,20 @@ const RULES: readonly Rule[] = [
 const TRANSIENT = /^(08|40001|40003|40P01|55P03|57014|53300|57P0|25P03|E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_))/;
 const BROKEN = /^(08|57P0[1-5]|25P03|25006|E(CONN|PIPE|TIMEDOUT|HOST|NET))/;
 
-/** `doing` completes "while …"; `role` names the grantee in the GRANT that is proposed. */
-export function toPerdureError(error: unknown, doing: string, role = "<your role>"): PerdureError {
+/** Names for the GRANT that is proposed. */
+export interface Grant {
+  readonly role?: string | undefined;
+  readonly schema?: string | undefined;
+}
+
+/** `doing` completes "while …". */
+export function toPerdureError(error: unknown, doing: string, grant: Grant = {}): PerdureError {
   if (isOurs(error)) return error;
   const report = reportOf(error);
   const rule = RULES.find((candidate) => candidate.match.test(report.key));
   const run = ofRun(rule, report);
   if (run) return run;
-  const fix = rule?.code === "PERDURE_PRIVILEGE" ? grantFor(report.message, role) : rule?.fix;
+  const fix = rule?.code === "PERDURE_PRIVILEGE" ? grantFor(report.message, grant) : rule?.fix;
   const text = `while ${doing}: ${report.message}${fix ? `; ${fix}` : ""}`;
   return new PerdureError(rule?.code ?? "PERDURE_DATABASE", text, { cause: cleanCause(error) });
 }
@@ -89,17 +99,16 @@ function ofRun(rule: Rule | undefined, { message, detail }: Report): PerdureErro
   return undefined;
 }
 
-function grantFor(message: string, role: string): string {
-  const [, kind, name] =
-    /(database|schema|table|view|sequence|function|procedure|relation) "?([^"]+?)"?$/.exec(message) ?? [];
-  const to = role.startsWith("<") ? role : quoted(role);
-  if (kind === "database") return `run: grant create on database ${quoted(name!)} to ${to}`;
-  if (kind === "schema") return `run: grant usage, create on schema ${quoted(name!)} to ${to}`;
-  if (kind === "function" || kind === "procedure")
-    return `run: grant execute on all functions in schema perdure to ${to}`;
-  if (kind === "sequence") return `run: grant usage, select on all sequences in schema perdure to ${to}`;
-  if (/must be owner/.test(message)) return `migrate with the role that owns the schema`;
-  return `run: grant select, insert, update, delete on all tables in schema perdure to ${to}`;
+function grantFor(message: string, grant: Grant): string {
+  const [, kind, name] = /(database|schema|sequence|function|procedure) "?([^"]+?)"?$/.exec(message) ?? [];
+  const schema = grant.schema === undefined ? "<schema>" : quoted(grant.schema);
+  const to = `to ${grant.role === undefined ? "<role>" : quoted(grant.role)}`;
+  if (/must be owner/.test(message)) return "migrate with the role that owns the schema";
+  if (kind === "database") return `run: grant create on database ${quoted(name!)} ${to}`;
+  if (kind === "schema") return `run: grant usage, create on schema ${quoted(name!)} ${to}`;
+  if (kind === "sequence") return `run: grant usage, select on all sequences in schema ${schema} ${to}`;
+  if (kind !== undefined) return `run: grant execute on all functions in schema ${schema} ${to}`;
+  return `run: grant select, insert, update, delete on all tables in schema ${schema} ${to}`;
 }
 
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;

@@ -134,6 +134,11 @@ test("each SQLSTATE has its code, and the cause shows no password", (t) => {
   });
   Object.assign(leak, { detail: "url postgres://me:hunter2@host/db" });
   t.notMatch(inspect(toPerdureError(leak, "asking"), { depth: 9, showHidden: true }), /hunter2/);
+  const denied = toPerdureError(sqlError("42501", "permission denied for table run"), "asking", {
+    role: "app",
+    schema: "s",
+  });
+  t.match(denied.message, 'grant select, insert, update, delete on all tables in schema "s" to "app"');
   const known = toPerdureError(leak, "asking");
   t.equal(toPerdureError(known, "asking again"), known);
   t.end();
