@@ -1,1 +1,3 @@
+/** The public names, nothing else. */
+
 export const ok = 1;
