@@ -106,7 +106,7 @@ class StepRun {
     const pass = this.#pass;
     if (pass.over) return;
     const started = pass.ports.clock.now();
-    if (this.#definition.onCrash === "fail" && pass.history.begun(this.#slot) && this.#failed === 0) {
+    if (this.#definition.onCrash === "fail" && pass.history.begun(this.#slot)) {
       return this.#fail(call, started, new PerdureError("PERDURE_STEP_LOST", `the process died during ${this.#what}, whose onCrash is "fail"; whether it took effect is not known`), false);
     }
     const marked = this.#definition.onCrash === "fail" || pass.claim.crashes > 0;

@@ -1,0 +1,141 @@
+/** What is asked of the database beside the batches: one method per SQL function or view, in the order of sql/schema. No decisions. */
+import type { Recorded, RunStatus } from "../core/types.ts";
+import { toClaims } from "./loaded.ts";
+import { call } from "./batch.ts";
+import { quoteSchema } from "./schema-name.ts";
+import type { Lanes, LoadedRow } from "./writes.ts";
+
+interface Statement {
+  name?: string;
+  text: string;
+  values?: unknown[];
+}
+
+/** Where statements run: a pool, a client, the certificate's session. */
+export interface Queryable {
+  // biome-ignore lint/suspicious/noExplicitAny: rows are named by the methods below
+  query(statement: Statement): Promise<{ rows: any[] }>;
+}
+
+export interface Beat {
+  readonly alive: boolean;
+  readonly others: number;
+  readonly leads: boolean;
+  readonly now_ms: number;
+}
+
+export interface Look {
+  readonly run: string;
+  readonly held: boolean;
+  readonly mail: number;
+  readonly unread: string | null;
+  readonly due: string | null;
+  readonly next_ms: number | null;
+  readonly now_ms: number;
+}
+
+export interface Missing {
+  readonly holding: boolean;
+  readonly young: boolean;
+  /** [worker id, its last beat] of each, as JSON. */
+  readonly missing: string | null;
+}
+
+export class Store {
+  readonly #schema: string;
+  readonly #db: Queryable;
+
+  constructor(schema: string, db: Queryable) {
+    this.#schema = schema;
+    this.#db = db;
+  }
+
+  async #rows<T>(fn: string, values: unknown[], db: Queryable = this.#db): Promise<T[]> {
+    // Unnamed, so that it also works through a pooler.
+    const { text } = call(this.#schema, fn, values);
+    return (await db.query({ text, values })).rows as T[];
+  }
+
+  async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {
+    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024]));
+    return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
+  }
+
+  look(runs: readonly string[], epochs: readonly number[], after: readonly string[]): Promise<Look[]> {
+    return this.#rows("look_runs", [runs, epochs, after]);
+  }
+
+  async wake(id: string): Promise<string | undefined> {
+    return (await this.#rows<{ verdict: string }>("wake_runs", [[id]]))[0]?.verdict;
+  }
+
+  async cancel(id: string, reason: string | null): Promise<string | undefined> {
+    return (await this.#rows<{ verdict: string }>("cancel_runs", [[id], reason]))[0]?.verdict;
+  }
+
+  async hint(letters: string): Promise<void> {
+    await this.#rows("hint", [letters]);
+  }
+
+  async enter(worker: string, name: string, leaseMs: number, db?: Queryable): Promise<void> {
+    await this.#rows("enter_worker", [worker, name, leaseMs], db);
+  }
+
+  async beat(worker: string, db: Queryable): Promise<Beat> {
+    return (await this.#rows<Beat>("beat", [worker], db))[0]!;
+  }
+
+  async want(worker: string, hungry: boolean, watching: boolean): Promise<void> {
+    await this.#rows("want", [worker, hungry, watching]);
+  }
+
+  async peek(worker: string, lanes: Lanes): Promise<{ work: boolean; others_hold: boolean; next_ms: number | null }> {
+    const rows = await this.#rows<{ work: boolean; others_hold: boolean; next_ms: number | null }>("peek", [
+      worker,
+      lanes.workflows,
+      lanes.versions,
+      lanes.queues,
+    ]);
+    return rows[0]!;
+  }
+
+  async missing(worker: string): Promise<Missing> {
+    return (await this.#rows<Missing>("missing_workers", [worker]))[0]!;
+  }
+
+  async takeBack(workers: readonly string[], beats: readonly string[], innocent: boolean): Promise<number> {
+    return (await this.#rows<{ take_back: number }>("take_back", [workers, beats, innocent]))[0]!.take_back;
+  }
+
+  async handBack(worker: string, keep: readonly string[]): Promise<number> {
+    return (await this.#rows<{ hand_back: number }>("hand_back", [worker, keep]))[0]!.hand_back;
+  }
+
+  async leave(worker: string): Promise<void> {
+    await this.#rows("leave_worker", [worker]);
+  }
+
+  async sweep(): Promise<number> {
+    return (await this.#rows<{ sweep: number }>("sweep", []))[0]!.sweep;
+  }
+
+  async status(id: string): Promise<RunStatus | undefined> {
+    const text = `select id, workflow, version, state, waiting_for as "waitingFor", reason, queue, priority, attempt,
+      created_at as "createdAt", started_at as "startedAt", finished_at as "finishedAt" from ${quoteSchema(this.#schema)}.runs where id = $1`;
+    return (await this.#db.query({ text, values: [id] })).rows[0];
+  }
+
+  /** Of these runs, those that have finished, with their result or error. */
+  async finished(ids: readonly string[]): Promise<{ id: string; state: string; reason: string | null; value: string | null }[]> {
+    const schema = quoteSchema(this.#schema);
+    const text = `select r.id, r.state, r.reason, o.value::text as value from ${schema}.run r left join ${schema}.outcome o on o.run = r.key
+      where r.id = any($1) and r.finished_at is not null`;
+    return (await this.#db.query({ text, values: [ids] })).rows;
+  }
+
+  /** Of these runs, those that exist, with their workflow and version. */
+  async known(ids: readonly string[]): Promise<{ id: string; workflow: string; version: string }[]> {
+    const text = `select id, workflow, version from ${quoteSchema(this.#schema)}.run where id = any($1)`;
+    return (await this.#db.query({ text, values: [ids] })).rows;
+  }
+}

@@ -1,0 +1,145 @@
+/**
+ * Transaction steps: the function's own SQL, the fenced checkpoint and the commit, all or nothing. The fence stands last, so the
+ * run's row is locked for one moment only, and a claim that is over commits nothing.
+ */
+import type pg from "pg";
+import { PerdureError } from "../core/errors.ts";
+import type { TransactionClient } from "../core/types.ts";
+import { call } from "./batch.ts";
+import { isConnectionLost } from "./pg-errors.ts";
+import { quoteSchema } from "./schema-name.ts";
+import { type RecordRow, SHAPES } from "./writes.ts";
+
+const BEGIN = "begin isolation level read committed read write";
+const RERUNS = 10;
+
+interface Ran<T> {
+  readonly result: T;
+  readonly verdict: "ok" | "stale";
+}
+
+export class PgTransactor {
+  readonly #pool: pg.Pool;
+  readonly #schema: string;
+
+  constructor(pool: pg.Pool, schema: string) {
+    this.#pool = pool;
+    this.#schema = schema;
+  }
+
+  /** Runs `work` in a transaction that also holds the checkpoint. Lost connections, deadlocks and serialization failures run it again. */
+  async run<T>(work: (tx: TransactionClient) => Promise<T>, record: (result: T) => RecordRow, signal: AbortSignal): Promise<Ran<T>> {
+    for (let reruns = 0; ; reruns += 1) {
+      const client = await this.#connect(signal);
+      const once = new Once<T>(client, this.#schema);
+      try {
+        const ran = await once.run(work, record, signal);
+        client.release();
+        return ran;
+      } catch (error) {
+        client.release(true);
+        const settled = await this.#settle(once, error);
+        if (settled) return settled;
+        if (!mayRunAgain(error, once) || reruns >= RERUNS || signal.aborted) throw error;
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(1000, 10 * 2 ** reruns)));
+      }
+    }
+  }
+
+  /** The same for a transaction called outside a workflow: no checkpoint. */
+  async plain<T>(work: (tx: TransactionClient) => Promise<T>): Promise<T> {
+    const client = await this.#pool.connect();
+    try {
+      await client.query(BEGIN);
+      const result = await work(client);
+      await client.query("commit");
+      client.release();
+      return result;
+    } catch (error) {
+      client.release(true);
+      throw error;
+    }
+  }
+
+  async #connect(signal: AbortSignal): Promise<pg.PoolClient> {
+    for (let failures = 0; ; failures += 1) {
+      try {
+        return await this.#pool.connect();
+      } catch (error) {
+        if (signal.aborted) throw error;
+        await new Promise((resolve) => setTimeout(resolve, Math.min(1000, 20 * 2 ** failures)));
+      }
+    }
+  }
+
+  /** The answer to the commit was lost: ends the old session for good, and looks whether it had committed. */
+  async #settle<T>(once: Once<T>, error: unknown): Promise<Ran<T> | undefined> {
+    if (!once.committing || !isConnectionLost(error)) return undefined;
+    const { row, result } = once.recorded!;
+    for (let failures = 0; ; failures += 1) {
+      try {
+        await this.#pool.query("select pg_terminate_backend($1::int, 5000)", [once.pid]).catch(() => {});
+        const text = `select 1 from ${quoteSchema(this.#schema)}.checkpoint where run = $1 and slot = $2 and attempt = $3 and epoch = $4`;
+        const { rows } = await this.#pool.query(text, [row.run, row.slot, row.attempt, row.epoch]);
+        return rows.length > 0 ? { result, verdict: "ok" } : undefined;
+      } catch (lookError) {
+        if (!isConnectionLost(lookError) || failures > 60) throw lookError;
+        await new Promise((resolve) => setTimeout(resolve, Math.min(1000, 20 * 2 ** failures)));
+      }
+    }
+  }
+}
+
+/** One go at a transaction. */
+class Once<T> {
+  readonly #client: pg.PoolClient;
+  readonly #schema: string;
+  committing = false;
+  recorded: { readonly row: RecordRow; readonly result: T } | null = null;
+
+  constructor(client: pg.PoolClient, schema: string) {
+    this.#client = client;
+    this.#schema = schema;
+  }
+
+  get pid(): number {
+    return (this.#client as unknown as { processID: number }).processID;
+  }
+
+  async run(work: (tx: TransactionClient) => Promise<T>, record: (result: T) => RecordRow, signal: AbortSignal): Promise<Ran<T>> {
+    await this.#client.query(BEGIN);
+    const result = await work(this.#client);
+    signal.throwIfAborted();
+    this.#checkOpen();
+    const row = record(result);
+    this.recorded = { row, result };
+    const shape = SHAPES.record;
+    const arrays = shape.columns.map((column) => [(row as unknown as Record<string, unknown>)[column]]);
+    const { text, values } = call(this.#schema, shape.fn, [...arrays, true]);
+    const { rows } = await this.#client.query({ text, values });
+    if (rows[0].verdict !== "ok") {
+      await this.#client.query("rollback");
+      return { result, verdict: "stale" };
+    }
+    this.committing = true;
+    const { command } = await this.#client.query("commit");
+    if (command !== "COMMIT") throw new Error("the transaction was rolled back");
+    return { result, verdict: "ok" };
+  }
+
+  // The function may have swallowed an error that aborted the transaction, or ended the transaction itself.
+  #checkOpen(): void {
+    const status = (this.#client as unknown as { getTransactionStatus?: () => string | null }).getTransactionStatus?.();
+    if (status === "E") {
+      throw new PerdureError("PERDURE_STATE", "the transaction was aborted by an error that the step's function caught; let it through, or use a savepoint");
+    }
+    if (status === "I") {
+      throw new PerdureError("PERDURE_STATE", "the step's function ended its transaction itself; leave commit and rollback to the step");
+    }
+  }
+}
+
+function mayRunAgain(error: unknown, once: Once<unknown>): boolean {
+  const code = (error as { code?: unknown } | null)?.code;
+  return code === "40001" || code === "40P01" || (isConnectionLost(error) && !once.committing) || (once.committing && isConnectionLost(error));
+}
