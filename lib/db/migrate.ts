@@ -13,10 +13,12 @@ export interface MigrateOptions {
   readonly schema: string;
   /** How long one statement waits for a lock before all is tried again, so that nobody queues behind it. Default 2000. */
   readonly lockTimeoutMs?: number;
+  /** How often all is tried, within two minutes at most. Default 20. */
+  readonly attempts?: number;
   readonly log?: (message: string) => void;
 }
 
-const ATTEMPTS = 20;
+const PATIENCE_MS = 120_000;
 /** Another process may be applying: its work is waited for, but not without end. */
 const TURN_TIMEOUT_MS = 60_000;
 
@@ -24,12 +26,14 @@ const TURN_TIMEOUT_MS = 60_000;
 export async function migrate(options: MigrateOptions): Promise<{ applied: string[] }> {
   checkSchemaName(options.schema);
   const applied: string[] = [];
+  const deadline = Date.now() + PATIENCE_MS;
   for (let attempt = 1; ; attempt++) {
     try {
       await withClient(options, (client) => applyPending(client, options, applied));
       return { applied };
     } catch (error) {
-      if (!mayPass(error) || attempt === ATTEMPTS) throw inWords(error, options, attempt);
+      if (!mayPass(error) || attempt >= (options.attempts ?? 20) || Date.now() > deadline)
+        throw inWords(error, options, attempt);
       options.log?.(`migrating schema "${options.schema}": ${(error as Error).message}; trying again`);
       await pause(Math.random() * Math.min(50 * 2 ** attempt, 1000));
     }

@@ -176,6 +176,12 @@ test("a lock that somebody holds is waited for in short turns, under whatever ti
     (name text primary key, hash text not null, applied_at timestamptz not null default now())`);
   const holder = await pool.connect();
   await holder.query(`begin; lock table ${schema}.migrations in share mode`);
+  const impatient = { connect: connectTo(url), schema, lockTimeoutMs: 20, attempts: 2 };
+  const gaveUp = {
+    code: "PERDURE_DATABASE",
+    message: /lock timeout; gave up after 2 attempts: look in pg_stat_activity/,
+  };
+  await t.rejects(migrate(impatient), gaveUp);
   const messages: string[] = [];
   const connect = () =>
     connectClient({
