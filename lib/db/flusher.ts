@@ -172,7 +172,7 @@ export class Flusher {
     try {
       const batch = await this.#options.beside((client) => runBatch(client, items, this.#context(true, true), this.#options.asksWanted()));
       this.#settle({ ...batch, busy: [] });
-      return batch.busy;
+      return [...batch.busy];
     } catch (error) {
       if (isConnectionLost(error) || isTransient(error)) return items;
       reject(items, toPerdureError(error, "writing"));

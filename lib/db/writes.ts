@@ -168,7 +168,7 @@ export interface Writes {
   finish: { row: FinishRow; answer: Answered };
   send: { row: SendRow; answer: SendAnswer };
   due: { row: { readonly limit: number }; answer: { readonly woken: number; readonly next_ms: number | null } };
-  claim: { row: { readonly limit: number }; answer: { readonly loaded: readonly LoadedRow[] } };
+  claim: { row: { readonly limit: () => number }; answer: { readonly loaded: readonly LoadedRow[] } };
 }
 export type WriteKind = keyof Writes;
 
@@ -228,7 +228,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   finish: { fn: "finish_runs", columns: [...fenced, "state", "value"], rest: wait },
   send: { fn: "send_events", columns: ["id", "name", "data", "reference", "token"], rest: (c) => [c.again, c.wait] },
   due: { fn: "wake_due", columns: [], rest: none, single: (row: Writes["due"]["row"]) => [row.limit] },
-  claim: { fn: "claim_runs", columns: [], rest: none, single: (row: Writes["claim"]["row"], c) => [c.worker, ...lanes(c), row.limit] },
+  claim: { fn: "claim_runs", columns: [], rest: none, single: (row: Writes["claim"]["row"], c) => [c.worker, ...lanes(c), row.limit()] },
 };
 
 /** The order in which a batch applies its kinds. */

@@ -138,7 +138,8 @@ async function retryDelay(pass: Pass, thrown: unknown): Promise<number | null> {
 /** The policy that the run was started with wins over the workflow's; a function cannot be stored and stays the workflow's. */
 function planOf(pass: Pass): RetryPlan {
   const { plan, name } = pass.definition;
-  const stored = pass.claim.options === null ? undefined : (JSON.parse(pass.claim.options) as { retry?: Retry }).retry;
+  const { options } = pass.claim;
+  const stored = options === null ? undefined : (pass.ports.codec.decode(options, `options of run "${pass.run.id}"`) as { retry?: Retry }).retry;
   return stored ? { ...checkRetry(stored, `run of workflow "${name}"`), shouldRetry: plan.shouldRetry } : plan;
 }
 

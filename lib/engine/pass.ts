@@ -151,7 +151,7 @@ export class Pass implements Body {
   readonly #replays = new Map<string, (recorded: Recorded) => Outcome["settle"]>();
 
   #mayBegin(): boolean {
-    return this.#state === "active" && (this.#flexing || !this.history.replaying);
+    return this.#state === "active" && !this.draining && (this.#flexing || !this.history.replaying);
   }
 
   // ---- what calls report
@@ -219,8 +219,13 @@ export class Pass implements Body {
   #turn(): void {
     if (this.#handOver()) this.#schedule();
     else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
+    else if (this.#onDrained) this.#drained();
     else if (this.#held.length > 0) this.#quiescent();
     else if (this.#working === 0 && this.#waiting.size > 0) void this.#suspend();
+  }
+
+  #drained(): void {
+    if (this.#working === 0) this.ledger.afterCommit(this.#onDrained!);
   }
 
   #handOver(): boolean {
@@ -306,19 +311,22 @@ export class Pass implements Body {
   async look(): Promise<void> {
     if (this.over || this.#state === "suspended") return;
     const news = await this.ports.look(this).catch(() => null);
-    if (news && !this.over) this.#takeIn(news);
+    if (news) this.hear(news);
   }
 
   /** Takes in what a look has found. */
-  #takeIn(news: News): void {
+  hear(news: News): void {
+    if (this.over || this.#state === "suspended") return;
+    // A suspension in flight asks again if it is refused.
+    if (!news.held && this.#state === "suspending") return;
     if (!news.held) return this.lose("its claim is over");
     this.mailbox.take(news.mail, news.unread);
-    for (const call of [...this.#waiting]) this.#hear(call, news.due);
+    for (const call of [...this.#waiting]) this.#tell(call, news.due);
     if (news.next !== null) this.#alarm.at(news.next);
     this.#schedule();
   }
 
-  #hear(call: Call, due: ReadonlyMap<string, boolean>): void {
+  #tell(call: Call, due: ReadonlyMap<string, boolean>): void {
     if (call.kind === "event" && this.mailbox.has(call.name)) call.ring(false);
     else if (due.has(call.slot)) call.ring(due.get(call.slot)!);
   }
@@ -326,6 +334,19 @@ export class Pass implements Body {
   /** Mail that nobody has taken, for a wait of its name. */
   mail(name: string): Mail | undefined {
     return this.mailbox.shift(name);
+  }
+
+  /** Begins no step any more. Resolves when those that run have ended and are recorded. */
+  drain(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onDrained = resolve;
+      this.#schedule();
+    });
+  }
+  #onDrained: (() => void) | null = null;
+
+  get draining(): boolean {
+    return this.#onDrained !== null;
   }
 
   /** The claim is over: nothing of this pass is written any more, and its steps are told to stop. */
@@ -340,6 +361,7 @@ export class Pass implements Body {
     const unfinished = [...this.#calls.values()].filter((call) => !call.deferred.promise.awaited);
     this.floating = unfinished.map((call) => `${call.kind} "${call.name}"`);
     this.aborter.abort(new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${ending.how}`));
+    this.#onDrained?.();
     this.ports.onEnd(this, ending);
   }
 

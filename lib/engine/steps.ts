@@ -98,6 +98,7 @@ class StepRun {
 
   /** A try begins once all that the body knows is committed. */
   #try(call: Call): void {
+    if (this.#pass.draining) return;
     this.#pass.working(call);
     this.#pass.ledger.afterCommit(() => void this.#run(call));
   }

@@ -4,7 +4,7 @@
 create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8) returns void language sql as $perdure$
   insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
   values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
-  on conflict (id) do update set beat_at = excluded.beat_at;
+  on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
   select :SCHEMA.hint('n');
 $perdure$;
 

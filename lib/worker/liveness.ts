@@ -1,0 +1,148 @@
+/**
+ * Who is alive: the heartbeat of this process, and the watch over others. A worker's session lock is its death certificate: once
+ * it is gone and stays gone without a beat, its runs are taken back. The lease covers what holds a lock and is dead all the same.
+ */
+import type { DatabaseClock } from "../core/clock.ts";
+import type { Logger } from "../core/types.ts";
+import type { Certificate } from "../db/certificate.ts";
+import type { Store } from "../db/store.ts";
+
+/** How long a lock must be gone. Longer right after a start of the server, when everybody has lost theirs. */
+const GONE_MS = 300;
+const GONE_AFTER_START_MS = 2000;
+const WATCH_MS = 500;
+/** How long others are watched after the last sign that they hold runs. */
+const WATCH_ON_MS = 5000;
+
+export interface LivenessOptions {
+  readonly worker: string;
+  readonly name: string;
+  readonly leaseMs: number;
+  readonly store: Store;
+  readonly certificate: Certificate;
+  readonly clock: DatabaseClock;
+  readonly logger: Logger;
+  /** False: this process takes no runs, so it watches nobody. */
+  readonly hasSlot: () => boolean;
+  readonly onBeat: (others: number, leads: boolean) => void;
+  /** This process was taken for dead, or has to take itself for dead: its claims are void. */
+  readonly onBuried: (why: string) => void;
+  /** Runs became claimable. */
+  readonly onWork: () => void;
+}
+
+export class Liveness {
+  readonly #options: LivenessOptions;
+  #beatTimer: NodeJS.Timeout | undefined;
+  #watchTimer: NodeJS.Timeout | undefined;
+  #watchUntil = 0;
+  #lastBeat = performance.now();
+  #stopped = false;
+  /** Worker and its last beat → since when its lock is gone. */
+  #gone = new Map<string, { since: number; young: boolean }>();
+
+  constructor(options: LivenessOptions) {
+    this.#options = options;
+  }
+
+  get #everyMs(): number {
+    return this.#options.leaseMs / 6;
+  }
+
+  async start(): Promise<void> {
+    const { store, worker, name, leaseMs } = this.#options;
+    await store.enter(worker, name, leaseMs);
+    await this.#beat();
+  }
+
+  /** Beats at once: the circle of processes has changed. */
+  nudge(): void {
+    clearTimeout(this.#beatTimer);
+    void this.#beat();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#beatTimer);
+    clearTimeout(this.#watchTimer);
+  }
+
+  async #beat(): Promise<void> {
+    const { store, certificate, worker, clock, onBeat, leaseMs, onBuried } = this.#options;
+    let nextMs = this.#everyMs;
+    try {
+      const beat = await store.beat(worker, certificate);
+      this.#lastBeat = performance.now();
+      clock.observe(beat.now_ms);
+      if (!beat.alive) await this.#rise();
+      onBeat(beat.others, beat.leads);
+      if (beat.leads) await this.#sweep();
+    } catch {
+      nextMs = Math.min(500, nextMs);
+      // Before others may take its runs, a process that cannot beat stops working on them.
+      if (performance.now() - this.#lastBeat > leaseMs - this.#everyMs) onBuried("no heartbeat got through in time");
+    }
+    clearTimeout(this.#beatTimer);
+    if (!this.#stopped) this.#beatTimer = setTimeout(() => void this.#beat(), nextMs * (0.9 + Math.random() * 0.2));
+  }
+
+  async #rise(): Promise<void> {
+    const { store, worker, name, leaseMs, onBuried, logger } = this.#options;
+    onBuried("others took this process for dead, after a silence longer than its lease or a lost connection");
+    logger.warn("perdure: this process was taken for dead by others, who have its runs; it goes on with new ones");
+    await store.enter(worker, name, leaseMs);
+  }
+
+  async #sweep(): Promise<void> {
+    if ((await this.#options.store.sweep()) > 0) this.#options.onWork();
+  }
+
+  /** Others hold runs: their locks are watched for a while. */
+  watch(): void {
+    this.#watchUntil = performance.now() + WATCH_ON_MS;
+    if (!this.#watchTimer && !this.#stopped) this.#watchIn(WATCH_MS * Math.random());
+  }
+
+  #watchIn(ms: number): void {
+    this.#watchTimer = setTimeout(() => void this.#look(), ms);
+    this.#watchTimer.unref();
+  }
+
+  async #look(): Promise<void> {
+    let nextMs = WATCH_MS;
+    try {
+      if (this.#options.hasSlot()) nextMs = await this.#lookOnce();
+    } catch {
+      // The next look asks again.
+    }
+    if (this.#stopped || performance.now() > this.#watchUntil) this.#watchTimer = undefined;
+    else this.#watchIn(nextMs);
+  }
+
+  /** Returns how long until the next look. */
+  async #lookOnce(): Promise<number> {
+    const { store, worker } = this.#options;
+    const { holding, young, missing } = await store.missing(worker);
+    if (holding) this.#watchUntil = performance.now() + WATCH_ON_MS;
+    const now = performance.now();
+    const found = (missing === null ? [] : JSON.parse(missing)) as [string, string][];
+    const before = this.#gone;
+    this.#gone = new Map(found.map((pair) => [JSON.stringify(pair), before.get(JSON.stringify(pair)) ?? { since: now, young }]));
+    const dead = found.filter((pair) => this.#isDead(pair, now));
+    if (dead.length > 0) await this.#bury(dead);
+    return this.#gone.size > 0 ? GONE_MS + 5 : WATCH_MS;
+  }
+
+  #isDead(pair: [string, string], now: number): boolean {
+    const { since, young } = this.#gone.get(JSON.stringify(pair))!;
+    return now - since >= (young ? GONE_AFTER_START_MS : GONE_MS);
+  }
+
+  async #bury(dead: [string, string][]): Promise<void> {
+    const innocent = dead.some((pair) => this.#gone.get(JSON.stringify(pair))!.young);
+    const ids = dead.map(([id]) => id);
+    const taken = await this.#options.store.takeBack(ids, dead.map(([, beat]) => beat), innocent);
+    for (const pair of dead) this.#gone.delete(JSON.stringify(pair));
+    if (taken > 0) this.#options.onWork();
+  }
+}

@@ -1,0 +1,248 @@
+/** The runs in work in this process: claims what there are free slots for, runs passes, and lets go of what is done. */
+import type { DatabaseClock } from "../core/clock.ts";
+import type { Claim, Logger, WorkflowDefinition } from "../core/types.ts";
+import type { Flusher } from "../db/flusher.ts";
+import { toClaims, toMails } from "../db/loaded.ts";
+import type { Look, Store } from "../db/store.ts";
+import type { LoadedRow } from "../db/writes.ts";
+import { Alarm } from "../engine/alarm.ts";
+import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
+import type { Pass } from "../engine/pass.ts";
+import type { Ending, EnginePorts, News } from "../engine/ports.ts";
+
+/** Runs claimed at once at most: each brings its history along. */
+const MOST_PER_CLAIM = 200;
+const DUE_PER_BATCH = 1000;
+
+export interface WorkerOptions {
+  readonly concurrency: number;
+  readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
+  readonly flusher: Flusher;
+  readonly store: Store;
+  readonly clock: DatabaseClock;
+  readonly logger: Logger;
+  readonly engine: Pick<EnginePorts, "codec" | "transactor">;
+  /** A run has ended for good in this process. */
+  readonly onFinish: (runId: string, finish: Finish) => void;
+  /** The first run is in work, the last is gone, or a slot is free again. */
+  readonly onLoad: () => void;
+}
+
+/** The name under which a workflow's version is registered. */
+export function registeredName(workflow: string, version: string): string {
+  return JSON.stringify([workflow, version]);
+}
+
+export class Worker {
+  readonly #options: WorkerOptions;
+  readonly #ports: ExecutePorts;
+  readonly #active = new Map<string, Pass>();
+  readonly #concluding = new Set<Pass>();
+  readonly #alarm: Alarm;
+  #reserved = 0;
+  #claiming = false;
+  #again = false;
+  #backlog = false;
+  #stopping = false;
+  /** The last timer of a run that was suspended here: until then this process keeps an eye on timers. */
+  #horizon = 0;
+  /** Set by the heartbeat: the leader keeps an eye on all timers. */
+  leads = false;
+
+  constructor(options: WorkerOptions) {
+    this.#options = options;
+    this.#alarm = new Alarm(options.clock, () => void this.ring());
+    const { flusher, store, clock, logger } = options;
+    this.#ports = {
+      ...options.engine,
+      flusher,
+      clock,
+      logger,
+      look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
+      loadMore: (key, offset) => store.loadMore(key, offset),
+      onEnd: (pass, ending) => this.#ended(pass, ending),
+      onGone: (pass, ending, finish) => this.#gone(pass, ending, finish),
+      onResumed: (pass) => this.#active.set(pass.claim.key, pass),
+    };
+  }
+
+  /** Slots in which nothing runs and which nothing claims. */
+  get free(): number {
+    return this.#stopping ? 0 : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
+  }
+
+  get busy(): boolean {
+    return this.#active.size > 0;
+  }
+
+  /** The runs that this process knows it holds. */
+  keys(): string[] {
+    return [...new Set([...this.#active.keys(), ...[...this.#concluding].map((pass) => pass.claim.key)])];
+  }
+
+  /** Whether a run is in work here. */
+  has(runId: string): boolean {
+    for (const pass of this.#active.values()) if (pass.run.id === runId) return true;
+    return false;
+  }
+
+  /** Takes a slot for a run that is about to be leased at birth. */
+  reserve(): boolean {
+    if (this.free === 0 || this.#backlog) return false;
+    this.#reserved += 1;
+    return true;
+  }
+
+  /** Gives the slot back, or fills it. */
+  adopt(claim: Claim | null): void {
+    this.#reserved -= 1;
+    if (claim) this.#begin(claim);
+    else this.#freed();
+  }
+
+  /** There may be work: claims what there are free slots for. */
+  poke(): void {
+    if (this.#claiming) this.#again = true;
+    else if (this.free > 0) void this.#claim();
+  }
+
+  async #claim(): Promise<void> {
+    this.#claiming = true;
+    let limit = 0;
+    try {
+      // The limit is known when the batch is sent: slots that become free until then count.
+      const { loaded } = await this.#options.flusher.write("claim", {
+        limit: () => {
+          limit = Math.min(this.free, MOST_PER_CLAIM);
+          this.#reserved += limit;
+          return limit;
+        },
+      });
+      this.#reserved -= limit;
+      const claims = toClaims(loaded as LoadedRow[]);
+      for (const claim of claims) this.#begin(claim);
+      this.#backlog = claims.length > 0 && claims.length === limit;
+    } catch (error) {
+      this.#reserved -= limit;
+      this.#options.logger.error("claiming runs failed", error);
+    }
+    this.#claiming = false;
+    if (this.#again || this.#backlog) {
+      this.#again = false;
+      this.poke();
+    }
+  }
+
+  #begin(claim: Claim): void {
+    const definition = this.#options.workflows.get(registeredName(claim.workflow, claim.version));
+    if (!definition || this.#stopping) return;
+    if (claim.more) void this.#beginLong(claim, definition);
+    else this.#enter(execute(claim, definition, this.#ports));
+  }
+
+  async #beginLong(claim: Claim, definition: WorkflowDefinition): Promise<void> {
+    this.#reserved += 1;
+    try {
+      const whole = await load(claim, this.#ports);
+      this.#enter(execute(whole, definition, this.#ports));
+    } catch (error) {
+      this.#options.logger.error(`reading the history of run "${claim.id}" failed`, error);
+    } finally {
+      this.#reserved -= 1;
+    }
+  }
+
+  #enter(pass: Pass): void {
+    if (pass.over) return;
+    this.#active.set(pass.claim.key, pass);
+    if (this.#active.size === 1) this.#options.onLoad();
+  }
+
+  #ended(pass: Pass, ending: Ending): void {
+    if (this.#active.get(pass.claim.key) === pass) this.#active.delete(pass.claim.key);
+    if (ending.how !== "suspended") this.#concluding.add(pass);
+    else if (ending.dueMs !== null) this.watch(ending.dueMs);
+    if (ending.how === "suspended") this.#freed();
+  }
+
+  #gone(pass: Pass, _ending: Ending, finish: Finish | null): void {
+    this.#concluding.delete(pass);
+    if (finish) this.#options.onFinish(pass.run.id, finish);
+    this.#freed();
+  }
+
+  #freed(): void {
+    if (this.#backlog || this.#again) this.poke();
+    this.#options.onLoad();
+  }
+
+  /** A timer of a run that was suspended here is due in so many milliseconds. */
+  watch(dueMs: number): void {
+    const due = this.#options.clock.now() + dueMs;
+    this.#horizon = Math.max(this.#horizon, due);
+    this.#alarm.at(due);
+  }
+
+  /** The next timer of all, as a poll found it: the leader wakes for it. */
+  hear(nextMs: number | null): void {
+    if (nextMs === null) return;
+    const due = this.#options.clock.now() + nextMs;
+    if (this.leads || due <= this.#horizon) this.#alarm.at(due);
+  }
+
+  /** Timers are due: makes their runs claimable and claims, in one batch. */
+  async ring(): Promise<void> {
+    if (this.#stopping) return;
+    const due = this.#options.flusher.write("due", { limit: DUE_PER_BATCH });
+    this.poke();
+    const { woken, next_ms } = await due;
+    if (woken >= DUE_PER_BATCH) void this.ring();
+    if (woken > 0) this.poke();
+    this.hear(next_ms);
+  }
+
+  /** Some run in work may have mail, or be cancelled: looks at all, in one statement. */
+  async lookAll(): Promise<void> {
+    const passes = [...this.#active.values()];
+    if (passes.length === 0) return;
+    const news = await this.#look(passes).catch(() => []);
+    news.forEach((found, at) => {
+      if (found) passes[at]!.hear(found);
+    });
+  }
+
+  async #look(passes: readonly Pass[]): Promise<(News | undefined)[]> {
+    const { store, clock } = this.#options;
+    const claims = passes.map((pass) => pass.ledger.claim);
+    const rows = await store.look(claims.map((c) => c.run), claims.map((c) => c.epoch), passes.map((pass) => pass.mailbox.last));
+    const byRun = new Map(rows.map((row) => [row.run, row]));
+    if (rows[0]) clock.observe(rows[0].now_ms);
+    return claims.map((claim) => toNews(byRun.get(claim.run), clock.now()));
+  }
+
+  /** All claims of this process are void: nothing is written any more, steps are told to stop. */
+  loseAll(why: string): void {
+    for (const pass of [...this.#active.values()]) pass.lose(why);
+  }
+
+  /** Begins nothing more; resolves when the attempts in flight have ended, or after `timeoutMs`. What is left is lost here. */
+  async stop(timeoutMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#alarm.clear();
+    const drained = Promise.all([...this.#active.values()].map((pass) => pass.drain()));
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([drained, late]);
+    clearTimeout(timer);
+    this.loseAll("this process shuts down");
+  }
+}
+
+function toNews(row: Look | undefined, now: number): News | undefined {
+  if (!row) return { held: false, mail: 0, unread: [], due: new Map(), next: null };
+  const due = new Map<string, boolean>(row.due === null ? [] : JSON.parse(row.due));
+  const next = row.next_ms === null ? null : now + row.next_ms;
+  return { held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
+}
