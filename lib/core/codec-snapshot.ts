@@ -4,27 +4,21 @@ import type { ErrorClasses } from "./codec-error-classes.ts";
 import { DROPPED, errorToFields } from "./codec-errors.ts";
 import { isDangerousKey, kindOf } from "./codec-kinds.ts";
 import { Lowered, lowerBytes, lowerRegExp } from "./codec-lowered.ts";
-import { mapStep, type PathStep, type Refusal, refusalOf, refusalOfThrow, refuse } from "./codec-refuse.ts";
+import {
+  isStackOverflow,
+  mapStep,
+  type PathStep,
+  type Refusal,
+  Refused,
+  refusalOf,
+  refusalOfThrow,
+  refuse,
+} from "./codec-refuse.ts";
 
 /** Levels of nesting that are stored; the next is refused, long before any stack overflows. */
 export const MAX_DEPTH = 1_000;
 
 const LINEAR = 12;
-
-/** Thrown where the walk stands; put into words where it began, because wording takes stack. */
-class Refused {
-  readonly path: readonly PathStep[];
-  readonly refusal: () => Refusal;
-
-  constructor(path: readonly PathStep[], refusal: Refusal | (() => Refusal)) {
-    this.path = path;
-    this.refusal = typeof refusal === "function" ? refusal : () => refusal;
-  }
-}
-
-export function isStackOverflow(error: unknown): boolean {
-  return error instanceof RangeError && error.message.includes("call stack");
-}
 
 /**
  * Copies a value into plain data. The copy shares no container with the original, has no accessor and no cycle: a
