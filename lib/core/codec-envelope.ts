@@ -3,27 +3,13 @@
 import { SuperJSON } from "superjson";
 import type { ErrorClasses } from "./codec-error-classes.ts";
 import { errorFromFields } from "./codec-errors.ts";
-import {
-  isLowered,
-  LOWERED_TAGS,
-  type LoweredTag,
-  Ref,
-  raiseBytes,
-  raiseObject,
-  raiseRegExp,
-} from "./codec-lowered.ts";
+import { LOWERED_TAGS, type LoweredTag, Ref, raiseBytes, raiseObject, raiseRegExp } from "./codec-lowered.ts";
 import { resolveRefs } from "./codec-refs.ts";
-
-/** What is stored: JSON, and beside it what JSON cannot say. */
-export interface Envelope {
-  json: unknown;
-  meta?: unknown;
-}
 
 const TAGS = new Set<unknown>(["undefined", "bigint", "Date", "regexp", "set", "map", "number", "URL", "Error"]);
 const CUSTOM_TAGS = new Set<unknown>(LOWERED_TAGS);
 
-/** Turns a snapshot into an envelope, and an envelope into a value. */
+/** Turns what an envelope holds into a value. */
 export class Envelopes {
   readonly #superjson = new SuperJSON({ dedupe: false });
 
@@ -35,13 +21,7 @@ export class Envelopes {
     this.#register("regexp", raiseRegExp);
   }
 
-  /** Takes what `Snapshot` made: a tree, so the references that superjson sees are equal primitives, and are left out. */
-  pack(snapshot: unknown): Envelope {
-    const { json, meta } = this.#superjson.serialize(snapshot);
-    return meta?.values ? { json, meta: { values: meta.values, v: meta.v } } : { json };
-  }
-
-  /** Throws on every tag that `pack` does not write. */
+  /** Throws on every tag that `packText` does not write. */
   unpack(json: unknown, meta: unknown): unknown {
     const { values, v } = checkMeta(meta);
     const seen = new Set<string>();
@@ -51,9 +31,9 @@ export class Envelopes {
   }
 
   #register(tag: LoweredTag, raise: (stored: unknown) => unknown): void {
-    const isApplicable = (value: unknown): value is never => isLowered(value) && value.tag === tag;
-    const serialize = (value: { value: unknown }) => value.value;
-    this.#superjson.registerCustom({ isApplicable, serialize, deserialize: raise } as never, tag);
+    // Only for reading: `packText` writes.
+    const never = () => false;
+    this.#superjson.registerCustom({ isApplicable: never, serialize: never, deserialize: raise } as never, tag);
   }
 }
 

@@ -7,24 +7,15 @@ export const LOWERED_TAGS = ["bytes", "object", "ref", "Error", "regexp"] as con
 
 export type LoweredTag = (typeof LOWERED_TAGS)[number];
 
-// superjson walks into plain objects, arrays, maps, sets and errors only, so a lowered value poses as an error.
-const LOWERED = Object.create(Error.prototype, { name: { value: "Lowered" } }) as object;
+/** The lowered form of a value: an array or a plain object, to be stored under the tag. */
+export class Lowered {
+  readonly tag: LoweredTag;
+  readonly value: object;
 
-export interface Lowered {
-  tag: LoweredTag;
-  value: unknown;
-}
-
-/** Marks `value`, an array or a plain object, as the lowered form of something of that tag. */
-export function lower(tag: LoweredTag, value: unknown): Lowered {
-  const lowered = Object.create(LOWERED) as Lowered;
-  lowered.tag = tag;
-  lowered.value = value;
-  return lowered;
-}
-
-export function isLowered(value: unknown): value is Lowered {
-  return typeof value === "object" && value !== null && Object.getPrototypeOf(value) === LOWERED;
+  constructor(tag: LoweredTag, value: object) {
+    this.tag = tag;
+    this.value = value;
+  }
 }
 
 /** Stands in a decoded value where an object that was met before belongs: the number is its place in the order of the walk. */
@@ -55,7 +46,7 @@ export function lowerBytes(value: ArrayBuffer | ArrayBufferView): Lowered {
   const isView = ArrayBuffer.isView(value);
   const type = classNameOf(Object.getPrototypeOf(value)) === "Buffer" ? "Buffer" : brandOf(value);
   const bytes = isView ? Buffer.from(value.buffer, value.byteOffset, value.byteLength) : Buffer.from(value);
-  return lower("bytes", { type, base64: bytes.toString("base64") });
+  return new Lowered("bytes", { type, base64: bytes.toString("base64") });
 }
 
 export function raiseBytes(stored: unknown): unknown {
@@ -83,7 +74,7 @@ export function raiseObject(stored: unknown): unknown {
 /** superjson's own form has no place for `lastIndex`. */
 export function lowerRegExp(value: RegExp): RegExp | Lowered {
   const { source, flags, lastIndex } = value;
-  return lastIndex === 0 ? new RegExp(source, flags) : lower("regexp", { source, flags, lastIndex });
+  return lastIndex === 0 ? new RegExp(source, flags) : new Lowered("regexp", { source, flags, lastIndex });
 }
 
 export function raiseRegExp(stored: unknown): unknown {

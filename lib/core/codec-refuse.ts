@@ -34,6 +34,21 @@ export function mapStep(key: unknown, index: number): PathStep {
   return { entry: readable ? `get(${shorten(JSON.stringify(key), 60)})` : `value(${index})` };
 }
 
+/** Thrown where the walk stands; put into words where it began, because wording takes stack. */
+export class Refused {
+  readonly path: readonly PathStep[];
+  readonly refusal: () => Refusal;
+
+  constructor(path: readonly PathStep[], refusal: Refusal | (() => Refusal)) {
+    this.path = path;
+    this.refusal = typeof refusal === "function" ? refusal : () => refusal;
+  }
+}
+
+export function isStackOverflow(error: unknown): boolean {
+  return error instanceof RangeError && error.message.includes("call stack");
+}
+
 /** The error that `encode` throws. */
 export function refuse(what: string, steps: readonly PathStep[], refusal: Refusal): PerdureError {
   const options = "cause" in refusal ? { cause: refusal.cause } : undefined;

@@ -3,9 +3,17 @@
 import type { ErrorClasses } from "./codec-error-classes.ts";
 import { DROPPED, errorToFields } from "./codec-errors.ts";
 import { isDangerousKey, kindOf } from "./codec-kinds.ts";
-import { lower, lowerBytes, lowerRegExp } from "./codec-lowered.ts";
-import { mapStep, type PathStep, type Refusal, refusalOf, refusalOfThrow, refuse } from "./codec-refuse.ts";
-import { type ErrorCode, PerdureError } from "./errors.ts";
+import { Lowered, lowerBytes, lowerRegExp } from "./codec-lowered.ts";
+import {
+  isStackOverflow,
+  mapStep,
+  type PathStep,
+  type Refusal,
+  Refused,
+  refusalOf,
+  refusalOfThrow,
+  refuse,
+} from "./codec-refuse.ts";
 
 /** Levels of nesting that are stored; the next is refused, long before any stack overflows. */
 export const MAX_DEPTH = 1_000;
@@ -34,8 +42,8 @@ export class Snapshot {
     try {
       return this.#value(value, 0);
     } catch (error) {
-      if (!(error instanceof RangeError)) throw error;
-      // The caller's own stack was almost used up.
+      if (error instanceof Refused) throw refuse(this.#what, error.path, error.refusal());
+      if (!isStackOverflow(error)) throw error;
       throw refuse(this.#what, [], { problem: "nested too deeply for the stack that is left", fix: "flatten it" });
     }
   }
@@ -55,13 +63,13 @@ export class Snapshot {
         this.plain = false;
         return value;
       default:
-        throw this.#refuse(depth, refusalOf(value));
+        throw this.#refuse(depth, () => refusalOf(value));
     }
   }
 
   #object(value: object, depth: number): unknown {
     const place = this.#place(value);
-    if (place >= 0) return this.#special(lower("ref", [place]));
+    if (place >= 0) return this.#special(new Lowered("ref", [place]));
     if (depth >= MAX_DEPTH) {
       throw this.#refuse(depth, { problem: "nested deeper than 1,000 levels", fix: "flatten it" });
     }
@@ -69,9 +77,8 @@ export class Snapshot {
     try {
       return this.#copy(value, depth);
     } catch (error) {
-      if (error instanceof PerdureError && error.code === SERIALIZE) throw error;
-      if (error instanceof RangeError && /call stack/.test(error.message)) throw error;
-      throw this.#refuse(depth, refusalOfThrow(error));
+      if (error instanceof Refused || isStackOverflow(error)) throw error;
+      throw this.#refuse(depth, () => refusalOfThrow(error));
     }
   }
 
@@ -97,7 +104,7 @@ export class Snapshot {
       case "error":
         return this.#error(value, depth);
       default:
-        throw this.#refuse(depth, refusalOf(value));
+        throw this.#refuse(depth, () => refusalOf(value));
     }
   }
 
@@ -113,7 +120,7 @@ export class Snapshot {
       const taken = this.#value(child, depth + 1);
       if (taken !== child) copy[key] = taken;
     }
-    return isOdd ? this.#special(lower("object", Object.entries(copy))) : copy;
+    return isOdd ? this.#special(new Lowered("object", Object.entries(copy))) : copy;
   }
 
   /** Each property, read once. A spread is the fastest such read, but cannot say which property threw. */
@@ -121,7 +128,7 @@ export class Snapshot {
     try {
       return { ...value };
     } catch (error) {
-      throw this.#refuse(depth, refusalOfThrow(error), throwingKey(value));
+      throw this.#refuse(depth, () => refusalOfThrow(error), throwingKey(value));
     }
   }
 
@@ -140,7 +147,7 @@ export class Snapshot {
     try {
       child = array[index];
     } catch (error) {
-      throw this.#refuse(depth + 1, refusalOfThrow(error));
+      throw this.#refuse(depth + 1, () => refusalOfThrow(error));
     }
     if (child === undefined && !(index in array)) {
       throw this.#refuse(depth + 1, { problem: "hole in a sparse array", fix: "fill it with null or undefined" });
@@ -182,7 +189,7 @@ export class Snapshot {
       this.#path[depth] = key;
       return this.#valueOrDropped(value, depth + 1);
     });
-    return this.#special(lower("Error", fields));
+    return this.#special(new Lowered("Error", fields));
   }
 
   /** An error is stored without what cannot be stored of it; the numbering of shared objects goes on as if it had not been met. */
@@ -191,7 +198,7 @@ export class Snapshot {
     try {
       return this.#value(value, depth);
     } catch (error) {
-      if (!(error instanceof PerdureError)) throw error;
+      if (!(error instanceof Refused || isStackOverflow(error))) throw error;
       for (const node of this.#nodes.splice(count)) this.#places?.delete(node);
       return DROPPED;
     }
@@ -220,7 +227,7 @@ export class Snapshot {
     const visible = symbols.find((symbol) => Object.prototype.propertyIsEnumerable.call(value, symbol));
     if (visible) throw this.#refuse(depth, { problem: `symbol key ${String(visible)}`, fix: "use a string key" });
     // `Math`, a module's namespace, `arguments`: objects that are more than their properties.
-    if (Object.prototype.toString.call(value) !== "[object Object]") throw this.#refuse(depth, refusalOf(value));
+    if (Object.prototype.toString.call(value) !== "[object Object]") throw this.#refuse(depth, () => refusalOf(value));
   }
 
   #refuseExtras(value: object, type: string, depth: number, items = 0): void {
@@ -231,13 +238,11 @@ export class Snapshot {
     if (items === 0) this.#refuseSymbols(value, depth);
   }
 
-  #refuse(depth: number, refusal: Refusal, key?: string): PerdureError {
+  #refuse(depth: number, refusal: Refusal | (() => Refusal), key?: string): Refused {
     const path = this.#path.slice(0, depth);
-    return refuse(this.#what, key === undefined ? path : [...path, key], refusal);
+    return new Refused(key === undefined ? path : [...path, key], refusal);
   }
 }
-
-const SERIALIZE: ErrorCode = "PERDURE_SERIALIZE";
 
 /** Looks for the property again: only after a failure, to name it. */
 function throwingKey(value: Record<string, unknown>): string | undefined {

@@ -3,6 +3,7 @@
 import { Envelopes } from "./codec-envelope.ts";
 import { type ErrorClass, ErrorClasses } from "./codec-error-classes.ts";
 import { smallerForms } from "./codec-fallback.ts";
+import { packText } from "./codec-pack.ts";
 import { describe, renderPath } from "./codec-refuse.ts";
 import { biggestPath } from "./codec-size.ts";
 import { Snapshot } from "./codec-snapshot.ts";
@@ -98,10 +99,10 @@ export class ValueCodec {
 
   #stringify(copy: unknown, plain: boolean, what: string): string {
     try {
-      return plain ? `{"json":${JSON.stringify(copy)}}` : JSON.stringify(this.#envelopes.pack(copy));
+      return plain ? `{"json":${JSON.stringify(copy)}}` : packText(copy);
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause;
-      if (/string length/.test(cause.message)) throw this.#tooLarge("more than 512 MiB", [], what);
+      if (cause.message.includes("string length")) throw this.#tooLarge("more than 512 MiB", [], what);
       const text = `${what}: cannot store $: nested too deeply for the stack that is left; flatten it`;
       throw new PerdureError("PERDURE_SERIALIZE", text, { cause });
     }

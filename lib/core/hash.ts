@@ -4,10 +4,19 @@ import * as crypto from "node:crypto";
 import { errorSlots } from "./codec-errors.ts";
 import { kindOf } from "./codec-kinds.ts";
 import { lowerBytes } from "./codec-lowered.ts";
-import { mapStep, type PathStep, refusalOf, refusalOfThrow, refuse } from "./codec-refuse.ts";
+import {
+  isStackOverflow,
+  mapStep,
+  type PathStep,
+  type Refusal,
+  Refused,
+  refusalOf,
+  refusalOfThrow,
+  refuse,
+} from "./codec-refuse.ts";
 import { MAX_DEPTH } from "./codec-snapshot.ts";
-import { PerdureError } from "./errors.ts";
 
+/** Characters from which a part counts by its digest. Changing it changes stored hashes. */
 const MERKLE = 1_024;
 
 /**
@@ -50,7 +59,10 @@ class Canon {
       return this.#value(value);
     } catch (error) {
       if (error instanceof Cycle) return undefined;
-      throw error;
+      if (error instanceof Refused) throw refuse("arguments", error.path, error.refusal());
+      if (!isStackOverflow(error))
+        throw refuse("arguments", this.#path.slice(0, this.#open.length), refusalOfThrow(error));
+      throw refuse("arguments", [], { problem: "nested too deeply for the stack that is left", fix: "flatten it" });
     }
   }
 
@@ -69,7 +81,7 @@ class Canon {
       case "object":
         return value === null ? "null" : this.#object(value);
       default:
-        throw refuse("arguments", this.#path, refusalOf(value));
+        throw this.#refuse(this.#open.length, () => refusalOf(value));
     }
   }
 
@@ -78,11 +90,11 @@ class Canon {
     if (known !== undefined) return known;
     if (this.#isGraph) this.#known.set(value, `&${this.#known.size}`);
     else if (this.#open.includes(value)) throw new Cycle();
-    if (this.#open.length >= MAX_DEPTH) {
-      throw refuse("arguments", this.#path, { problem: "nested deeper than 1,000 levels", fix: "flatten it" });
+    if (this.#open.length > MAX_DEPTH) {
+      throw this.#refuse(MAX_DEPTH, () => ({ problem: "nested deeper than 1,000 levels", fix: "flatten it" }));
     }
     this.#open.push(value);
-    const text = this.#contents(value);
+    const text = this.#write(value);
     this.#open.pop();
     return this.#isGraph ? text : this.#remember(value, text);
   }
@@ -94,15 +106,6 @@ class Canon {
     return digest;
   }
 
-  #contents(value: object): string {
-    try {
-      return this.#write(value);
-    } catch (error) {
-      if (error instanceof PerdureError || error instanceof Cycle) throw error;
-      throw refuse("arguments", this.#path, refusalOfThrow(error));
-    }
-  }
-
   #write(value: object): string {
     switch (kindOf(value)) {
       case "object":
@@ -112,7 +115,7 @@ class Canon {
       case "date":
         return `D${(value as Date).getTime()}`;
       case "map":
-        return `M[${[...(value as Map<unknown, unknown>)].map(([key, item], index) => this.#entry(key, item, index))}]`;
+        return `M[${this.#pairs(value as Map<unknown, unknown>)}]`;
       case "set":
         return `S[${this.#list([...(value as Set<unknown>)])}]`;
       case "regexp":
@@ -124,26 +127,38 @@ class Canon {
       case "error":
         return this.#error(value as Error);
       default:
-        throw refuse("arguments", this.#path, refusalOf(value));
+        throw this.#refuse(this.#open.length - 1, () => refusalOf(value));
     }
   }
 
   #entries(value: object, keys: readonly string[]): string {
     let text = "";
     for (const key of keys) {
-      text += `${text && ","}${JSON.stringify(key)}:${this.#child(Reflect.get(value, key), key)}`;
+      this.#step(key);
+      text += `${text && ","}${JSON.stringify(key)}:${this.#value(this.#read(value, key))}`;
     }
     return text;
   }
 
   #list(items: readonly unknown[]): string {
     let text = "";
-    for (let index = 0; index < items.length; index++) text += `${text && ","}${this.#child(items[index], index)}`;
+    for (let index = 0; index < items.length; index++) {
+      this.#step(index);
+      text += `${index > 0 ? "," : ""}${this.#value(items[index])}`;
+    }
     return text;
   }
 
-  #entry(key: unknown, item: unknown, index: number): string {
-    return `${this.#child(key, { entry: `key(${index})` })}:${this.#child(item, mapStep(key, index))}`;
+  #pairs(map: Map<unknown, unknown>): string {
+    let text = "";
+    let index = 0;
+    for (const [key, item] of map) {
+      this.#step({ entry: `key(${index})` });
+      text += `${text && ","}${this.#value(key)}`;
+      this.#step(mapStep(key, index++));
+      text += `:${this.#value(item)}`;
+    }
+    return text;
   }
 
   #error(error: Error): string {
@@ -151,11 +166,20 @@ class Canon {
     return `E[${JSON.stringify(error.name)},${JSON.stringify(error.message)},{${this.#entries(error, slots)}}]`;
   }
 
-  #child(value: unknown, step: PathStep): string {
-    if (typeof value === "string") return JSON.stringify(value);
-    this.#path.push(step);
-    const text = this.#value(value);
-    this.#path.pop();
-    return text;
+  #read(value: object, key: string): unknown {
+    try {
+      return Reflect.get(value, key);
+    } catch (error) {
+      throw this.#refuse(this.#open.length, () => refusalOfThrow(error));
+    }
+  }
+
+  /** The step from the innermost open container to the child that is next. */
+  #step(step: PathStep): void {
+    this.#path[this.#open.length - 1] = step;
+  }
+
+  #refuse(steps: number, refusal: () => Refusal): Refused {
+    return new Refused(this.#path.slice(0, steps), refusal);
   }
 }

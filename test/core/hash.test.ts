@@ -115,6 +115,15 @@ await t.test("what has no content to hash is refused with its path", async (t) =
     code: "PERDURE_SERIALIZE",
     message: "arguments: cannot store $[1].f: function; pass data, not code",
   });
+  const mean = new Proxy(
+    {},
+    {
+      ownKeys: () => {
+        throw new Error("boom");
+      },
+    },
+  );
+  t.throws(() => canonicalHash([{ mean }]), { code: "PERDURE_SERIALIZE", message: /reading it threw Error: boom/ });
   t.throws(() => canonicalHash([Promise.resolve()]), {
     message: "arguments: cannot store $[0]: Promise; await it first",
   });
