@@ -1,3 +1,44 @@
 /** The public names, nothing else. */
-
-export const ok = 1;
+export type { ResultOptions, RunHandle } from "./client/handle.ts";
+export type { EventLike, SendOptions, SentMany } from "./client/send.ts";
+export type { ErrorClass } from "./core/codec.ts";
+export type { Duration } from "./core/duration.ts";
+export {
+  ERROR_CODES,
+  type ErrorCode,
+  NonRetryableError,
+  PerdureError,
+  RunCancelledError,
+  RunConflictError,
+  RunFailedError,
+  RunFinishedError,
+  TimeoutError,
+} from "./core/errors.ts";
+export type { Retry } from "./core/retry.ts";
+export type { RunState } from "./core/states.ts";
+export type {
+  Logger,
+  Received,
+  RunInfo,
+  RunStatus,
+  Schema,
+  Slept,
+  StartOptions,
+  StepInfo,
+  TransactionClient,
+} from "./core/types.ts";
+export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
+export { currentRun, currentStep, now, random, uuid } from "./define/current.ts";
+export {
+  runStep,
+  type Step,
+  type StepCallOptions,
+  type StepOptions,
+  step,
+  type Transaction,
+  transaction,
+} from "./define/step.ts";
+export { type Event, type EventOptions, event, sleep, sleepUntil } from "./define/waits.ts";
+export { type Startable, type Workflow, type WorkflowOptions, workflow } from "./define/workflow.ts";
+export { Perdure } from "./perdure.ts";
+export type { PerdureOptions, WorkerSettings } from "./settings.ts";

@@ -3,23 +3,23 @@
 /** Characters that part a slot: escaped where a name holds them, so that no two addresses are alike. */
 const RESERVED = /[%@#/]/g;
 
-function escape(name: string): string {
+function escaped(name: string): string {
   return RESERVED.test(name) ? name.replace(RESERVED, (c) => `%${c.charCodeAt(0).toString(16)}`) : name;
 }
 
 /** `step:reserve/8fKq…`: a step by the hash of its arguments. */
 export function argumentsAddress(kind: string, name: string, hash: string): string {
-  return `${kind}:${escape(name)}/${hash}`;
+  return `${kind}:${escaped(name)}/${hash}`;
 }
 
 /** `step:reserve@parcel-1`: a step by the reference that the caller gave. */
 export function referenceAddress(kind: string, name: string, reference: string): string {
-  return `${kind}:${escape(name)}@${escape(reference)}`;
+  return `${kind}:${escaped(name)}@${escaped(reference)}`;
 }
 
 /** `event:payment-received`, `sleep:`: a wait, or an anonymous step, by its name alone. */
 export function nameAddress(kind: string, name: string): string {
-  return `${kind}:${escape(name)}`;
+  return `${kind}:${escaped(name)}`;
 }
 
 /** Counts the calls of each address in a pass, in the order in which they are made. */

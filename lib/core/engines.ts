@@ -26,7 +26,10 @@ export function theEngine(what: string, fits: (engine: Launched) => boolean): La
   const found = [...engines].filter(fits);
   if (found.length === 1) return found[0]!;
   const why = found.length ? `${found.length} launched engines could run it` : "no launched engine registers it";
-  throw new PerdureError("PERDURE_STATE", `${what} was called outside a workflow, but ${why}; start it with perdure.start(…) on the engine that you mean`);
+  throw new PerdureError(
+    "PERDURE_STATE",
+    `${what} was called outside a workflow, but ${why}; start it with perdure.start(…) on the engine that you mean`,
+  );
 }
 
 /** Warns of, or refuses, a step called outside a workflow, where a launched engine was told to. */
@@ -36,4 +39,9 @@ export function checkOutside(what: string): void {
     if (engine.outside === "refuse") throw new PerdureError("PERDURE_CONTEXT", message);
     if (engine.outside === "warn") engine.warn(message);
   }
+}
+
+/** The name under which a workflow's version is registered. */
+export function registeredName(workflow: string, version: string): string {
+  return JSON.stringify([workflow, version]);
 }

@@ -6,7 +6,10 @@ import type { Schema, SchemaIssue } from "./types.ts";
 export function checkSchema(schema: unknown, what: string): void {
   const standard = (schema as Schema | null)?.["~standard"];
   if (typeof standard?.validate !== "function") {
-    throw new PerdureError("PERDURE_OPTION", `${what} must be a Standard Schema (zod, valibot, arktype and others make them)`);
+    throw new PerdureError(
+      "PERDURE_OPTION",
+      `${what} must be a Standard Schema (zod, valibot, arktype and others make them)`,
+    );
   }
 }
 
@@ -15,7 +18,11 @@ export function validate<T>(schema: Schema<T> | undefined, value: unknown, what:
   if (!schema) return value;
   const result = schema["~standard"].validate(value);
   const accept = (r: Awaited<typeof result>): T => {
-    if (r.issues) throw new PerdureError("PERDURE_OPTION", `${what} does not fit its schema: ${r.issues.map(issueText).join("; ")}`);
+    if (r.issues)
+      throw new PerdureError(
+        "PERDURE_OPTION",
+        `${what} does not fit its schema: ${r.issues.map(issueText).join("; ")}`,
+      );
     return r.value;
   };
   return result instanceof Promise ? result.then(accept) : accept(result);

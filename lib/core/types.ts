@@ -129,10 +129,12 @@ export interface StepInfo {
 
 /** The part of a pg client that a transaction step is given. Any ORM that wraps a pg client can wrap it. */
 export interface TransactionClient {
-  // biome-ignore lint/suspicious/noExplicitAny: pg's own row type, without making @types/pg a dependency of ours
   query(text: string, values?: unknown[]): Promise<{ rows: any[]; rowCount: number | null }>;
-  // biome-ignore lint/suspicious/noExplicitAny: as above
-  query(config: { text: string; values?: unknown[]; [option: string]: unknown }): Promise<{ rows: any[]; rowCount: number | null }>;
+  query(config: {
+    text: string;
+    values?: unknown[];
+    [option: string]: unknown;
+  }): Promise<{ rows: any[]; rowCount: number | null }>;
 }
 
 /** Where an engine writes its own messages. console and pino fit. */

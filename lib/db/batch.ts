@@ -89,11 +89,18 @@ function groupByKind(items: readonly Item[]): Group[] {
   });
 }
 
-function statement(kind: WriteKind, items: readonly Item[], context: BatchContext & { readonly schema: string }): QueryConfig {
+function statement(
+  kind: WriteKind,
+  items: readonly Item[],
+  context: BatchContext & { readonly schema: string },
+): QueryConfig {
   const shape = SHAPES[kind];
   const values = shape.single
     ? shape.single(items[0]!.row as never, context)
-    : [...shape.columns.map((column) => items.map((item) => (item.row as Record<string, unknown>)[column])), ...shape.rest(context)];
+    : [
+        ...shape.columns.map((column) => items.map((item) => (item.row as Record<string, unknown>)[column])),
+        ...shape.rest(context),
+      ];
   return call(context.schema, shape.fn, values);
 }
 

@@ -12,6 +12,8 @@ export interface Database {
   readonly ownsPool: boolean;
   /** Settings for a client of its own, such as the listener's: those of the pool, then `overrides`. */
   clientConfig(overrides?: pg.ClientConfig): pg.ClientConfig;
+  /** Runs `work` on a client of the pool; one that fails is not used again. */
+  beside<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T>;
   /** Present when an embedded server was started for want of another. */
   readonly stopEmbedded?: () => Promise<void>;
   /** Ends what was opened here: our listeners, our pool, the embedded server. A pool that was given stays open. */
@@ -80,12 +82,25 @@ function database(pool: pg.Pool, ownsPool: boolean, stopEmbedded?: () => Promise
     pool,
     ownsPool,
     clientConfig: (overrides) => ({ ...pool.options, ...passwordOf(pool.options), ...SETTINGS, ...overrides }),
+    beside: (work) => beside(pool, work),
     ...(stopEmbedded && { stopEmbedded }),
     close() {
       closing ??= close();
       return closing;
     },
   };
+}
+
+async function beside<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  try {
+    const result = await work(client);
+    client.release();
+    return result;
+  } catch (error) {
+    client.release(true);
+    throw error;
+  }
 }
 
 /** An error event that nobody hears ends the process. Whoever uses the client learns of the loss from its query. */

@@ -12,6 +12,8 @@ import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
 const MAX_ROWS = 1000;
 const MAX_BYTES = 4 * 1024 * 1024;
+/** How long the database may be away before a caller outside a run is told. A run waits for as long as it takes. */
+const PATIENCE_MS = 30_000;
 
 export interface FlusherOptions {
   readonly schema: string;
@@ -124,18 +126,24 @@ export class Flusher {
 
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
   async #send(items: Item[], again = false): Promise<void> {
-    for (let failures = 0; ; failures += 1) {
+    const since = performance.now();
+    for (let failures = 0; items.length > 0; failures += 1) {
       try {
         const client = (this.#client ??= await this.#options.connect());
-        this.#settle(await runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()));
+        this.#settle(
+          await runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()),
+        );
         return;
       } catch (error) {
         const lost = await this.#dropLostClient(error);
         again ||= lost;
         if (this.#closed) return reject(items, toPerdureError(error, "writing"));
         if (!lost && !isTransient(error)) return this.#divide(items, error, again);
-        this.#options.onTrouble("a batch of writes is issued again", error);
-        await new Promise((resolve) => setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)));
+        if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
+        if (performance.now() - since > PATIENCE_MS) items = dropImpatient(items, error);
+        await new Promise((resolve) =>
+          setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)),
+        );
       }
     }
   }
@@ -170,7 +178,9 @@ export class Flusher {
 
   async #runAlone(items: Item[]): Promise<Item[]> {
     try {
-      const batch = await this.#options.beside((client) => runBatch(client, items, this.#context(true, true), this.#options.asksWanted()));
+      const batch = await this.#options.beside((client) =>
+        runBatch(client, items, this.#context(true, true), this.#options.asksWanted()),
+      );
       this.#settle({ ...batch, busy: [] });
       return [...batch.busy];
     } catch (error) {
@@ -185,6 +195,16 @@ export class Flusher {
 
 function reject(items: readonly Item[], error: PerdureError): void {
   for (const item of items) item.reject(error);
+}
+
+/** Starts and sends are given up: whether they took effect is not known, and doing them again with the same id or reference is safe. */
+function dropImpatient(items: readonly Item[], error: unknown): Item[] {
+  const impatient = (item: Item): boolean => item.kind === "start" || item.kind === "send";
+  reject(
+    items.filter(impatient),
+    toPerdureError(error, "writing; whether it took effect is not known, the same call may be made again"),
+  );
+  return items.filter((item) => !impatient(item));
 }
 
 /** Writes of one lane keep their order: a run's own writes, and the sends to one id. */

@@ -32,7 +32,9 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     deadline: row.deadline_ms,
     history,
     more: row.more,
-    waits: (parse(row.waits) as [string, OpenWait["kind"], number | null, number | null, number, boolean][]).map(toOpenWait),
+    waits: (parse(row.waits) as [string, OpenWait["kind"], number | null, number | null, number, boolean][]).map(
+      toOpenWait,
+    ),
     begun: parse(row.begun) as string[],
     reopenedFrom: row.reopened_from,
     lastNo: row.last_no,
@@ -58,17 +60,26 @@ export function toRecorded(row: LoadedRow): Recorded {
 
 const parse = (text: string | null): unknown[] => (text === null ? [] : JSON.parse(text));
 
-function toOpenWait([slot, kind, lengthMs, due, tries, woken]: [string, OpenWait["kind"], number | null, number | null, number, boolean]): OpenWait {
+function toOpenWait([slot, kind, lengthMs, due, tries, woken]: [
+  string,
+  OpenWait["kind"],
+  number | null,
+  number | null,
+  number,
+  boolean,
+]): OpenWait {
   return { slot, kind, lengthMs, due, tries, woken };
 }
 
 /** A JSON array of unread mail, as the function unread makes it. */
 export function toMails(text: string | null): Mail[] {
-  return (parse(text) as [string, string, string, string | null, number][]).map(([seq, name, data, reference, sentAt]) => ({
-    seq,
-    name,
-    data,
-    reference,
-    sentAt,
-  }));
+  return (parse(text) as [string, string, string, string | null, number][]).map(
+    ([seq, name, data, reference, sentAt]) => ({
+      seq,
+      name,
+      data,
+      reference,
+      sentAt,
+    }),
+  );
 }

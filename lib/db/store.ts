@@ -1,7 +1,7 @@
 /** What is asked of the database beside the batches: one method per SQL function or view, in the order of sql/schema. No decisions. */
 import type { Recorded, RunStatus } from "../core/types.ts";
-import { toClaims } from "./loaded.ts";
 import { call } from "./batch.ts";
+import { toClaims } from "./loaded.ts";
 import { quoteSchema } from "./schema-name.ts";
 import type { Lanes, LoadedRow } from "./writes.ts";
 
@@ -13,7 +13,6 @@ interface Statement {
 
 /** Where statements run: a pool, a client, the certificate's session. */
 export interface Queryable {
-  // biome-ignore lint/suspicious/noExplicitAny: rows are named by the methods below
   query(statement: Statement): Promise<{ rows: any[] }>;
 }
 
@@ -126,7 +125,9 @@ export class Store {
   }
 
   /** Of these runs, those that have finished, with their result or error. */
-  async finished(ids: readonly string[]): Promise<{ id: string; state: string; reason: string | null; value: string | null }[]> {
+  async finished(
+    ids: readonly string[],
+  ): Promise<{ id: string; state: string; reason: string | null; value: string | null }[]> {
     const schema = quoteSchema(this.#schema);
     const text = `select r.id, r.state, r.reason, o.value::text as value from ${schema}.run r left join ${schema}.outcome o on o.run = r.key
       where r.id = any($1) and r.finished_at is not null`;

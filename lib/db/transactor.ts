@@ -28,7 +28,11 @@ export class PgTransactor {
   }
 
   /** Runs `work` in a transaction that also holds the checkpoint. Lost connections, deadlocks and serialization failures run it again. */
-  async run<T>(work: (tx: TransactionClient) => Promise<T>, record: (result: T) => RecordRow, signal: AbortSignal): Promise<Ran<T>> {
+  async run<T>(
+    work: (tx: TransactionClient) => Promise<T>,
+    record: (result: T) => RecordRow,
+    signal: AbortSignal,
+  ): Promise<Ran<T>> {
     for (let reruns = 0; ; reruns += 1) {
       const client = await this.#connect(signal);
       const once = new Once<T>(client, this.#schema);
@@ -106,7 +110,11 @@ class Once<T> {
     return (this.#client as unknown as { processID: number }).processID;
   }
 
-  async run(work: (tx: TransactionClient) => Promise<T>, record: (result: T) => RecordRow, signal: AbortSignal): Promise<Ran<T>> {
+  async run(
+    work: (tx: TransactionClient) => Promise<T>,
+    record: (result: T) => RecordRow,
+    signal: AbortSignal,
+  ): Promise<Ran<T>> {
     await this.#client.query(BEGIN);
     const result = await work(this.#client);
     signal.throwIfAborted();
@@ -131,15 +139,26 @@ class Once<T> {
   #checkOpen(): void {
     const status = (this.#client as unknown as { getTransactionStatus?: () => string | null }).getTransactionStatus?.();
     if (status === "E") {
-      throw new PerdureError("PERDURE_STATE", "the transaction was aborted by an error that the step's function caught; let it through, or use a savepoint");
+      throw new PerdureError(
+        "PERDURE_STATE",
+        "the transaction was aborted by an error that the step's function caught; let it through, or use a savepoint",
+      );
     }
     if (status === "I") {
-      throw new PerdureError("PERDURE_STATE", "the step's function ended its transaction itself; leave commit and rollback to the step");
+      throw new PerdureError(
+        "PERDURE_STATE",
+        "the step's function ended its transaction itself; leave commit and rollback to the step",
+      );
     }
   }
 }
 
 function mayRunAgain(error: unknown, once: Once<unknown>): boolean {
   const code = (error as { code?: unknown } | null)?.code;
-  return code === "40001" || code === "40P01" || (isConnectionLost(error) && !once.committing) || (once.committing && isConnectionLost(error));
+  return (
+    code === "40001" ||
+    code === "40P01" ||
+    (isConnectionLost(error) && !once.committing) ||
+    (once.committing && isConnectionLost(error))
+  );
 }

@@ -207,10 +207,29 @@ const fenced = ["run", "epoch"];
 const slotted = [...fenced, "slot", "attempt"];
 
 export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
-  handBack: { fn: "hand_back", columns: [], rest: none, single: (row: Writes["handBack"]["row"], c) => [c.worker, row.keep()] },
+  handBack: {
+    fn: "hand_back",
+    columns: [],
+    rest: none,
+    single: (row: Writes["handBack"]["row"], c) => [c.worker, row.keep()],
+  },
   start: {
     fn: "start_runs",
-    columns: ["id", "workflow", "version", "queue", "priority", "delay", "startAt", "timeout", "args", "hash", "options", "keep", "lease"],
+    columns: [
+      "id",
+      "workflow",
+      "version",
+      "queue",
+      "priority",
+      "delay",
+      "startAt",
+      "timeout",
+      "args",
+      "hash",
+      "options",
+      "keep",
+      "lease",
+    ],
     rest: (c) => [c.worker, ...lanes(c)],
   },
   resume: { fn: "resume_runs", columns: fenced, rest: (c) => [c.worker, c.wait] },
@@ -228,7 +247,12 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   finish: { fn: "finish_runs", columns: [...fenced, "state", "value"], rest: wait },
   send: { fn: "send_events", columns: ["id", "name", "data", "reference", "token"], rest: (c) => [c.again, c.wait] },
   due: { fn: "wake_due", columns: [], rest: none, single: (row: Writes["due"]["row"]) => [row.limit] },
-  claim: { fn: "claim_runs", columns: [], rest: none, single: (row: Writes["claim"]["row"], c) => [c.worker, ...lanes(c), row.limit()] },
+  claim: {
+    fn: "claim_runs",
+    columns: [],
+    rest: none,
+    single: (row: Writes["claim"]["row"], c) => [c.worker, ...lanes(c), row.limit()],
+  },
 };
 
 /** The order in which a batch applies its kinds. */

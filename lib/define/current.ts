@@ -8,14 +8,20 @@ import type { RunInfo, StepInfo } from "../core/types.ts";
 export function currentRun(): RunInfo {
   const here = scope.getStore();
   if (here) return here.body.run;
-  throw new PerdureError("PERDURE_CONTEXT", "currentRun() works only inside a workflow or a step of one; here is neither");
+  throw new PerdureError(
+    "PERDURE_CONTEXT",
+    "currentRun() works only inside a workflow or a step of one; here is neither",
+  );
 }
 
 /** The step that this code belongs to. Throws PERDURE_CONTEXT outside a step of a workflow. */
 export function currentStep(): StepInfo {
   const step = scope.getStore()?.step;
   if (step) return step;
-  throw new PerdureError("PERDURE_CONTEXT", "currentStep() works only inside a step that a workflow called; here is none");
+  throw new PerdureError(
+    "PERDURE_CONTEXT",
+    "currentStep() works only inside a step that a workflow called; here is none",
+  );
 }
 
 /** The database's instant of the last outcome that this run was handed; before the first, of its start. The same on replay. */

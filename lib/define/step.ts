@@ -74,7 +74,8 @@ export function transaction<A extends unknown[], R, Tx = TransactionClient>(
   fn: (tx: Tx, ...args: A) => Promise<R> | R,
 ): Transaction<A, R> {
   const definition = define("transaction", nameOrOptions, fn as AnyFunction);
-  const outside = (args: unknown[]) => theEngine(`transaction "${definition.name}"`, () => true).transact(definition, args);
+  const outside = (args: unknown[]) =>
+    theEngine(`transaction "${definition.name}"`, () => true).transact(definition, args);
   return callable(definition, outside) as unknown as Transaction<A, R>;
 }
 
@@ -95,7 +96,8 @@ function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOption
   const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
   const where = `${kind} ${shorten((options as { name?: unknown } | undefined)?.name)}`;
   checkKeys(options, ["name", "retry", "timeout", "input", "output", "onCrash"], where);
-  if (typeof fn !== "function") throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
+  if (typeof fn !== "function")
+    throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
   if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
   if (options.output !== undefined) checkSchema(options.output, `output of ${where}`);
   return {

@@ -63,11 +63,15 @@ interface Internals {
  *
  * @example const greet = workflow("greet", async (name: string) => { await sendMail(name); await sleep("1d"); await sendMail(name); });
  */
-export function workflow<A extends unknown[], R>(nameOrOptions: string | WorkflowOptions, fn: (...args: A) => Promise<R> | R): Workflow<A, R> {
+export function workflow<A extends unknown[], R>(
+  nameOrOptions: string | WorkflowOptions,
+  fn: (...args: A) => Promise<R> | R,
+): Workflow<A, R> {
   const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
   const where = `workflow ${shorten((options as { name?: unknown } | undefined)?.name)}`;
   checkKeys(options, ["name", "version", "input", "output", "retry", "timeout", "queue", "replay", "repeat"], where);
-  if (typeof fn !== "function") throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
+  if (typeof fn !== "function")
+    throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
   if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
   if (options.output !== undefined) checkSchema(options.output, `output of ${where}`);
   const definition: WorkflowDefinition = {
@@ -90,7 +94,10 @@ function callable(definition: WorkflowDefinition, options: StartOptions): object
   const call = async (...args: unknown[]): Promise<unknown> => {
     if (scope.getStore()) {
       bodyFor(what);
-      throw new PerdureError("PERDURE_CONTEXT", `${what} was called inside a workflow; child workflows are not available in this version. Start it from outside, or make it a step`);
+      throw new PerdureError(
+        "PERDURE_CONTEXT",
+        `${what} was called inside a workflow; child workflows are not available in this version. Start it from outside, or make it a step`,
+      );
     }
     return theEngine(what, (engine) => engine.serves(definition)).call(definition, options, args);
   };
@@ -106,13 +113,17 @@ function checkStartOptions(given: StartOptions, where: string): StartOptions {
   checkKeys(given, ["id", "onConflict", "queue", "priority", "delay", "startAt", "retry", "timeout"], where);
   if (given.id !== undefined) checkName(given.id, "run id");
   if (given.queue !== undefined) checkName(given.queue, `queue in ${where}`);
-  if (given.onConflict !== undefined) checkChoice(given.onConflict, ["error", "return_existing"], `onConflict in ${where}`);
+  if (given.onConflict !== undefined)
+    checkChoice(given.onConflict, ["error", "return_existing"], `onConflict in ${where}`);
   if (given.priority !== undefined) checkInteger(given.priority, `priority in ${where}`, -32768, 32767);
   if (given.delay !== undefined) toMs(given.delay, `delay in ${where}`);
   if (given.timeout !== undefined) toMs(given.timeout, `timeout in ${where}`);
   if (given.startAt !== undefined) checkInstant(given.startAt, `startAt in ${where}`);
   if (given.retry !== undefined && checkRetry(given.retry, where).shouldRetry) {
-    throw new PerdureError("PERDURE_OPTION", `shouldRetry in ${where} is a function, which cannot travel with a run; put it on the workflow's own retry`);
+    throw new PerdureError(
+      "PERDURE_OPTION",
+      `shouldRetry in ${where} is a function, which cannot travel with a run; put it on the workflow's own retry`,
+    );
   }
   return given;
 }

@@ -7,7 +7,10 @@ export interface Outcome {
   readonly settle: (deferred: Deferred) => void;
   /** The checkpoint to write; or only its place in the order, where someone else wrote it; or nothing, where it is recorded. */
   readonly write:
-    | { readonly kind: "record"; readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name"> }
+    | {
+        readonly kind: "record";
+        readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name">;
+      }
     | { readonly kind: "deliver"; readonly attempt: number }
     | { readonly kind: "none"; readonly at: number };
 }

@@ -10,7 +10,9 @@ export function divergence(unconsumed: readonly Recorded[], held: readonly Call[
   const fresh = held.filter((call) => call.isNew);
   const names = fresh.map((call) => call.slot);
   const near = unconsumed.flatMap((recorded) => {
-    const meant = fresh.find((call) => call.kind === recorded.kind && call.name === recorded.name)?.slot ?? nearest(recorded.slot, names);
+    const meant =
+      fresh.find((call) => call.kind === recorded.kind && call.name === recorded.name)?.slot ??
+      nearest(recorded.slot, names);
     return meant ? [`"${recorded.slot}" is near "${meant}"`] : [];
   });
   return (
@@ -22,6 +24,9 @@ export function divergence(unconsumed: readonly Recorded[], held: readonly Call[
 }
 
 function list(slots: readonly string[]): string {
-  const shown = slots.slice(0, SHOWN).map((slot) => `"${slot}"`).join(", ");
+  const shown = slots
+    .slice(0, SHOWN)
+    .map((slot) => `"${slot}"`)
+    .join(", ");
   return slots.length > SHOWN ? `${shown} and ${slots.length - SHOWN} more` : shown;
 }

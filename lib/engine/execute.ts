@@ -8,8 +8,7 @@
  * A pass that ends suspended has given its run up in the same write that checked for news; a pass that lost its claim writes nothing.
  */
 import { NonRetryableError, PerdureError, TimeoutError } from "../core/errors.ts";
-import { delayAfter, type Retry, type RetryPlan } from "../core/retry.ts";
-import { checkRetry } from "../core/retry.ts";
+import { checkRetry, delayAfter, type Retry, type RetryPlan } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
 import type { Claim, WorkflowDefinition } from "../core/types.ts";
 import { Pass } from "./pass.ts";
@@ -80,14 +79,18 @@ async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promis
 async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish | null> {
   switch (ending.how) {
     case "settled":
-      return "thrown" in ending.settled ? fail(pass, ending.settled.thrown, ports) : complete(pass, ending.settled.value, ports);
+      return "thrown" in ending.settled
+        ? fail(pass, ending.settled.thrown, ports)
+        : complete(pass, ending.settled.value, ports);
     case "late":
       return finishWith(pass, "failed", timeoutOf(pass), ports);
     case "blocked":
       await pass.ledger.write("block", { reason: ending.reason });
       return null;
     case "refused":
-      await pass.ledger.write("block", { reason: `undecodable: ${(ending.error as Error)?.message ?? String(ending.error)}` });
+      await pass.ledger.write("block", {
+        reason: `undecodable: ${(ending.error as Error)?.message ?? String(ending.error)}`,
+      });
       return null;
     case "lost":
     case "suspended":
@@ -98,7 +101,9 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
 }
 
 function timeoutOf(pass: Pass): TimeoutError {
-  return new TimeoutError(`run "${pass.run.id}" of workflow "${pass.run.workflow}" took longer than its timeout, waits included`);
+  return new TimeoutError(
+    `run "${pass.run.id}" of workflow "${pass.run.workflow}" took longer than its timeout, waits included`,
+  );
 }
 
 async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promise<Finish | null> {
@@ -107,7 +112,9 @@ async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promis
     if (pass.floating.length > 0) throw floatingError(pass);
     const result = await validate(pass.definition.output, value, what);
     const text = ports.codec.encode(result, what);
-    return (await pass.ledger.write("finish", { state: "completed", value: text })) ? { state: "completed", value: text } : null;
+    return (await pass.ledger.write("finish", { state: "completed", value: text }))
+      ? { state: "completed", value: text }
+      : null;
   } catch (error) {
     return finishWith(pass, "failed", error, ports);
   }
@@ -139,7 +146,10 @@ async function retryDelay(pass: Pass, thrown: unknown): Promise<number | null> {
 function planOf(pass: Pass): RetryPlan {
   const { plan, name } = pass.definition;
   const { options } = pass.claim;
-  const stored = options === null ? undefined : (pass.ports.codec.decode(options, `options of run "${pass.run.id}"`) as { retry?: Retry }).retry;
+  const stored =
+    options === null
+      ? undefined
+      : (pass.ports.codec.decode(options, `options of run "${pass.run.id}"`) as { retry?: Retry }).retry;
   return stored ? { ...checkRetry(stored, `run of workflow "${name}"`), shouldRetry: plan.shouldRetry } : plan;
 }
 

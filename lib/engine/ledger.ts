@@ -37,7 +37,11 @@ export class Ledger {
   async write<K extends ClaimKind>(kind: K, row: Unfenced<K>): Promise<Writes[K]["answer"] | undefined> {
     this.#sent += 1;
     try {
-      const answer = await this.#flusher.write(kind, { run: this.#run, epoch: this.#epoch, ...row } as unknown as Writes[K]["row"]);
+      const answer = await this.#flusher.write(kind, {
+        run: this.#run,
+        epoch: this.#epoch,
+        ...row,
+      } as unknown as Writes[K]["row"]);
       if ((answer as { verdict: string }).verdict === "stale") {
         this.#events.lost();
         return undefined;

@@ -7,7 +7,16 @@ import { Ordinals } from "../core/address.ts";
 import type { Body, Until } from "../core/context.ts";
 import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import type { Claim, EventDefinition, Mail, Recorded, RunInfo, Slept, StepDefinition, WorkflowDefinition } from "../core/types.ts";
+import type {
+  Claim,
+  EventDefinition,
+  Mail,
+  Recorded,
+  RunInfo,
+  Slept,
+  StepDefinition,
+  WorkflowDefinition,
+} from "../core/types.ts";
 import { Alarm } from "./alarm.ts";
 import type { Call, Outcome } from "./call.ts";
 import { divergence } from "./divergence.ts";
@@ -57,10 +66,14 @@ export class Pass implements Body {
     this.ports = ports;
     this.history = new History(claim);
     this.mailbox = new Mailbox(claim);
-    this.ledger = new Ledger(ports.flusher, { run: claim.key, epoch: claim.epoch }, {
-      lost: () => this.lose("its claim is over"),
-      refused: (error) => this.end({ how: "refused", error }),
-    });
+    this.ledger = new Ledger(
+      ports.flusher,
+      { run: claim.key, epoch: claim.epoch },
+      {
+        lost: () => this.lose("its claim is over"),
+        refused: (error) => this.end({ how: "refused", error }),
+      },
+    );
     this.run = runInfo(claim, this.aborter.signal, ports.logger, () => this.history.replaying);
     this.#no = Math.max(claim.lastNo ?? 0, ...claim.history.slice(-1000).map((recorded) => recorded.no ?? 0));
     this.#now = claim.startedAt;
@@ -124,13 +137,21 @@ export class Pass implements Body {
 
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
   enter(
-    fields: Pick<Call, "slot" | "kind" | "name"> & { step?: unknown; begin: (call: Call) => void; ring?: (call: Call, woken: boolean) => void; replay: (recorded: Recorded) => Outcome["settle"] },
+    fields: Pick<Call, "slot" | "kind" | "name"> & {
+      step?: unknown;
+      begin: (call: Call) => void;
+      ring?: (call: Call, woken: boolean) => void;
+      replay: (recorded: Recorded) => Outcome["settle"];
+    },
   ): Deferred["promise"] {
     const { slot, kind, name } = fields;
     const deferred = defer();
     if (this.over || this.#settled) return deferred.promise;
     const call: Call = {
-      slot, kind, name, deferred,
+      slot,
+      kind,
+      name,
+      deferred,
       state: "held",
       step: fields.step,
       isNew: this.history.isNew(slot),
@@ -232,10 +253,15 @@ export class Pass implements Body {
     const recorded = this.history.next();
     if (recorded) {
       const call = this.#calls.get(recorded.slot)!;
-      this.#give(call, {
-        settle: this.#replays.get(recorded.slot)!(recorded),
-        write: recorded.no === null ? { kind: "deliver", attempt: recorded.attempt } : { kind: "none", at: recorded.at },
-      }, recorded.at);
+      this.#give(
+        call,
+        {
+          settle: this.#replays.get(recorded.slot)!(recorded),
+          write:
+            recorded.no === null ? { kind: "deliver", attempt: recorded.attempt } : { kind: "none", at: recorded.at },
+        },
+        recorded.at,
+      );
       return true;
     }
     const next = this.#ready.shift();
@@ -251,7 +277,8 @@ export class Pass implements Body {
     const { slot, kind, name } = call;
     if (write.kind !== "none") this.#no += 1;
     const attempt = this.claim.attempt;
-    if (write.kind === "record") void this.ledger.write("record", { slot, attempt, no: this.#no, kind, name, at: this.#now, ...write.row });
+    if (write.kind === "record")
+      void this.ledger.write("record", { slot, attempt, no: this.#no, kind, name, at: this.#now, ...write.row });
     if (write.kind === "deliver") void this.ledger.write("deliver", { slot, attempt: write.attempt, no: this.#no });
     outcome.settle(call.deferred);
   }
@@ -360,7 +387,9 @@ export class Pass implements Body {
     this.#alarm.clear();
     const unfinished = [...this.#calls.values()].filter((call) => !call.deferred.promise.awaited);
     this.floating = unfinished.map((call) => `${call.kind} "${call.name}"`);
-    this.aborter.abort(new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${ending.how}`));
+    this.aborter.abort(
+      new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${ending.how}`),
+    );
     this.#onDrained?.();
     this.ports.onEnd(this, ending);
   }

@@ -30,6 +30,6 @@ export function defer(): Deferred {
     handles = { resolve, reject };
   });
   // A rejection that nobody awaited yet is no news for the host; then() of the base class does not count as awaiting.
-  Promise.prototype.then.call(promise, undefined, () => {});
+  void Promise.prototype.then.call(promise, undefined, () => {});
   return { promise, ...handles };
 }

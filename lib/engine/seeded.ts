@@ -2,5 +2,10 @@
 import { createHash } from "node:crypto";
 
 export function seededBytes(runId: string, slot: string): Uint8Array {
-  return new Uint8Array(createHash("sha256").update(JSON.stringify([runId, slot])).digest().subarray(0, 16));
+  return new Uint8Array(
+    createHash("sha256")
+      .update(JSON.stringify([runId, slot]))
+      .digest()
+      .subarray(0, 16),
+  );
 }

@@ -108,7 +108,15 @@ class StepRun {
     if (pass.over) return;
     const started = pass.ports.clock.now();
     if (this.#definition.onCrash === "fail" && pass.history.begun(this.#slot)) {
-      return this.#fail(call, started, new PerdureError("PERDURE_STEP_LOST", `the process died during ${this.#what}, whose onCrash is "fail"; whether it took effect is not known`), false);
+      return this.#fail(
+        call,
+        started,
+        new PerdureError(
+          "PERDURE_STEP_LOST",
+          `the process died during ${this.#what}, whose onCrash is "fail"; whether it took effect is not known`,
+        ),
+        false,
+      );
     }
     const marked = this.#definition.onCrash === "fail" || pass.claim.crashes > 0;
     if (marked && !(await this.#mark(started))) return;
@@ -126,7 +134,15 @@ class StepRun {
 
   async #mark(started: number): Promise<boolean> {
     const { attempt } = this.#pass.claim;
-    const row = { slot: this.#slot, attempt, try: this.#failed + 1, name: this.#definition.name, started, at: null, error: null };
+    const row = {
+      slot: this.#slot,
+      attempt,
+      try: this.#failed + 1,
+      name: this.#definition.name,
+      started,
+      at: null,
+      error: null,
+    };
     return (await this.#pass.ledger.write("try", row)) !== undefined && !this.#pass.over;
   }
 
@@ -136,7 +152,10 @@ class StepRun {
     const value = this.#encode(result);
     this.#pass.ready(call, {
       settle: this.#gives(value),
-      write: { kind: "record", row: { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null } },
+      write: {
+        kind: "record",
+        row: { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null },
+      },
     });
   }
 
@@ -164,7 +183,16 @@ class StepRun {
         value = this.#encode(result);
         const { kind, name } = this.#definition;
         const row = { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
-        return { ...pass.ledger.claim, slot: this.#slot, attempt: pass.claim.attempt, no: null, kind, name, at: pass.ports.clock.now(), ...row };
+        return {
+          ...pass.ledger.claim,
+          slot: this.#slot,
+          attempt: pass.claim.attempt,
+          no: null,
+          kind,
+          name,
+          at: pass.ports.clock.now(),
+          ...row,
+        };
       },
       pass.aborter.signal,
     );
@@ -178,11 +206,19 @@ class StepRun {
     const aborter = new AbortController();
     const stop = (): void => aborter.abort(this.#pass.aborter.signal.reason);
     this.#pass.aborter.signal.addEventListener("abort", stop, { once: true });
-    const step: StepInfo = { name: definition.name, attempt: this.#failed + 1, signal: aborter.signal, idempotencyKey: this.#key, tx };
+    const step: StepInfo = {
+      name: definition.name,
+      attempt: this.#failed + 1,
+      signal: aborter.signal,
+      idempotencyKey: this.#key,
+      tx,
+    };
     try {
       return await within(definition.timeoutMs, aborter, this.#what, () =>
         scope.run({ body: this.#pass, step }, async () => {
-          const args = definition.input ? [await validate(definition.input, this.#args[0], `input of ${this.#what}`), ...this.#args.slice(1)] : this.#args;
+          const args = definition.input
+            ? [await validate(definition.input, this.#args[0], `input of ${this.#what}`), ...this.#args.slice(1)]
+            : this.#args;
           return validate(definition.output, await call(args), `result of ${this.#what}`);
         }),
       );
@@ -209,7 +245,15 @@ class StepRun {
       return pass.ready(call, { settle: this.#throws(error), write: { kind: "record", row } });
     }
     pass.waits(call, null);
-    const row = { slot: this.#slot, attempt, kind: "retry", topic: `retry:${name}`, length: delay, until: null, tries: this.#failed };
+    const row = {
+      slot: this.#slot,
+      attempt,
+      kind: "retry",
+      topic: `retry:${name}`,
+      length: delay,
+      until: null,
+      tries: this.#failed,
+    };
     const answer = await pass.ledger.write("wait", row);
     if (answer && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms!);
   }
@@ -217,21 +261,34 @@ class StepRun {
   async #delay(error: unknown): Promise<number | null> {
     const { plan } = this.#definition;
     const delay = delayAfter(plan, this.#failed + 1);
-    if (delay === null || error instanceof NonRetryableError || (error as { retryable?: boolean } | null)?.retryable === false) return null;
+    if (
+      delay === null ||
+      error instanceof NonRetryableError ||
+      (error as { retryable?: boolean } | null)?.retryable === false
+    )
+      return null;
     return plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay;
   }
 }
 
 /** Runs `work`; at the end of its time aborts it and throws a TimeoutError, whatever it does later. */
-async function within<T>(ms: number | null, aborter: AbortController, what: string, work: () => Promise<T>): Promise<T> {
+async function within<T>(
+  ms: number | null,
+  aborter: AbortController,
+  what: string,
+  work: () => Promise<T>,
+): Promise<T> {
   if (ms === null) return work();
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      const error = new TimeoutError(`${what} took longer than its timeout of ${ms} ms`);
-      aborter.abort(error);
-      reject(error);
-    }, Math.min(ms, 2 ** 31 - 1));
+    timer = setTimeout(
+      () => {
+        const error = new TimeoutError(`${what} took longer than its timeout of ${ms} ms`);
+        aborter.abort(error);
+        reject(error);
+      },
+      Math.min(ms, 2 ** 31 - 1),
+    );
   });
   const running = work();
   running.catch(() => {});

@@ -127,7 +127,9 @@ export class Liveness {
     const now = performance.now();
     const found = (missing === null ? [] : JSON.parse(missing)) as [string, string][];
     const before = this.#gone;
-    this.#gone = new Map(found.map((pair) => [JSON.stringify(pair), before.get(JSON.stringify(pair)) ?? { since: now, young }]));
+    this.#gone = new Map(
+      found.map((pair) => [JSON.stringify(pair), before.get(JSON.stringify(pair)) ?? { since: now, young }]),
+    );
     const dead = found.filter((pair) => this.#isDead(pair, now));
     if (dead.length > 0) await this.#bury(dead);
     return this.#gone.size > 0 ? GONE_MS + 5 : WATCH_MS;
@@ -141,7 +143,11 @@ export class Liveness {
   async #bury(dead: [string, string][]): Promise<void> {
     const innocent = dead.some((pair) => this.#gone.get(JSON.stringify(pair))!.young);
     const ids = dead.map(([id]) => id);
-    const taken = await this.#options.store.takeBack(ids, dead.map(([, beat]) => beat), innocent);
+    const taken = await this.#options.store.takeBack(
+      ids,
+      dead.map(([, beat]) => beat),
+      innocent,
+    );
     for (const pair of dead) this.#gone.delete(JSON.stringify(pair));
     if (taken > 0) this.#options.onWork();
   }

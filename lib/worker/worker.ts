@@ -1,5 +1,6 @@
 /** The runs in work in this process: claims what there are free slots for, runs passes, and lets go of what is done. */
 import type { DatabaseClock } from "../core/clock.ts";
+import { registeredName } from "../core/engines.ts";
 import type { Claim, Logger, WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import { toClaims, toMails } from "../db/loaded.ts";
@@ -26,11 +27,6 @@ export interface WorkerOptions {
   readonly onFinish: (runId: string, finish: Finish) => void;
   /** The first run is in work, the last is gone, or a slot is free again. */
   readonly onLoad: () => void;
-}
-
-/** The name under which a workflow's version is registered. */
-export function registeredName(workflow: string, version: string): string {
-  return JSON.stringify([workflow, version]);
 }
 
 export class Worker {
@@ -214,7 +210,11 @@ export class Worker {
   async #look(passes: readonly Pass[]): Promise<(News | undefined)[]> {
     const { store, clock } = this.#options;
     const claims = passes.map((pass) => pass.ledger.claim);
-    const rows = await store.look(claims.map((c) => c.run), claims.map((c) => c.epoch), passes.map((pass) => pass.mailbox.last));
+    const rows = await store.look(
+      claims.map((c) => c.run),
+      claims.map((c) => c.epoch),
+      passes.map((pass) => pass.mailbox.last),
+    );
     const byRun = new Map(rows.map((row) => [row.run, row]));
     if (rows[0]) clock.observe(rows[0].now_ms);
     return claims.map((claim) => toNews(byRun.get(claim.run), clock.now()));

@@ -1,8 +1,1067 @@
 --! Previous: -
---! Hash: sha1:b8e5641bbfb5f20fa73b7b585a22303539f91932
+--! Hash: sha1:2fa3a4d9d4f681a662925fb92f1d21e83de714ff
 --! Message: initial
 
+-- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
+-- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
+-- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
+
+-- The one source of time. Stable and inlinable, so that an index condition on it works; a schema built for tests replaces it.
+create function :SCHEMA.clock() returns timestamptz language sql stable parallel safe as 'select statement_timestamp()';
+
+-- An instant as milliseconds since 1970, the form in which instants reach JavaScript, and back.
+create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql immutable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
+create function :SCHEMA.from_ms(p_ms float8) returns timestamptz language sql immutable parallel safe as 'select to_timestamp(p_ms / 1000)';
+create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable parallel safe as 'select p_ms * interval ''1 millisecond''';
+
 create table :SCHEMA.run (
-  key bigint generated always as identity primary key,
-  id text not null unique
+  key         bigint generated always as identity primary key,
+  id          text not null unique check (octet_length(id) between 1 and 255),
+  workflow    text not null,
+  version     text not null,
+  queue       text not null,
+  priority    smallint not null,
+  state       text not null check (state in ('pending', 'running', 'suspended', 'paused', 'blocked', 'completed', 'failed', 'cancelled')),
+  epoch       integer not null default 0,      -- +1 at every claim: the fencing token of every write
+  worker      bigint,                          -- who holds the claim
+  attempt     integer not null default 1,      -- of the workflow, +1 at every retry of the whole
+  crashes     smallint not null default 0,     -- claims lost to a crash since the last new checkpoint
+  mail        integer not null default 0,      -- raised under the row's lock by whoever has news for the run
+  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority
+  due         timestamptz,                     -- when a timer makes it claimable
+  deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
+  timeout_ms  float8,
+  topics      text[],                          -- what it is suspended on: kind:name
+  reason      text,                            -- why it is blocked or was cancelled
+  created_at  timestamptz not null,
+  started_at  timestamptz,
+  finished_at timestamptz,
+  check ((state = 'running') = (worker is not null)),
+  check (ready_at is null or state = 'pending'),
+  check (due is null or state in ('pending', 'suspended')),
+  check ((topics is not null) = (state = 'suspended')),
+  check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
+)
+-- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
+-- vacuum early and without pauses; leave room on the page for the next version of the row.
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
+create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
+create index run_due on :SCHEMA.run (due) where due is not null;
+create index run_held on :SCHEMA.run (worker) where worker is not null;
+
+create table :SCHEMA.input (
+  run     bigint primary key,
+  args    json not null,                       -- the codec's envelope around the array of arguments
+  hash    text,                                -- canonical hash of the arguments; null: started from SQL
+  options json                                 -- what .with() set for this run: retry
 );
+
+create table :SCHEMA.checkpoint (
+  run        bigint not null,
+  slot       text not null,
+  attempt    integer not null,                 -- of the workflow: a slot reopened by a retry is recorded anew
+  no         integer,                          -- in which order outcomes were handed to the body; null: see delivery
+  kind       text not null check (kind in ('step', 'transaction', 'sleep', 'event')),
+  name       text not null,
+  outcome    text not null check (outcome in ('completed', 'failed', 'timeout')),
+  value      json,
+  hash       text,                             -- of the arguments, where the slot names a reference instead
+  tries      integer not null,
+  epoch      integer not null,                 -- the claim that wrote it
+  started_at timestamptz not null,
+  at         timestamptz not null,
+  primary key (run, slot, attempt)
+)
+-- Never updated, so a vacuum only has to freeze it.
+with (autovacuum_vacuum_insert_scale_factor = 0.2);
+
+-- The order of outcomes that someone else wrote, a user's transaction for one; append-only, written with the run's next write.
+create table :SCHEMA.delivery (
+  run     bigint not null,
+  no      integer not null,
+  slot    text not null,
+  attempt integer not null,
+  primary key (run, no)
+);
+
+-- Tries of a step that failed, or that were marked as begun. The last, successful one is the checkpoint.
+create table :SCHEMA.try (
+  run         bigint not null,
+  slot        text not null,
+  attempt     integer not null,
+  try         integer not null,
+  name        text not null,
+  started_at  timestamptz not null,
+  finished_at timestamptz,
+  error       json,
+  primary key (run, slot, attempt, try)
+);
+
+-- A finished attempt of a whole workflow that is tried again: its error, and the slots whose failure it set aside.
+create table :SCHEMA.round (
+  run         bigint not null,
+  attempt     integer not null,
+  error       json not null,
+  reopened    text[] not null,
+  finished_at timestamptz not null,
+  primary key (run, attempt)
+);
+
+-- What a run waits for: sleeps, events, retries of steps. The row goes when the outcome is recorded.
+create table :SCHEMA.wait (
+  run        bigint not null,
+  slot       text not null,
+  attempt    integer not null,
+  kind       text not null check (kind in ('sleep', 'event', 'retry')),
+  topic      text not null,
+  started_at timestamptz not null,
+  length_ms  float8,                           -- as the code gave it: a changed length keeps its start
+  due        timestamptz,
+  tries      integer not null default 0,       -- retry: how many tries failed
+  woken      boolean not null default false,   -- sleep: ended early by wake
+  primary key (run, slot)
+);
+
+create table :SCHEMA.mail (
+  seq       bigint generated always as identity primary key,
+  run       bigint not null,
+  name      text not null,
+  data      json not null,
+  reference text,
+  token     text,                              -- tells a sender whose answer was lost that its mail is here
+  sent_at   timestamptz not null,
+  slot      text                               -- the wait that consumed it
+);
+create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
+create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
+
+create table :SCHEMA.outcome (
+  run   bigint primary key,
+  value json                                   -- the result of a completed run, the error of a failed one
+);
+
+create table :SCHEMA.worker (
+  id         bigint primary key,               -- random per boot; also the key of its session advisory lock
+  name       text not null,
+  started_at timestamptz not null,
+  beat_at    timestamptz not null,
+  lease      interval not null,
+  hungry     boolean not null default false,   -- has a free slot: wants to hear of work
+  watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
+  dead_at    timestamptz
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+create table :SCHEMA.leader (
+  one    boolean primary key default true check (one),
+  worker bigint,
+  until  timestamptz not null
+);
+insert into :SCHEMA.leader (until) values ('-infinity');
+
+-- The channel of this schema's hints: fixed length, so that no schema name is cut off.
+create function :SCHEMA.channel() returns text language sql stable as $perdure$
+  select 'perdure_' || left(encode(sha256(convert_to(n.nspname::text, 'UTF8')), 'hex'), 16)
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where c.oid = (select l.tableoid from :SCHEMA.leader l)
+$perdure$;
+
+-- Locks the rows of runs, in key order, and says what they hold now.
+-- Called by every function that changes runs. p_wait: wait for a lock; otherwise rows that a stranger holds are left out, and stay left
+-- out for the rest of the transaction, so that no later write of a run overtakes a skipped one.
+-- Locks: runs, in key order.
+create function :SCHEMA.hold_runs(p_keys bigint[], p_wait boolean)
+returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_keys bigint[];
+  v_epochs integer[];
+  v_states text[];
+  v_mails integer[];
+  v_deadlines timestamptz[];
+begin
+  if p_wait then
+    return query select r.key, r.epoch, r.state, r.mail, r.deadline from :SCHEMA.run r
+      where r.key = any(p_keys) order by r.key for no key update;
+    return;
+  end if;
+  select coalesce(array_agg(h.key), '{}'), array_agg(h.epoch), array_agg(h.state), array_agg(h.mail), array_agg(h.deadline)
+    into v_keys, v_epochs, v_states, v_mails, v_deadlines
+    from (
+      select r.key, r.epoch, r.state, r.mail, r.deadline from :SCHEMA.run r
+      where r.key = any(p_keys) and r.key <> all (v_skipped)
+      order by r.key for no key update skip locked
+    ) h;
+  if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
+    perform set_config('perdure.skipped',
+      (v_skipped || array(select distinct k from unnest(p_keys) k where k <> all (v_keys)))::text, true);
+  end if;
+  return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
+end $perdure$;
+
+-- Why a write of a claim was not applied: 'busy' (a stranger holds the row: write it alone) or 'stale' (the claim is over).
+-- Called by the functions below for the rows that hold_runs left out or that the fence refused.
+create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text language sql stable as $perdure$
+  select case when exists (select from :SCHEMA.run r where r.key = p_run and r.epoch = p_epoch and r.state = 'running')
+    then 'busy' else 'stale' end
+$perdure$;
+
+-- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
+create type :SCHEMA.loaded as (
+  key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
+  args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
+  waits text, begun text, reopened_from integer, last_no integer, unread text,
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean
+);
+
+-- Starting runs.
+
+-- Makes runs, one per element of the arrays, and says for each what came of it:
+--   created   the run is new; leased: p_worker holds it, with epoch 1 and no claim
+--   existing  the id is taken by an equal start (same workflow, same input), or p_keep says to take what there is
+--   conflict  the id is taken by another workflow or another input
+-- Called by the client's start and by start_run. p_lease: the caller has a free slot for this one. It is leased at birth when it
+-- is due and nothing claimable stands before it in what the caller serves (p_lanes_*).
+-- Locks: nothing but the new rows; waits for a stranger that has inserted the same id and not committed.
+create function :SCHEMA.start_runs(
+  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
+  p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
+  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[]
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_lease boolean := p_worker is not null and true = any(p_lease) and not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  v_ords integer[];
+  v_keys bigint[];
+  v_leased boolean[];
+begin
+  with given as materialized (
+    select distinct on (g.id) g.*,
+      greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later
+    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options, p_lease)
+      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, lease, ord)
+    order by g.id, g.ord
+  ), born as materialized (
+    select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g order by g.ord
+  ), made as (
+    insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms, created_at, started_at)
+    select id, workflow, version, queue, priority,
+      case when leased then 'running' else 'pending' end,
+      case when leased then 1 else 0 end,
+      case when leased then p_worker end,
+      case when not leased and not coalesce(waits, false) then v_now end,
+      case when waits then later end,
+      case when leased then v_now + :SCHEMA.ms(timeout_ms) end,
+      timeout_ms, v_now,
+      case when leased then v_now end
+    from born
+    on conflict (id) do nothing
+    returning key, id, worker is not null as leased
+  ), stored as (
+    insert into :SCHEMA.input (run, args, hash, options)
+    select m.key, g.args::json, g.hash, g.options::json from made m join given g using (id)
+  )
+  select array_agg(g.ord::integer), array_agg(m.key), array_agg(m.leased)
+    into v_ords, v_keys, v_leased
+    from made m join given g using (id);
+
+  if cardinality(v_ords) = cardinality(p_ids) then
+    return query select m.ord, 'created', m.key, m.leased, null::text, null::text, :SCHEMA.to_ms(v_now)
+      from unnest(v_ords, v_keys, v_leased) as m(ord, key, leased);
+    return;
+  end if;
+  return query
+    select g.ord::integer,
+      case
+        when m.ord is not null then 'created'
+        when g.keep or (r.workflow = g.workflow and i.hash = g.hash) then 'existing'
+        else 'conflict'
+      end,
+      r.key, coalesce(m.leased, false), r.workflow, r.state, :SCHEMA.to_ms(v_now)
+    from unnest(p_ids, p_workflows, p_hashes, p_keep) with ordinality as g(id, workflow, hash, keep, ord)
+    join :SCHEMA.run r on r.id = g.id
+    join :SCHEMA.input i on i.run = r.key
+    left join unnest(v_ords, v_leased) as m(ord, leased) on m.ord = g.ord;
+end $perdure$;
+
+-- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
+create function :SCHEMA.claimable(p_workflows text[], p_versions text[], p_queues text[]) returns boolean language sql stable as $perdure$
+  select exists (
+    select from unnest(p_workflows, p_versions, p_queues) as lane(workflow, version, queue)
+    cross join lateral (
+      select from :SCHEMA.run r
+      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+      limit 1
+    ) one
+  )
+$perdure$;
+
+-- Claiming runs, with all that a replay needs.
+
+-- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at]; at most 1,000.
+create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json language sql stable as $perdure$
+  select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at)) order by m.seq)
+  from (
+    select * from :SCHEMA.mail m where m.run = p_run and m.seq > p_after and m.slot is null order by m.seq limit 1000
+  ) m
+$perdure$;
+
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs).
+-- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
+-- do not wait for each other; what was locked beyond the limit is free again at once.
+-- Locks: runs, skipping what is locked.
+create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
+returns setof :SCHEMA.loaded language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_keys bigint[];
+begin
+  with free as materialized ( -- materialized, so that the limited, locking subquery runs once
+    select c.key
+    from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+    cross join lateral (
+      select r.key, r.priority, r.ready_at from :SCHEMA.run r
+      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+      order by r.priority, r.ready_at, r.key
+      limit p_limit
+      for no key update skip locked
+    ) c
+    order by c.priority, c.ready_at, c.key
+    limit p_limit
+  ), claimed as (
+    update :SCHEMA.run r
+    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
+      started_at = coalesce(r.started_at, v_now), deadline = coalesce(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms))
+    from free where r.key = free.key
+    returning r.key
+  )
+  select array_agg(key) into v_keys from claimed;
+  if v_keys is not null then
+    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys));
+  end if;
+end $perdure$;
+
+-- The effective history of runs: one row for each of the first 1,000 recorded outcomes after p_offset, in the order of delivery (a run
+-- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
+-- of values per run; more: there is more of this run, read it with a higher p_offset.
+-- Called by claim_runs, and by the engine for long histories. Locks: nothing.
+create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer) returns setof :SCHEMA.loaded language sql stable as $perdure$
+  select
+    r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
+    case when h.rn is null or h.rn = 1 then i.args::text end,
+    case when h.rn is null or h.rn = 1 then i.options::text end,
+    :SCHEMA.to_ms(r.started_at),
+    :SCHEMA.to_ms(r.deadline),
+    :SCHEMA.to_ms(:SCHEMA.clock()),
+    case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
+      select json_agg(json_build_array(w.slot, w.kind, w.length_ms, :SCHEMA.to_ms(w.due), w.tries, w.woken, :SCHEMA.to_ms(w.started_at)))
+      from :SCHEMA.wait w where w.run = r.key and w.attempt = r.attempt
+    )::text end,
+    case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
+      select json_agg(t.slot) from :SCHEMA.try t where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
+    )::text end,
+    case when r.attempt > 1 then (
+      select min(coalesce(c.no, d.no)) from :SCHEMA.checkpoint c
+      join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
+      left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt
+      where c.run = r.key
+    ) end,
+    case when r.attempt > 1 then greatest(
+      (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
+    ) end,
+    case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false)
+  from :SCHEMA.run r
+  join :SCHEMA.input i on i.run = r.key
+  left join lateral (
+    select p.* from (
+      select q.*, bool_or(q.cut) over () as more
+      from (
+        select s.*, row_number() over w as rn,
+          row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
+        from (
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at
+          from :SCHEMA.checkpoint c
+          left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
+          where c.run = r.key
+            and (r.attempt = 1 or not exists (
+              select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
+          order by coalesce(c.no, d.no) nulls last, c.at, c.slot
+          offset p_offset limit 1001
+        ) s
+        window w as (order by s.no nulls last, s.at, s.slot rows unbounded preceding)
+      ) q
+    ) p where not p.cut
+  ) h on r.epoch > 1
+  where r.key = any(p_keys)
+  order by r.key, h.rn
+$perdure$;
+
+-- Recording outcomes. Every row names its claim (run, epoch) and is refused alone when that claim is over. Verdicts:
+--   ok     recorded, or recorded before by the same claim (the answer to an earlier try was lost)
+--   busy   a stranger's open transaction holds the run's row: write it alone, waiting
+--   stale  the claim is over
+
+-- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot.
+-- Called by the flusher, and by a transaction step in the user's own transaction.
+-- Locks: runs, in key order.
+create function :SCHEMA.record_steps(
+  p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
+  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
+) returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_ords integer[];
+  v_waits boolean;
+begin
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
+      with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), put as (
+    insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    order by g.ord
+    on conflict do nothing
+    returning run, slot, attempt
+  )
+  select array_agg(g.ord::integer), bool_or(g.kind <> 'step' or g.tries > 1)
+    into v_ords, v_waits
+    from put p join given g using (run, slot, attempt);
+
+  if v_ords is not null then
+    update :SCHEMA.run r set crashes = 0 where r.key = any(p_runs) and r.crashes > 0
+      and r.key in (select p_runs[o] from unnest(v_ords) o);
+    if v_waits then
+      delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
+      update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+    end if;
+  end if;
+  if cardinality(v_ords) = cardinality(p_runs) then
+    return query select o, 'ok' from unnest(v_ords) o;
+    return;
+  end if;
+  return query
+    select g.ord::integer, case
+      when g.ord = any(v_ords) then 'ok'
+      when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt and c.epoch = g.epoch) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+    from unnest(p_runs, p_epochs, p_slots, p_attempts) with ordinality as g(run, epoch, slot, attempt, ord);
+end $perdure$;
+
+-- Records in which place of the order an outcome that someone else wrote was handed to the body.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.record_deliveries(p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_wait boolean)
+returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos) with ordinality as g(run, epoch, slot, attempt, no, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+  ), put as (
+    insert into :SCHEMA.delivery (run, no, slot, attempt) select run, no, slot, attempt from own on conflict do nothing
+  )
+  select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end
+  from given g left join own o using (ord);
+end $perdure$;
+
+-- Records tries of steps: begun (p_errors null) or failed.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.record_tries(
+  p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_tries integer[], p_names text[], p_started float8[], p_ats float8[],
+  p_errors text[], p_wait boolean
+) returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_tries, p_names, p_started, p_ats, p_errors)
+      with ordinality as g(run, epoch, slot, attempt, try, name, started, at, error, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+  ), put as (
+    insert into :SCHEMA.try as t (run, slot, attempt, try, name, started_at, finished_at, error)
+    -- one row per key: a try that begins and fails within one batch is written as failed
+    select distinct on (run, slot, attempt, try) run, slot, attempt, try, name, :SCHEMA.from_ms(started), :SCHEMA.from_ms(at), error::json
+    from own order by run, slot, attempt, try, ord desc
+    on conflict (run, slot, attempt, try) do update set started_at = excluded.started_at, finished_at = excluded.finished_at, error = excluded.error
+    where t.finished_at is null
+  )
+  select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end
+  from given g left join own o using (ord);
+end $perdure$;
+
+-- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
+
+-- Begins waits. A wait that is there keeps its start, so a changed length counts from it; a retry of a step begins anew.
+-- due_ms: milliseconds from now until it is due; null: no timer.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.begin_waits(
+  p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
+  p_lengths float8[], p_untils float8[], p_tries integer[], p_wait boolean
+) returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_kinds, p_topics, p_lengths, p_untils, p_tries)
+      with ordinality as g(run, epoch, slot, attempt, kind, topic, length, until, tries, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+  ), put as (
+    insert into :SCHEMA.wait as w (run, slot, attempt, kind, topic, started_at, length_ms, due, tries)
+    select run, slot, attempt, kind, topic, v_now, length, coalesce(:SCHEMA.from_ms(until), v_now + :SCHEMA.ms(length)), tries from own
+    on conflict (run, slot) do update set
+      started_at = case when w.kind = 'retry' then excluded.started_at else w.started_at end,
+      length_ms = excluded.length_ms,
+      due = case when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
+      tries = excluded.tries
+    returning run, slot, due
+  )
+  select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end,
+    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now)
+  from given g left join own o using (ord) left join put p on p.run = g.run and p.slot = g.slot;
+end $perdure$;
+
+-- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
+-- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks.
+-- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
+returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_mails, p_slots) with ordinality as g(run, epoch, mail, slots, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due, coalesce(w.topics, '{}') as topics
+    from given g
+    join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    cross join lateral (
+      select min(w.due) as due, array_agg(w.topic) as topics
+      from json_array_elements_text(g.slots::json) as s(slot) join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot
+    ) w
+  ), done as (
+    update :SCHEMA.run r set state = 'suspended', worker = null, due = o.due, topics = o.topics
+    from own o where r.key = o.run and not o.mailed and coalesce(o.due > v_now, true)
+    returning r.key
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when o.mailed then 'mail'
+      when o.ord is not null then 'due'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = 'suspended') then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end,
+    :SCHEMA.to_ms(o.due) - :SCHEMA.to_ms(v_now)
+  from given g left join own o using (ord) left join done d on d.key = g.run;
+end $perdure$;
+
+-- Takes a suspended run back for the claim that suspended it: its body, still in memory, goes on by itself (an await of its own ended).
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.resume_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
+returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs) with ordinality as g(run, epoch, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), done as (
+    update :SCHEMA.run r set state = 'running', worker = p_worker, epoch = r.epoch + 1, due = null, topics = null
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'suspended'
+    where r.key = g.run
+    returning r.key
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = 'suspended') then 'busy'
+      else 'stale'
+    end
+  from given g left join done d on d.key = g.run;
+end $perdure$;
+
+-- What is new for runs: the mail counter, unread mail after a position, the slots whose timer is due, and whether the claim still holds.
+-- next_ms: milliseconds until the next timer of an open wait.
+-- Called by the engine after a hint, after a timer, and when a suspension was refused. One snapshot, so counter and mail agree.
+-- Locks: nothing.
+create function :SCHEMA.look_runs(p_runs bigint[], p_epochs integer[], p_after bigint[])
+returns table (run bigint, held boolean, mail integer, unread text, due text, next_ms float8, now_ms float8) language sql stable as $perdure$
+  select g.run,
+    r.epoch = g.epoch and r.state = 'running',
+    r.mail,
+    :SCHEMA.unread(g.run, g.after)::text,
+    w.due::text,
+    :SCHEMA.to_ms(w.next) - :SCHEMA.to_ms(:SCHEMA.clock()),
+    :SCHEMA.to_ms(:SCHEMA.clock())
+  from unnest(p_runs, p_epochs, p_after) as g(run, epoch, after)
+  join :SCHEMA.run r on r.key = g.run
+  cross join lateral (
+    select json_agg(json_build_array(w.slot, w.woken)) filter (where w.due <= :SCHEMA.clock()) as due,
+      min(w.due) filter (where w.due > :SCHEMA.clock()) as next
+    from :SCHEMA.wait w where w.run = g.run and w.due is not null
+  ) w
+$perdure$;
+
+-- Ends the sleeps of runs early. Says 'woken', or the state of a run that is not asleep, or null: no such run.
+-- Called by the handle's wake. Locks: runs, in key order.
+create function :SCHEMA.wake_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), asleep as (
+    update :SCHEMA.wait w set due = v_now, woken = true
+    from held h where w.run = h.key and w.kind = 'sleep' and h.state in ('running', 'suspended')
+    returning w.run
+  ), told as (
+    update :SCHEMA.run r set mail = r.mail + 1,
+      state = case r.state when 'suspended' then 'pending' else r.state end,
+      ready_at = case r.state when 'suspended' then v_now end, due = null, topics = null
+    where r.key in (select run from asleep)
+    returning r.key
+  )
+  select h.id, case when t.key is not null then 'woken' else h.state end from held h left join told t using (key);
+  perform :SCHEMA.hint('cw');
+end $perdure$;
+
+-- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all.
+-- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
+-- Locks: runs, in the order of their timers, skipping what is locked.
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  with late as materialized ( -- materialized, so that the limited, locking subquery runs once
+    select r.key from :SCHEMA.run r where r.due <= v_now order by r.due limit p_limit for no key update skip locked
+  ), done as (
+    update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
+  )
+  select count(*) into woken from done;
+  select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(v_now) into next_ms from :SCHEMA.run r where r.due > v_now;
+  return next;
+end $perdure$;
+
+-- Events: rows in a run's mailbox, kept before anyone waits.
+
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, d done, n new worker, b busy).
+-- Called after commit by the library, and at the end of SQL functions in a user's transaction.
+create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
+  select pg_notify(:SCHEMA.channel(), p_letters)
+$perdure$;
+
+-- Puts events into mailboxes, one per element. Verdicts:
+--   sent       it is there, or was there before with the same token (p_again: an earlier answer was lost)
+--   duplicate  dropped: the run has had an event of that name and reference
+--   finished   the run takes no more
+--   unknown    no such run
+--   busy       a stranger's open transaction holds the run's row
+-- woken: the run was suspended on it and is claimable; working: the run is in work, its worker should look.
+-- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
+-- Called by the flusher's sends and by send_event. Locks: runs, in key order.
+create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select g.*, r.key from unnest(p_ids, p_names, p_data, p_references, p_tokens) with ordinality as g(id, name, data, reference, token, ord)
+    left join :SCHEMA.run r on r.id = g.id
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs((select array_agg(key) from given where key is not null), p_wait)
+  ), again as materialized (
+    select g.ord from given g join :SCHEMA.mail m on m.run = g.key and m.token = g.token where p_again
+  ), put as (
+    insert into :SCHEMA.mail (run, name, data, reference, token, sent_at)
+    select g.key, g.name, g.data::json, g.reference, g.token, v_now
+    from given g join held h using (key)
+    where h.state not in ('completed', 'failed', 'cancelled') and g.ord not in (select ord from again)
+    order by g.ord
+    on conflict (run, name, reference) where reference is not null do nothing
+    returning run, name, token
+  ), news as (
+    select run, count(*)::integer as n, array_agg('event:' || name) as topics from put group by run
+  ), told as (
+    update :SCHEMA.run r set mail = r.mail + n.n,
+      state = case when r.topics && n.topics then 'pending' else r.state end,
+      ready_at = case when r.topics && n.topics then v_now else r.ready_at end,
+      due = case when r.topics && n.topics then null else r.due end,
+      topics = case when r.topics && n.topics then null else r.topics end
+    from news n where r.key = n.run
+    returning r.key, r.state, r.ready_at = v_now and r.state = 'pending' as woken
+  )
+  select g.ord::integer, case
+      when g.key is null then 'unknown'
+      when p.token is not null or g.ord in (select ord from again) then 'sent'
+      when h.key is null then 'busy'
+      when h.state in ('completed', 'failed', 'cancelled') then 'finished'
+      else 'duplicate'
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false)
+  from given g
+  left join held h using (key)
+  left join put p on p.run = g.key and p.token = g.token
+  left join told t on t.key = g.key;
+end $perdure$;
+
+-- Sends an event from SQL, in the caller's transaction: rolled back, nothing was sent. True: sent; false: the reference was used before.
+-- Raises PD001 (no such run), PD002 (the run has finished), PD005 (bad input).
+-- Called by users, triggers, pg_cron and other languages. Locks: the run, until the caller commits.
+create function :SCHEMA.send_event(run_id text, event text, data json default 'null', reference text default null) returns boolean
+language plpgsql as $perdure$
+#variable_conflict use_variable
+declare
+  v record;
+begin
+  if run_id is null or event is null or octet_length(event) not between 1 and 255 then
+    raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
+  end if;
+  if octet_length(data::text) > 1048576 then
+    raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
+      using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
+  end if;
+  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array[json_build_object('json', coalesce(data, 'null'))::text],
+    array[reference], array[gen_random_uuid()::text], false, true) s;
+  if v.verdict = 'unknown' then
+    raise exception 'send_event: there is no run "%"', run_id using errcode = 'PD001', hint = 'Start the run first, or check its id.';
+  elsif v.verdict = 'finished' then
+    raise exception 'send_event: run "%" has finished and takes no more events', run_id using errcode = 'PD002';
+  end if;
+  if v.woken or v.working then
+    perform :SCHEMA.hint(case when v.woken then 'w' else 'c' end);
+  end if;
+  return v.verdict = 'sent';
+end $perdure$;
+comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller''s transaction. True: sent; false: a duplicate reference.';
+
+-- The ends of an attempt: finished, tried again, blocked, cancelled.
+
+-- Finishes runs. Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_wait boolean)
+returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_states, p_values) with ordinality as g(run, epoch, state, value, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), done as (
+    update :SCHEMA.run r set state = g.state, worker = null, finished_at = v_now
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    where r.key = g.run
+    returning r.key
+  ), put as (
+    insert into :SCHEMA.outcome (run, value) select g.run, g.value::json from given g join done d on d.key = g.run
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = g.state) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+  from given g left join done d on d.key = g.run;
+end $perdure$;
+
+-- Begins the next attempt of workflows: the failures that ended this one are set aside, what else is recorded stays.
+-- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.retry_runs(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
+returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_attempts, p_errors, p_reopened, p_delays)
+      with ordinality as g(run, epoch, attempt, error, reopened, delay, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), done as (
+    update :SCHEMA.run r set state = 'pending', worker = null, attempt = g.attempt + 1,
+      ready_at = case when g.delay <= 0 then v_now end,
+      due = case when g.delay > 0 then v_now + :SCHEMA.ms(g.delay) end
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    where r.key = g.run
+    returning r.key
+  ), put as (
+    insert into :SCHEMA.round (run, attempt, error, reopened, finished_at)
+    select g.run, g.attempt, g.error::json, array(select json_array_elements_text(g.reopened::json)), v_now
+    from given g join done d on d.key = g.run
+  ), gone as (
+    delete from :SCHEMA.wait w using done d where w.run = d.key
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.attempt = g.attempt + 1) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+  from given g left join done d on d.key = g.run;
+end $perdure$;
+
+-- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
+returns table (ord integer, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_reasons) with ordinality as g(run, epoch, reason, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), done as (
+    update :SCHEMA.run r set state = 'blocked', worker = null, reason = g.reason
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    where r.key = g.run
+    returning r.key
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = 'blocked') then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+  from given g left join done d on d.key = g.run;
+end $perdure$;
+
+-- Cancels runs at once: whatever their claim writes from here on is refused. Says 'ok', or the state of a run that had finished.
+-- Called by the client's cancel and by cancel_run. Locks: runs, in key order.
+create function :SCHEMA.cancel_runs(p_ids text[], p_reason text) returns table (id text, verdict text, working boolean) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), done as (
+    update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null,
+      reason = p_reason, finished_at = :SCHEMA.clock()
+    from held h where r.key = h.key and h.state not in ('completed', 'failed', 'cancelled')
+    returning r.key
+  )
+  select h.id, case when d.key is not null then 'ok' else h.state end, h.state = 'running' from held h left join done d using (key);
+  perform :SCHEMA.hint('cd');
+end $perdure$;
+
+-- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run).
+create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
+#variable_conflict use_variable
+declare
+  v_verdict text;
+begin
+  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
+  if v_verdict is null then
+    raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
+  end if;
+  return v_verdict = 'ok';
+end $perdure$;
+comment on function :SCHEMA.cancel_run is 'Cancels a run in the caller''s transaction. True: cancelled; false: it had finished.';
+
+-- Workers: who is alive, whose runs are taken back, who leads.
+
+-- Enters a process. Called at launch, and after a beat that found itself buried. Locks: nothing.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8) returns void language sql as $perdure$
+  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
+  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
+  on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
+  select :SCHEMA.hint('n');
+$perdure$;
+
+-- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
+-- its runs are others'. others: live processes beside it. Locks: the worker's row, the leader's.
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, now_ms float8) language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  update :SCHEMA.worker w set beat_at = v_now where w.id = p_id and w.dead_at is null;
+  alive := found;
+  select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
+  leads := alive and :SCHEMA.lead(p_id);
+  now_ms := :SCHEMA.to_ms(v_now);
+  return next;
+end $perdure$;
+
+-- Takes or keeps the lead for 15 s. It is only an optimisation: two leaders do no harm. Locks: the leader's row, skipping it if held.
+create function :SCHEMA.lead(p_id bigint) returns boolean language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  perform from :SCHEMA.leader l
+    where l.worker = p_id or l.until < v_now or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null)
+    for update skip locked;
+  if found then
+    update :SCHEMA.leader set worker = p_id, until = v_now + interval '15 seconds';
+  end if;
+  return found;
+end $perdure$;
+
+-- What a process wants to hear of. Locks: the worker's row.
+create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean) returns void language sql as $perdure$
+  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching where id = p_id
+$perdure$;
+
+-- Whether anybody else wants to hear of work, or of finishes. Called in the batches that make such news. Locks: nothing.
+create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean) language sql stable as $perdure$
+  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false)
+  from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
+$perdure$;
+
+-- What an idle process asks now and then, behind the hints: is there work for it, do others hold runs, when is the next timer.
+-- Called by the worker's poll. Locks: nothing.
+create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
+returns table (work boolean, others_hold boolean, next_ms float8) language sql stable as $perdure$
+  select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
+    exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
+    (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
+$perdure$;
+
+-- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. young: the server has been up for
+-- less than two seconds, so that every lock was lost and owners are still coming back. holding: somebody else holds runs at all.
+-- Called twice a second by workers with a free slot while others hold runs. Locks: nothing.
+create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, young boolean, missing text) language sql stable as $perdure$
+  with holder as materialized (
+    select w.id, w.beat_at from :SCHEMA.worker w
+    where w.id <> p_id and w.dead_at is null and exists (select from :SCHEMA.run r where r.worker = w.id)
+  )
+  select exists (select from holder), clock_timestamp() < pg_postmaster_start_time() + interval '2 seconds', (
+    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text)) from holder h
+    where not exists (
+      select from pg_catalog.pg_locks l
+      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+        and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+        and l.classid::bigint = (h.id >> 32) & 4294967295 and l.objid::bigint = h.id & 4294967295
+    )
+  )::text
+$perdure$;
+
+-- Takes the runs of dead workers back, so that others may claim them, and buries the workers. Dead is who did not beat since p_beats
+-- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
+-- checkpoint between, it is blocked. Returns how many became claimable.
+-- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
+create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql as $perdure$
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_dead bigint[];
+  v_keys bigint[];
+  v_count integer;
+begin
+  select coalesce(array_agg(d.id), '{}') into v_dead from (
+    select w.id from :SCHEMA.worker w
+    left join unnest(p_workers, p_beats) as g(id, beat) on g.id = w.id
+    where w.dead_at is null
+      and (case when p_workers is null then w.beat_at + w.lease < v_now else :SCHEMA.to_ms(w.beat_at) = g.beat end)
+    order by w.id for update of w skip locked
+  ) d;
+  update :SCHEMA.worker w set dead_at = v_now where w.id = any(v_dead);
+  select array_agg(r.key) into v_keys from (
+    select r.key from :SCHEMA.run r
+    where r.worker = any(v_dead) or (p_workers is null and r.worker in (select w.id from :SCHEMA.worker w where w.dead_at is not null))
+    order by r.key for no key update skip locked
+  ) r;
+  with back as (
+    update :SCHEMA.run r set
+      crashes = r.crashes + case when p_innocent then 0 else 1 end,
+      worker = null,
+      state = case when p_innocent or r.crashes < 4 then 'pending' else 'blocked' end,
+      ready_at = case when p_innocent or r.crashes < 4 then v_now end,
+      reason = case when p_innocent or r.crashes < 4 then r.reason else
+        'quarantined: its process died 5 times with no new checkpoint between'
+          || coalesce(', each time in ' || (
+            select string_agg(distinct 'step "' || t.name || '"', ', ') from :SCHEMA.try t
+            where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
+              and not exists (select from :SCHEMA.checkpoint c where c.run = t.run and c.slot = t.slot and c.attempt = t.attempt)
+          ), '') || '; mend the cause, then retry the run' end
+    where r.key = any(v_keys)
+    returning r.ready_at
+  )
+  select count(ready_at) into v_count from back;
+  return v_count;
+end $perdure$;
+
+-- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
+-- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order.
+create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
+declare
+  v_count integer;
+begin
+  with mine as materialized (
+    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep) order by r.key for no key update
+  ), back as (
+    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from mine where r.key = mine.key returning 1
+  )
+  select count(*) into v_count from back;
+  return v_count;
+end $perdure$;
+
+-- Takes a process out at its end. Called after hand_back. Locks: the worker's row, the leader's.
+create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
+  delete from :SCHEMA.worker where id = p_id;
+  update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
+  select :SCHEMA.hint('wn');
+$perdure$;
+
+-- The leader's upkeep: leases that ran out, workers long dead. Returns how many runs became claimable. Locks: as take_back.
+create function :SCHEMA.sweep() returns integer language plpgsql as $perdure$
+begin
+  delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
+  return :SCHEMA.take_back(null, null, false);
+end $perdure$;
+
+-- What a person or another program may read. Stable columns, no payloads.
+
+create view :SCHEMA.runs as
+  select r.id, r.workflow, r.version, r.state,
+    case
+      when r.state = 'suspended' and cardinality(r.topics) = 1 then split_part(r.topics[1], ':', 1)
+      when r.state = 'suspended' then 'several'
+      when r.state = 'pending' and r.due is not null then 'start'
+    end as waiting_for,
+    r.reason, r.queue, r.priority, r.attempt, null::text as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
+  from :SCHEMA.run r;
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, retry, several, or start for a delayed one.';
+
+create view :SCHEMA.steps as
+  select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt
+  from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
+  union all
+  select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run;
+comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, and one per open wait.';
+
+create view :SCHEMA.events as
+  select m.seq as id, r.id as run_id, m.name, m.reference, m.sent_at, m.slot as consumed_by
+  from :SCHEMA.mail m join :SCHEMA.run r on r.key = m.run;
+comment on view :SCHEMA.events is 'One row per event sent to a run. consumed_by: the slot of the wait that took it.';
+
+create view :SCHEMA.workers as
+  select w.id, w.name, w.started_at, w.beat_at, w.lease, w.dead_at, l.worker is not null as leads,
+    (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
+  from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
+comment on view :SCHEMA.workers is 'One row per process.';

@@ -35,7 +35,15 @@ async function begin(pass: Pass, call: Call, timeoutMs: number | null): Promise<
   }
   pass.waits(call, null);
   const { slot, name } = call;
-  const row = { slot, attempt: pass.claim.attempt, kind: "event", topic: `event:${name}`, length: timeoutMs, until: null, tries: 0 };
+  const row = {
+    slot,
+    attempt: pass.claim.attempt,
+    kind: "event",
+    topic: `event:${name}`,
+    length: timeoutMs,
+    until: null,
+    tries: 0,
+  };
   const answer = await pass.ledger.write("wait", row);
   if (answer?.due_ms != null && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms);
 }
@@ -62,7 +70,10 @@ function late(pass: Pass): Outcome {
 
 function replay(pass: Pass, recorded: Recorded): Outcome["settle"] {
   if (recorded.outcome === "timeout") return (deferred) => deferred.resolve(null);
-  const envelope = pass.ports.codec.decode(recorded.value!, `event "${recorded.name}" of run "${pass.run.id}"`) as Envelope;
+  const envelope = pass.ports.codec.decode(
+    recorded.value!,
+    `event "${recorded.name}" of run "${pass.run.id}"`,
+  ) as Envelope;
   return (deferred) => deferred.resolve(toReceived(envelope));
 }
 

@@ -36,6 +36,13 @@ async function begin(pass: Pass, call: Call, until: Until): Promise<void> {
 
 function ring(pass: Pass, call: Call, woken: boolean): void {
   const now = pass.ports.clock.now();
-  const row = { outcome: "completed", value: woken ? '{"json":true}' : null, hash: null, tries: 1, started: now, mail: null };
+  const row = {
+    outcome: "completed",
+    value: woken ? '{"json":true}' : null,
+    hash: null,
+    tries: 1,
+    started: now,
+    mail: null,
+  };
   pass.ready(call, { settle: (deferred) => deferred.resolve({ woken }), write: { kind: "record", row } });
 }

@@ -1,0 +1,134 @@
+/** A run as it is seen from outside. */
+import type { ValueCodec } from "../core/codec.ts";
+import { type Duration, toMs } from "../core/duration.ts";
+import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
+import { checkKeys, checkName } from "../core/options.ts";
+import type { RunStatus } from "../core/types.ts";
+import type { Store } from "../db/store.ts";
+import { explain } from "./explain.ts";
+import type { FinishedRun, Results } from "./results.ts";
+import type { EventLike, Sender, SendOptions } from "./send.ts";
+
+/** What `result()` may be told. */
+export interface ResultOptions {
+  /** How long to wait; then a TimeoutError. The run goes on. Default: without end. */
+  timeout?: Duration;
+  /** Gives the wait up with the signal's reason. The run goes on. */
+  signal?: AbortSignal;
+}
+
+/** A run, finished or not, in work here or elsewhere. */
+export interface RunHandle<R = unknown> {
+  readonly id: string;
+  /** What the run is doing. Throws PERDURE_NOT_FOUND. */
+  status(): Promise<RunStatus>;
+  /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
+  result(options?: ResultOptions): Promise<R>;
+  /** Sends an event to the run: see `perdure.send`. */
+  send<T>(
+    event: EventLike<T>,
+    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
+  ): Promise<void>;
+  /** Cancels the run at once: steps are told by their signal, later writes are refused. A cancelled run stays so; a finished one: PERDURE_STATE. */
+  cancel(reason?: string): Promise<void>;
+  /** Ends the run's sleep early: it returns `{ woken: true }`. PERDURE_STATE when the run is not asleep. */
+  wake(): Promise<void>;
+}
+
+export interface HandleParts {
+  readonly store: Store;
+  readonly codec: ValueCodec;
+  readonly results: Results;
+  readonly sender: Sender;
+  /** A run was changed from here: this process looks at once, others by hints. */
+  readonly onChange: () => void;
+  /** The run is known to exist. */
+  readonly exists: boolean;
+}
+
+export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
+  const id = checkName(runId, "run id");
+  const { store, sender } = parts;
+  return {
+    id,
+    status: () => explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id)),
+    result: (options = {}) => result(id, options, parts) as Promise<R>,
+    send: (event, ...[data, options]) => sender.one(id, event, data as never, options),
+    cancel: (reason) => cancel(id, reason, parts),
+    wake: () => wake(id, parts),
+  };
+}
+
+function notFound(id: string): never {
+  throw new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id, or start the run first`);
+}
+
+async function cancel(id: string, reason: string | undefined, { store, onChange }: HandleParts): Promise<void> {
+  const verdict = await explain(`cancelling run "${id}"`, () => store.cancel(id, reason ?? null));
+  onChange();
+  if (verdict === undefined) notFound(id);
+  if (verdict !== "ok" && verdict !== "cancelled") {
+    throw new PerdureError("PERDURE_STATE", `run "${id}" is ${verdict}, so it cannot be cancelled`);
+  }
+}
+
+async function wake(id: string, { store, onChange }: HandleParts): Promise<void> {
+  const verdict = await explain(`waking run "${id}"`, () => store.wake(id));
+  onChange();
+  if (verdict === undefined) notFound(id);
+  if (verdict !== "woken") {
+    throw new PerdureError(
+      "PERDURE_STATE",
+      `run "${id}" is ${verdict} and not asleep; only a sleep can be ended by wake()`,
+    );
+  }
+}
+
+async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {
+  checkKeys(options, ["timeout", "signal"], `result() of run "${id}"`);
+  const timeoutMs = options.timeout === undefined ? null : toMs(options.timeout, `timeout of result() of run "${id}"`);
+  options.signal?.throwIfAborted();
+  if (!parts.exists && (await explain(`waiting for run "${id}"`, () => parts.store.known([id]))).length === 0)
+    notFound(id);
+  const { finished, stop } = parts.results.wait(id);
+  const gaveUp = giveUp(id, timeoutMs, options.signal);
+  try {
+    return await read(await Promise.race([finished, gaveUp.promise]), parts);
+  } finally {
+    gaveUp.stop();
+    stop();
+  }
+}
+
+/** Rejects at the timeout or the signal. */
+function giveUp(
+  id: string,
+  timeoutMs: number | null,
+  signal: AbortSignal | undefined,
+): { promise: Promise<never>; stop: () => void } {
+  let timer: NodeJS.Timeout | undefined;
+  let abort: (() => void) | undefined;
+  const promise = new Promise<never>((_, reject) => {
+    if (timeoutMs !== null) {
+      const late = (): void =>
+        reject(new TimeoutError(`run "${id}" had not finished after ${timeoutMs} ms; it goes on`));
+      timer = setTimeout(late, Math.min(timeoutMs, 2 ** 31 - 1));
+    }
+    abort = () => reject(signal!.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+  });
+  const stop = (): void => {
+    clearTimeout(timer);
+    if (abort) signal?.removeEventListener("abort", abort);
+  };
+  return { promise, stop };
+}
+
+async function read(finished: FinishedRun, { codec }: HandleParts): Promise<unknown> {
+  const { id, state, reason, value } = finished;
+  if (state === "completed") return codec.decode(value!, `result of run "${id}"`);
+  if (state === "cancelled") throw new RunCancelledError(id, reason);
+  const cause = codec.decodeError(value!, `error of run "${id}"`);
+  const message = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
+  throw new RunFailedError(id, `run "${id}" failed: ${message}`, { cause });
+}

@@ -1,0 +1,94 @@
+/** Sending events to runs. */
+import { randomUUID } from "node:crypto";
+import type { ValueCodec } from "../core/codec.ts";
+import { PerdureError, RunFinishedError } from "../core/errors.ts";
+import { checkKeys, checkName, shorten } from "../core/options.ts";
+import { validate } from "../core/schema.ts";
+import type { EventDefinition, Received } from "../core/types.ts";
+import type { Flusher } from "../db/flusher.ts";
+import type { SendAnswer } from "../db/writes.ts";
+
+/** An event as `event()` returns it. */
+export interface EventLike<T> {
+  readonly name: string;
+  wait(): Promise<Received<T>>;
+}
+
+export interface SendOptions {
+  /** Names this event within the run and event name: a second one with the same reference is dropped. */
+  reference?: string;
+  /** True: an event to a finished run is dropped without an error. Default false. */
+  ignoreFinished?: boolean;
+}
+
+/** What became of an event that was sent to many runs. */
+export interface SentMany {
+  readonly sent: string[];
+  readonly failed: { readonly id: string; readonly error: PerdureError }[];
+}
+
+export interface SenderParts {
+  readonly flusher: Flusher;
+  readonly codec: ValueCodec;
+  readonly definitionOf: (event: unknown) => EventDefinition | undefined;
+}
+
+export class Sender {
+  readonly #parts: SenderParts;
+
+  constructor(parts: SenderParts) {
+    this.#parts = parts;
+  }
+
+  /** Resolves when the event is in the run's mailbox for good. */
+  async one<T>(id: string, event: EventLike<T>, data: T, options: SendOptions = {}): Promise<void> {
+    const { sent, failed } = await this.many([id], event, data, options);
+    if (failed[0]) throw failed[0].error;
+    void sent;
+  }
+
+  /** One statement for all; a run that cannot take it does not keep it from the others. */
+  async many<T>(ids: readonly string[], event: EventLike<T>, data: T, options: SendOptions = {}): Promise<SentMany> {
+    const definition = this.#parts.definitionOf(event);
+    if (!definition)
+      throw new PerdureError("PERDURE_OPTION", `send() needs an event made by event(), not ${shorten(event)}`);
+    const what = `event "${definition.name}"`;
+    checkKeys(options, ["reference", "ignoreFinished"], `send() of ${what}`);
+    const reference = options.reference === undefined ? null : checkName(options.reference, `reference of ${what}`);
+    for (const id of ids) checkName(id, "run id");
+    const value = await validate(definition.schema, data === undefined ? null : data, `data of ${what}`);
+    const text = this.#parts.codec.encode(value, `data of ${what}`);
+    const answers = await Promise.all(ids.map((id) => this.#write(id, definition.name, text, reference)));
+    return sort(ids, answers, definition.name, options.ignoreFinished ?? false);
+  }
+
+  #write(id: string, name: string, data: string, reference: string | null): Promise<SendAnswer> {
+    return this.#parts.flusher.write("send", { id, name, data, reference, token: randomUUID() });
+  }
+}
+
+function sort(ids: readonly string[], answers: readonly SendAnswer[], name: string, ignoreFinished: boolean): SentMany {
+  const sent: string[] = [];
+  const failed: SentMany["failed"] = [];
+  answers.forEach(({ verdict }, at) => {
+    const id = ids[at]!;
+    if (verdict === "unknown") {
+      failed.push({
+        id,
+        error: new PerdureError(
+          "PERDURE_NOT_FOUND",
+          `event "${name}" was not sent: there is no run "${id}"; check the id, or start the run first`,
+        ),
+      });
+    } else if (verdict === "finished" && !ignoreFinished) {
+      failed.push({
+        id,
+        error: new RunFinishedError(
+          id,
+          `event "${name}" was not sent: run "${id}" has finished and takes no more events; pass ignoreFinished: true if that is fine`,
+        ),
+      });
+    } else sent.push(id);
+  });
+  return { sent, failed };
+}

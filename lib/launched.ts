@@ -1,0 +1,249 @@
+/** A launched engine: the parts, made and joined. No logic. */
+import { randomBytes } from "node:crypto";
+import { Results } from "./client/results.ts";
+import { Sender } from "./client/send.ts";
+import type { StarterParts } from "./client/start.ts";
+import { DatabaseClock } from "./core/clock.ts";
+import { ValueCodec } from "./core/codec.ts";
+import { registeredName } from "./core/engines.ts";
+import type { WorkflowDefinition } from "./core/types.ts";
+import { type Certificate, holdCertificate } from "./db/certificate.ts";
+import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
+import { Flusher, type News } from "./db/flusher.ts";
+import { type Listener, openListener } from "./db/listener.ts";
+import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
+import { toPerdureError } from "./db/pg-errors.ts";
+import { prepare } from "./db/prepare.ts";
+import { Store } from "./db/store.ts";
+import { PgTransactor } from "./db/transactor.ts";
+import { eventOf } from "./define/waits.ts";
+import type { Settings } from "./settings.ts";
+import { Liveness } from "./worker/liveness.ts";
+import { Poll } from "./worker/poll.ts";
+import { Worker } from "./worker/worker.ts";
+
+/** How often an idle process looks by itself. Without hints that is all there is. */
+const POLL_MS = 3000;
+const POLL_ALONE_MS = 250;
+/** A process that becomes busy says so at most this often. */
+const BUSY_GAP_MS = 4000;
+
+export class Engine {
+  readonly codec: ValueCodec;
+  readonly store: Store;
+  readonly results: Results;
+  readonly sender: Sender;
+  readonly starter: StarterParts;
+  readonly transactor: PgTransactor;
+  readonly #settings: Settings;
+  readonly #database: Database;
+  readonly #id = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
+  readonly #clock = new DatabaseClock();
+  readonly #flusher: Flusher;
+  readonly #worker: Worker;
+  readonly #notifier: Notifier;
+  readonly #certificate: Certificate;
+  readonly #liveness: Liveness;
+  readonly #poll: Poll;
+  #listener: Listener | undefined;
+  #others = 0;
+  #saidBusy = -Infinity;
+  #wanted = { hungry: false, watching: false };
+
+  /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
+  static async launch(settings: Settings): Promise<Engine> {
+    const database = await connectDatabase(settings.database);
+    try {
+      await prepare(database, settings.schema, settings.migrate);
+      const engine = new Engine(settings, database);
+      await engine.#start();
+      return engine;
+    } catch (error) {
+      await database.close();
+      throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
+    }
+  }
+
+  constructor(settings: Settings, database: Database) {
+    const { schema, logger } = settings;
+    const warn = (message: string, error?: unknown): void =>
+      logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
+    this.#settings = settings;
+    this.#database = database;
+    this.codec = new ValueCodec({ errors: settings.errors, warn });
+    this.store = new Store(schema, database.pool);
+    this.transactor = new PgTransactor(database.pool, schema);
+    this.#notifier = createNotifier({
+      send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
+    });
+    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.#id, onTrouble: warn });
+    this.#flusher = new Flusher({
+      schema,
+      worker: this.#id,
+      lanes: lanesOf(settings),
+      connect: () => connectClient(database.clientConfig({ pipeline: true } as object)),
+      beside: (work) => database.beside(work),
+      asksWanted: () => settings.notify && this.#others > 0,
+      onNews: (news) => this.#tell(news),
+      onTrouble: warn,
+      onLostAnswer: () => this.#recount(),
+    });
+    this.#worker = new Worker({
+      concurrency: settings.concurrency,
+      workflows: settings.workflows,
+      flusher: this.#flusher,
+      store: this.store,
+      clock: this.#clock,
+      logger,
+      engine: { codec: this.codec, transactor: this.transactor },
+      onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
+      onLoad: () => this.#loadChanged(),
+    });
+    this.results = new Results({
+      store: this.store,
+      isHere: (id) => this.#worker.has(id),
+      onWatching: (watching) => this.#want({ watching }),
+    });
+    this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf });
+    this.starter = {
+      flusher: this.#flusher,
+      codec: this.codec,
+      reserve: (definition, queue) => this.#serves(definition, queue) && this.#worker.reserve(),
+      adopt: (claim) => this.#worker.adopt(claim),
+    };
+    this.#liveness = new Liveness({
+      worker: this.#id,
+      name: settings.name,
+      leaseMs: settings.leaseMs,
+      store: this.store,
+      certificate: this.#certificate,
+      clock: this.#clock,
+      logger,
+      hasSlot: () => this.#worker.free > 0,
+      onBeat: (others, leads) => this.#circle(others, leads),
+      onBuried: (why) => this.#worker.loseAll(why),
+      onWork: () => this.#worker.poke(),
+    });
+    this.#poll = new Poll({ everyMs: settings.notify ? POLL_MS : POLL_ALONE_MS, look: () => this.#look() });
+  }
+
+  /** A run was changed from here: looks at once, as others do on the hint. */
+  changed(): void {
+    void this.#worker.lookAll();
+    this.#worker.poke();
+    this.results.look();
+  }
+
+  #direct(): object {
+    const { listenUrl } = this.#settings;
+    return listenUrl === undefined
+      ? this.#database.clientConfig()
+      : { connectionString: listenUrl, application_name: "perdure", keepAlive: true };
+  }
+
+  async #start(): Promise<void> {
+    await this.#certificate.ready;
+    await this.#liveness.start();
+    if (this.#settings.notify) await this.#listen();
+    await this.#want({});
+    this.#poll.start();
+    this.#worker.poke();
+    await this.#look();
+  }
+
+  async #listen(): Promise<void> {
+    this.#listener = openListener({
+      config: this.#direct(),
+      channel: channelOf(this.#settings.schema),
+      onHint: (letters) => this.#hear(letters),
+      // What was said while nobody listened is gone.
+      onLook: () => this.#hear("wdcb"),
+      onTrouble: (message, error) => this.#settings.logger.warn(`perdure: ${message}`, error),
+    });
+    await this.#listener.ready;
+  }
+
+  #hear(letters: string): void {
+    if (letters.includes("w")) this.#worker.poke();
+    if (letters.includes("d")) this.results.look();
+    if (letters.includes("c")) void this.#worker.lookAll();
+    if (letters.includes("b")) this.#liveness.watch();
+    if (letters.includes("n")) this.#liveness.nudge();
+  }
+
+  /** After a commit: work for this process is taken up here, others are told if they want to hear. */
+  #tell({ work, done, change, wanted }: News): void {
+    if (work > 0) this.#worker.poke();
+    if (change > 0) void this.#worker.lookAll();
+    if (work > 0 && wanted?.hungry && this.#worker.free < work) this.#notifier.hint("w");
+    if (done > 0 && wanted?.watching) this.#notifier.hint("d");
+    if (change > 0 && this.#others > 0) this.#notifier.hint("c");
+  }
+
+  #circle(others: number, leads: boolean): void {
+    this.#others = others;
+    this.#worker.leads = leads;
+  }
+
+  /** Behind the hints: work, timers, others' runs, news for the runs in work. */
+  async #look(): Promise<void> {
+    const found = await this.store.peek(this.#id, lanesOf(this.#settings));
+    if (found.work) this.#worker.poke();
+    if (found.others_hold) this.#liveness.watch();
+    this.#worker.hear(found.next_ms);
+    if (this.#worker.busy) await this.#worker.lookAll();
+    if (!this.#settings.notify) this.results.look();
+  }
+
+  #loadChanged(): void {
+    void this.#want({});
+    const now = performance.now();
+    if (!this.#worker.busy || this.#others === 0 || now - this.#saidBusy < BUSY_GAP_MS) return;
+    this.#saidBusy = now;
+    this.#notifier.hint("b");
+  }
+
+  /** Tells the database what this process wants to hear of, when that has changed. */
+  async #want(change: { watching?: boolean }): Promise<void> {
+    const wanted = { ...this.#wanted, ...change, hungry: this.#worker.free > 0 };
+    if (wanted.hungry === this.#wanted.hungry && wanted.watching === this.#wanted.watching) return;
+    this.#wanted = wanted;
+    await this.store.want(this.#id, wanted.hungry, wanted.watching).catch(() => {});
+  }
+
+  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
+  #recount(): void {
+    void this.#flusher.write("handBack", { keep: () => this.#worker.keys() }).catch(() => {});
+  }
+
+  #serves(definition: WorkflowDefinition, queue: string): boolean {
+    return (
+      this.#settings.workflows.has(registeredName(definition.name, definition.version)) &&
+      this.#settings.queues.includes(queue)
+    );
+  }
+
+  /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */
+  async shutdown(timeoutMs: number): Promise<void> {
+    this.#poll.stop();
+    await this.#worker.stop(timeoutMs);
+    await this.#flusher.close();
+    await this.store.handBack(this.#id, []).catch(() => 0);
+    this.#liveness.stop();
+    await this.store.leave(this.#id).catch(() => {});
+    await this.#notifier.close();
+    await Promise.all([this.#listener?.close(), this.#certificate.close()]);
+    await this.#database.close();
+  }
+}
+
+function lanesOf({ workflows, queues }: Settings): { workflows: string[]; versions: string[]; queues: string[] } {
+  const lanes = [...workflows.values()].flatMap(({ name, version }) =>
+    queues.map((queue) => ({ name, version, queue })),
+  );
+  return {
+    workflows: lanes.map((l) => l.name),
+    versions: lanes.map((l) => l.version),
+    queues: lanes.map((l) => l.queue),
+  };
+}

@@ -1,0 +1,210 @@
+/** The engine as an application holds it. */
+import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
+import type { EventLike, SendOptions, SentMany } from "./client/send.ts";
+import { startRun } from "./client/start.ts";
+import { type Duration, toMs } from "./core/duration.ts";
+import { engines, type Launched, registeredName } from "./core/engines.ts";
+import { PerdureError } from "./core/errors.ts";
+import { checkKeys, nearest, shorten } from "./core/options.ts";
+import type { StartOptions, WorkflowDefinition } from "./core/types.ts";
+import { connectClient, connectDatabase } from "./db/connect.ts";
+import { migrate } from "./db/migrate.ts";
+import { internalsOf, type Startable } from "./define/workflow.ts";
+import { Engine } from "./launched.ts";
+import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts";
+
+const SHUTDOWN_TIMEOUT_MS = 30_000;
+
+/**
+ * An engine: starts runs, works on them, and sees them from outside. Several can live in one process.
+ *
+ * @example
+ * const perdure = new Perdure({ database: process.env.DATABASE_URL, workflows: [processOrder] });
+ * await perdure.launch();
+ * const run = await perdure.start(processOrder, "order-42");
+ * await run.result();
+ * await perdure.shutdown();
+ */
+export class Perdure {
+  readonly #settings: Settings;
+  readonly #signalled: (signal: NodeJS.Signals) => void;
+  readonly #launched: Launched;
+  #engine: Engine | null = null;
+  #launching: Promise<void> | null = null;
+  #ending: Promise<void> | null = null;
+
+  /** Checks the options and nothing else. Throws PERDURE_OPTION, PERDURE_NAME or PERDURE_DUPLICATE. */
+  constructor(options: PerdureOptions = {}) {
+    this.#settings = checkOptions(options);
+    this.#signalled = (signal) => void this.#endBy(signal);
+    this.#launched = {
+      serves: (definition) =>
+        this.#settings.workflows.get(registeredName(definition.name, definition.version))?.fn === definition.fn,
+      call: async (definition, startOptions, args) => (await this.#start(definition, startOptions, args)).result(),
+      transact: (definition, args) => this.#live().transactor.plain(async (tx) => definition.fn(tx, ...args)),
+      outside: this.#settings.outside,
+      warn: (message) => this.#settings.logger.warn(`perdure: ${message}`),
+    };
+  }
+
+  /** Brings the schema up to date. Many processes may do so at once. Returns the names of what was applied. */
+  async migrate(): Promise<{ applied: string[] }> {
+    const database = await connectDatabase(this.#settings.database);
+    try {
+      return await migrate({ connect: () => connectClient(database.clientConfig()), schema: this.#settings.schema });
+    } finally {
+      await database.close();
+    }
+  }
+
+  /** Connects, migrates and goes to work. Throws what is wrong with the server, the login or the schema. Safe to call twice. */
+  launch(): Promise<void> {
+    if (this.#ending)
+      throw new PerdureError("PERDURE_STATE", "this engine was shut down; make a new one to launch again");
+    this.#launching ??= this.#launch();
+    return this.#launching;
+  }
+
+  async #launch(): Promise<void> {
+    try {
+      this.#engine = await Engine.launch(this.#settings);
+    } catch (error) {
+      this.#launching = null;
+      throw error;
+    }
+    engines.add(this.#launched);
+    for (const signal of this.#settings.shutdownOn) process.on(signal, this.#signalled);
+  }
+
+  #live(): Engine {
+    if (this.#engine && !this.#ending) return this.#engine;
+    const text = this.#ending
+      ? "this engine was shut down"
+      : "this engine is not launched; call launch() and await it first";
+    throw new PerdureError("PERDURE_STATE", text);
+  }
+
+  /**
+   * Starts a run; it is durable when the promise resolves. The same id with equal input gives the existing run.
+   *
+   * @param workflow A workflow, a configured copy of one, or the name of a registered one.
+   * @throws RunConflictError when the id is taken by other input; PERDURE_UNKNOWN_WORKFLOW; PERDURE_SERIALIZE; PERDURE_TOO_LARGE.
+   * @example const run = await perdure.start(processOrder.with({ id: "order-42" }), "order-42");
+   */
+  async start<A extends unknown[], R>(workflow: Startable<A, R>, ...args: A): Promise<RunHandle<R>>;
+  async start(workflow: string, ...args: unknown[]): Promise<RunHandle>;
+  async start(workflow: unknown, ...args: unknown[]): Promise<RunHandle> {
+    const { definition, options } = this.#find(workflow);
+    return this.#start(definition, options, args);
+  }
+
+  async #start(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<RunHandle> {
+    const id = await startRun(definition, options, args, this.#live().starter);
+    return makeHandle(id, { ...this.#parts(), exists: true });
+  }
+
+  #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {
+    const { workflows, concurrency } = this.#settings;
+    const internals = internalsOf(workflow);
+    if (!internals && typeof workflow !== "string") {
+      throw new PerdureError(
+        "PERDURE_OPTION",
+        `start() needs a workflow made by workflow(), or the name of one, not ${shorten(workflow)}`,
+      );
+    }
+    const versions = [...workflows.values()].filter(({ name }) => name === workflow);
+    if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };
+    // A pure client starts what others work on.
+    const foreign = concurrency === 0 && workflows.size === 0;
+    if (
+      internals &&
+      (foreign || workflows.has(registeredName(internals.definition.name, internals.definition.version)))
+    )
+      return internals;
+    throw unknownWorkflow(
+      internals?.definition.name ?? (workflow as string),
+      [...workflows.values()].map(({ name }) => name),
+    );
+  }
+
+  /** A run by its id. The run is not looked up until the handle is used. */
+  get<R = unknown>(id: string): RunHandle<R>;
+  get<A extends unknown[], R>(workflow: Startable<A, R>, id: string): RunHandle<R>;
+  get(first: unknown, second?: string): RunHandle {
+    return makeHandle(second ?? (first as string), this.#parts());
+  }
+
+  /**
+   * Sends an event into a run; it is in the mailbox for good when the promise resolves.
+   *
+   * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
+   * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
+   */
+  async send<T>(
+    id: string,
+    event: EventLike<T>,
+    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
+  ): Promise<void>;
+  async send<T>(
+    ids: readonly string[],
+    event: EventLike<T>,
+    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
+  ): Promise<SentMany>;
+  async send(
+    ids: string | readonly string[],
+    event: EventLike<unknown>,
+    data?: unknown,
+    options?: SendOptions,
+  ): Promise<unknown> {
+    const { sender } = this.#live();
+    return typeof ids === "string" ? sender.one(ids, event, data, options) : sender.many(ids, event, data, options);
+  }
+
+  #parts(): HandleParts {
+    const engine = this.#live();
+    return {
+      store: engine.store,
+      codec: engine.codec,
+      results: engine.results,
+      sender: engine.sender,
+      onChange: () => engine.changed(),
+      exists: false,
+    };
+  }
+
+  /**
+   * Ends the work of this engine: takes nothing new, lets attempts in flight end, hands back what is left, and closes what it opened.
+   *
+   * @param options.timeout How long attempts may take to end. Default 30s.
+   */
+  shutdown(options: { timeout?: Duration } = {}): Promise<void> {
+    checkKeys(options, ["timeout"], "shutdown()");
+    const timeoutMs =
+      options.timeout === undefined ? SHUTDOWN_TIMEOUT_MS : toMs(options.timeout, "timeout of shutdown()");
+    this.#ending ??= this.#shutdown(timeoutMs);
+    return this.#ending;
+  }
+
+  async #shutdown(timeoutMs: number): Promise<void> {
+    engines.delete(this.#launched);
+    for (const signal of this.#settings.shutdownOn) process.off(signal, this.#signalled);
+    await this.#launching?.catch(() => {});
+    await this.#engine?.shutdown(timeoutMs);
+  }
+
+  async #endBy(signal: NodeJS.Signals): Promise<void> {
+    await this.shutdown();
+    // Our listener is gone: the signal has its usual effect, and the process the exit status that its parent expects.
+    process.kill(process.pid, signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+}
+
+function unknownWorkflow(name: string, known: readonly string[]): PerdureError {
+  const meant = nearest(name, known);
+  const help = meant && meant !== name ? `did you mean "${meant}"?` : "add it to `workflows` of new Perdure()";
+  return new PerdureError("PERDURE_UNKNOWN_WORKFLOW", `workflow "${name}" is not registered in this engine; ${help}`);
+}

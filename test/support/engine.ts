@@ -1,0 +1,53 @@
+/** An engine in a schema of its own, shut down and dropped after the test. */
+import type { Test } from "tap";
+import { Perdure, type PerdureOptions } from "../../lib/index.ts";
+import { freshSchema } from "./postgres.ts";
+
+export interface Bench {
+  readonly perdure: Perdure;
+  readonly url: string;
+  readonly schema: string;
+  /** Another engine on the same schema, shut down after the test. */
+  another(options?: PerdureOptions): Promise<Perdure>;
+  /** Runs SQL; `:SCHEMA` stands for the schema. */
+  sql(text: string, values?: unknown[]): Promise<any[]>;
+  /** Lets so many milliseconds pass for all timers: sleeps, timeouts of waits, retries, delayed starts. */
+  advance(ms: number): Promise<void>;
+}
+
+/** What an engine logs is collected, not printed. */
+export function collector(): {
+  lines: string[];
+  debug(m: string): void;
+  info(m: string): void;
+  warn(m: string): void;
+  error(m: string, e?: unknown): void;
+} {
+  const lines: string[] = [];
+  const add = (message: string, error?: unknown): void =>
+    void lines.push(error instanceof Error ? `${message}: ${error.message}` : message);
+  return { lines, debug: add, info: add, warn: add, error: add };
+}
+
+export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
+  const { url, schema, pool } = await freshSchema(t);
+  const engines: Perdure[] = [];
+  const launch = async (more: PerdureOptions): Promise<Perdure> => {
+    const engine = new Perdure({ database: url, schema, logger: collector(), ...options, ...more });
+    engines.push(engine);
+    await engine.launch();
+    return engine;
+  };
+  const sql = async (text: string, values: unknown[] = []) =>
+    (await pool.query(text.replaceAll(":SCHEMA", `"${schema}"`), values)).rows;
+  t.teardown(() => Promise.all(engines.map((engine) => engine.shutdown({ timeout: "5s" }))));
+  const perdure = await launch({});
+  const advance = async (ms: number): Promise<void> => {
+    const by = `${ms} * interval '1 millisecond'`;
+    await sql(`update :SCHEMA.wait set due = due - ${by}, started_at = started_at - ${by}`);
+    await sql(`update :SCHEMA.run set due = due - ${by}, deadline = deadline - ${by}`);
+    await sql("select * from :SCHEMA.wake_due(1000)");
+    await sql("select :SCHEMA.hint('wc')");
+  };
+  return { perdure, url, schema, another: (more = {}) => launch(more), sql, advance };
+}
