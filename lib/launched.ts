@@ -25,6 +25,8 @@ import { Worker } from "./worker/worker.ts";
 /** How often an idle process looks by itself. Without hints that is all there is. */
 const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
+/** How long the last writes may take at a shutdown, when the database is away. */
+const CLOSE_MS = 5000;
 /** A process that becomes busy says so at most this often. */
 const BUSY_GAP_MS = 4000;
 
@@ -96,6 +98,7 @@ export class Engine {
       clock: this.#clock,
       logger,
       engine: { codec: this.codec, transactor: this.transactor },
+      onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
@@ -227,7 +230,7 @@ export class Engine {
   async shutdown(timeoutMs: number): Promise<void> {
     this.#poll.stop();
     await this.#worker.stop(timeoutMs);
-    await this.#flusher.close();
+    await this.#flusher.close(CLOSE_MS);
     await this.store.handBack(this.#id, []).catch(() => 0);
     this.#liveness.stop();
     await this.store.leave(this.#id).catch(() => {});
