@@ -34,7 +34,10 @@ export interface FlusherOptions {
 
 /** What a batch brought about for others. */
 export interface News {
+  /** Runs that became claimable. */
   work: number;
+  /** Of these, those that this process may not serve. */
+  foreign: number;
   done: number;
   change: number;
   /** Others that want to hear of work or of finishes; null: not asked. */

@@ -70,6 +70,11 @@ export class Worker {
     return this.#stopping ? 0 : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
   }
 
+  /** A slot is free that no known work will fill. */
+  get hungry(): boolean {
+    return this.free > 0 && !this.#backlog;
+  }
+
   get busy(): boolean {
     return this.#active.size > 0;
   }
