@@ -86,7 +86,7 @@ class StepRun {
   /** Throws a stored error into the body, and remembers where it came from. */
   #throws(text: string): Outcome["settle"] {
     const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`);
-    this.#pass.threw(error, this.#slot);
+    this.#pass.escaped.threw(error, this.#slot);
     return (deferred) => deferred.reject(error);
   }
 
@@ -215,7 +215,7 @@ class StepRun {
     };
     try {
       return await within(definition.timeoutMs, aborter, this.#what, () =>
-        scope.run({ body: this.#pass, step }, async () => {
+        scope.run({ body: this.#pass.body, step }, async () => {
           const args = definition.input
             ? [await validate(definition.input, this.#args[0], `input of ${this.#what}`), ...this.#args.slice(1)]
             : this.#args;
@@ -230,8 +230,8 @@ class StepRun {
   /** Records a failed try: with the time of the next, or as the outcome. */
   async #fail(call: Call, started: number, thrown: unknown, mayRetry: boolean): Promise<void> {
     const pass = this.#pass;
-    const error = pass.ports.codec.encodeError(thrown, `error of ${this.#what}`);
-    const delay = mayRetry ? await this.#delay(thrown) : null;
+    const { delay, thrown: last } = mayRetry ? await this.#judge(thrown) : { delay: null, thrown };
+    const error = pass.ports.codec.encodeError(last, `error of ${this.#what}`);
     if (pass.over) return;
     this.#failed += 1;
     const { attempt } = pass.claim;
@@ -258,16 +258,18 @@ class StepRun {
     if (answer && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms!);
   }
 
-  async #delay(error: unknown): Promise<number | null> {
+  /** The delay until the next try, null: none. What shouldRetry throws takes the place of the error. */
+  async #judge(thrown: unknown): Promise<{ delay: number | null; thrown: unknown }> {
     const { plan } = this.#definition;
     const delay = delayAfter(plan, this.#failed + 1);
-    if (
-      delay === null ||
-      error instanceof NonRetryableError ||
-      (error as { retryable?: boolean } | null)?.retryable === false
-    )
-      return null;
-    return plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay;
+    const final =
+      thrown instanceof NonRetryableError || (thrown as { retryable?: boolean } | null)?.retryable === false;
+    if (delay === null || final) return { delay: null, thrown };
+    try {
+      return { delay: plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay, thrown };
+    } catch (error) {
+      return { delay: null, thrown: error };
+    }
   }
 }
 

@@ -25,6 +25,8 @@ export interface WorkerOptions {
   readonly engine: Pick<EnginePorts, "codec" | "transactor">;
   /** A run has ended for good in this process. */
   readonly onFinish: (runId: string, finish: Finish) => void;
+  /** This process holds a run that it does not go on with. */
+  readonly onStray: () => void;
   /** The first run is in work, the last is gone, or a slot is free again. */
   readonly onLoad: () => void;
 }
@@ -57,7 +59,8 @@ export class Worker {
       look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
       loadMore: (key, offset) => store.loadMore(key, offset),
       onEnd: (pass, ending) => this.#ended(pass, ending),
-      onGone: (pass, ending, finish) => this.#gone(pass, ending, finish),
+      onGone: (pass, finish) => this.#gone(pass, finish),
+      onStray: options.onStray,
       onResumed: (pass) => this.#active.set(pass.claim.key, pass),
     };
   }
@@ -65,6 +68,11 @@ export class Worker {
   /** Slots in which nothing runs and which nothing claims. */
   get free(): number {
     return this.#stopping ? 0 : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
+  }
+
+  /** A slot is free that no known work will fill. */
+  get hungry(): boolean {
+    return this.free > 0 && !this.#backlog;
   }
 
   get busy(): boolean {
@@ -161,7 +169,7 @@ export class Worker {
     if (ending.how === "suspended") this.#freed();
   }
 
-  #gone(pass: Pass, _ending: Ending, finish: Finish | null): void {
+  #gone(pass: Pass, finish: Finish | null): void {
     this.#concluding.delete(pass);
     if (finish) this.#options.onFinish(pass.run.id, finish);
     this.#freed();
