@@ -11,6 +11,8 @@ import type { Pass } from "./pass.ts";
 
 /** How long a try runs before it is marked as begun, so that a person sees what is running. */
 const MARK_AFTER_MS = 1000;
+/** Nothing that a function can throw. */
+const NOTHING = Symbol("nothing");
 
 /** Enters a step's call: its slot is taken here and now, in the order of the calls. */
 export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]): Promise<unknown> {
@@ -39,7 +41,7 @@ class StepRun {
   readonly #what: string;
   #failed: number;
   /** An error that no further try would mend. */
-  #final: unknown = this;
+  #final: unknown = NOTHING;
   #key: string;
 
   constructor(pass: Pass, definition: StepDefinition, args: unknown[], slot: string, hash: string | null) {
