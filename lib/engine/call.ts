@@ -12,7 +12,7 @@ export interface Outcome {
         readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name">;
       }
     | { readonly kind: "deliver"; readonly attempt: number }
-    | { readonly kind: "none"; readonly at: number };
+    | { readonly kind: "none" };
 }
 
 /**

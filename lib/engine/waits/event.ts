@@ -18,7 +18,7 @@ export function eventCall(pass: Pass, definition: EventDefinition, timeoutMs: nu
     slot: pass.take(nameAddress("event", name)),
     kind: "event",
     name,
-    begin: (call) => void begin(pass, call, timeoutMs),
+    begin: (call) => begin(pass, call, timeoutMs),
     ring: (call) => ring(pass, call),
     replay: (recorded) => replay(pass, recorded),
   });
@@ -50,7 +50,7 @@ async function begin(pass: Pass, call: Call, timeoutMs: number | null): Promise<
 
 /** There is mail, or the time is up. */
 function ring(pass: Pass, call: Call): void {
-  const mail = pass.mail(call.name);
+  const mail = pass.mailbox.shift(call.name);
   pass.ready(call, mail ? received(pass, call, mail) : late(pass));
 }
 
