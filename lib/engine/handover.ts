@@ -45,6 +45,11 @@ export class Handover {
     this.#ready.push({ call, outcome });
   }
 
+  /** Whether nothing is in line. */
+  get empty(): boolean {
+    return this.#ready.length === 0 && !this.#history.called;
+  }
+
   /** Hands one outcome over. False: none is in line. */
   next(): boolean {
     const recorded = this.#history.next();
