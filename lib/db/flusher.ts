@@ -34,7 +34,10 @@ export interface FlusherOptions {
 
 /** What a batch brought about for others. */
 export interface News {
+  /** Runs that became claimable. */
   work: number;
+  /** Of these, those that this process may not serve. */
+  foreign: number;
   done: number;
   change: number;
   /** Others that want to hear of work or of finishes; null: not asked. */
@@ -99,8 +102,10 @@ export class Flusher {
     this.#flying = true;
     while (this.#queue.length > 0) {
       const items = this.#take();
-      if (items.length > 0) await this.#send(items);
-      else break;
+      if (items.length === 0) break;
+      await this.#send(items);
+      // What the answers set going is known, and rides along, before the next batch is put together.
+      await new Promise((resolve) => setImmediate(resolve));
     }
     this.#flying = false;
     this.#wakeIdle();

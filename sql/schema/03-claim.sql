@@ -13,7 +13,7 @@ $perdure$;
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
-returns setof :SCHEMA.loaded language plpgsql as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
