@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:b2d28f8311920f87b6ae8eebae93d54e45bd6f4b
+--! Hash: sha1:0096cc03615b518bd4c36589d5b6f1c448e4cf6b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -390,9 +390,10 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       select q.*, bool_or(q.cut) over () as more
       from (
         select s.*, row_number() over w as rn,
-          row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
+          row_number() over w > 1000 or sum(s.size) over w - s.size > p_bytes as cut
         from (
-          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
+            coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
           from :SCHEMA.checkpoint c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
           where c.run = r.key

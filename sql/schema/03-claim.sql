@@ -80,9 +80,10 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       select q.*, bool_or(q.cut) over () as more
       from (
         select s.*, row_number() over w as rn,
-          row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
+          row_number() over w > 1000 or sum(s.size) over w - s.size > p_bytes as cut
         from (
-          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
+            coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
           from :SCHEMA.checkpoint c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
           where c.run = r.key
