@@ -58,6 +58,7 @@ export class Liveness {
 
   /** Beats at once: the circle of processes has changed. */
   nudge(): void {
+    if (this.#stopped) return;
     clearTimeout(this.#beatTimer);
     void this.#beat();
   }
@@ -75,6 +76,8 @@ export class Liveness {
       const beat = await store.beat(worker, certificate);
       this.#lastBeat = performance.now();
       clock.observe(beat.now_ms);
+      // A process on its way out has deleted its own row: it does not enter again.
+      if (this.#stopped) return;
       if (!beat.alive) await this.#rise();
       onBeat(beat.others, beat.leads);
       if (beat.leads) await this.#sweep();
