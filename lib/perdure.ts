@@ -1,6 +1,6 @@
 /** The engine as an application holds it. */
 import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
-import type { EventLike, SendOptions, SentMany } from "./client/send.ts";
+import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
@@ -140,16 +140,8 @@ export class Perdure {
    * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
    * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
    */
-  async send<T>(
-    id: string,
-    event: EventLike<T>,
-    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
-  ): Promise<void>;
-  async send<T>(
-    ids: readonly string[],
-    event: EventLike<T>,
-    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
-  ): Promise<SentMany>;
+  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
+  async send<T>(ids: readonly string[], event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<SentMany>;
   async send(
     ids: string | readonly string[],
     event: EventLike<unknown>,
@@ -177,7 +169,7 @@ export class Perdure {
    *
    * @param options.timeout How long attempts may take to end. Default 30s.
    */
-  shutdown(options: { timeout?: Duration } = {}): Promise<void> {
+  shutdown(options: { timeout?: Duration | undefined } = {}): Promise<void> {
     checkKeys(options, ["timeout"], "shutdown()");
     const timeoutMs =
       options.timeout === undefined ? SHUTDOWN_TIMEOUT_MS : toMs(options.timeout, "timeout of shutdown()");

@@ -7,14 +7,14 @@ import type { RunStatus } from "../core/types.ts";
 import type { Store } from "../db/store.ts";
 import { explain } from "./explain.ts";
 import type { FinishedRun, Results } from "./results.ts";
-import type { EventLike, Sender, SendOptions } from "./send.ts";
+import type { EventLike, SendArguments, Sender } from "./send.ts";
 
 /** What `result()` may be told. */
 export interface ResultOptions {
   /** How long to wait; then a TimeoutError. The run goes on. Default: without end. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** Gives the wait up with the signal's reason. The run goes on. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** A run, finished or not, in work here or elsewhere. */
@@ -25,10 +25,7 @@ export interface RunHandle<R = unknown> {
   /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
-  send<T>(
-    event: EventLike<T>,
-    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
-  ): Promise<void>;
+  send<T>(event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
   /** Cancels the run at once: steps are told by their signal, later writes are refused. A cancelled run stays so; a finished one: PERDURE_STATE. */
   cancel(reason?: string): Promise<void>;
   /** Ends the run's sleep early: it returns `{ woken: true }`. PERDURE_STATE when the run is not asleep. */

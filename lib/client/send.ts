@@ -16,10 +16,15 @@ export interface EventLike<T> {
 
 export interface SendOptions {
   /** Names this event within the run and event name: a second one with the same reference is dropped. */
-  reference?: string;
+  reference?: string | undefined;
   /** True: an event to a finished run is dropped without an error. Default false. */
-  ignoreFinished?: boolean;
+  ignoreFinished?: boolean | undefined;
 }
+
+/** What follows the event: its data, which may be left out only where it is null, and the options. */
+export type SendArguments<T> = [T] extends [null]
+  ? [data?: T, options?: SendOptions]
+  : [data: T, options?: SendOptions];
 
 /** What became of an event that was sent to many runs. */
 export interface SentMany {

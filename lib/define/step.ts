@@ -13,30 +13,30 @@ export interface StepOptions {
   /** Names the step in the history: 1 to 255 bytes. Part of every slot, so renaming a step is a change for runs in flight. */
   name: string;
   /** When a failed try is tried again. Default `{ type: "never" }`. A crash of the process never counts as a try. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** How long one try may take; then its signal is aborted and it fails with a TimeoutError. Default: no limit. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** Checks the argument (of a step with one) before each try; the function gets what the schema returns. */
-  input?: Schema;
+  input?: Schema | undefined;
   /** Checks the result after each try; what the schema returns is recorded. */
-  output?: Schema;
+  output?: Schema | undefined;
   /** What happens after the process died in the middle: `"retry"` (default) runs it again, `"fail"` fails it. */
-  onCrash?: "retry" | "fail";
+  onCrash?: "retry" | "fail" | undefined;
 }
 
 /** What `.with()` sets for the calls of a copy of a step. */
 export interface StepCallOptions {
   /** Retry policy of these calls. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** Time limit of each try of these calls. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** Names the call within its run, in place of its arguments: the same reference gives the first outcome again. */
-  reference?: string | { id: string; onConflict?: "error" | "return_existing" };
+  reference?: string | { id: string; onConflict?: "error" | "return_existing" | undefined } | undefined;
 }
 
 /** A function of a step's own type: always a promise. */
 export type Durable<F extends AnyFunction> =
-  ReturnType<F> extends PromiseLike<unknown> ? F : (...args: Parameters<F>) => Promise<ReturnType<F>>;
+  ReturnType<F> extends PromiseLike<unknown> ? F : (...args: Parameters<F>) => Promise<Awaited<ReturnType<F>>>;
 
 /** A step: call it like the function it wraps. */
 export type Step<F extends AnyFunction> = Durable<F> & {

@@ -11,7 +11,7 @@ export interface EventOptions<T> {
   /** 1 to 255 bytes. */
   name: string;
   /** Checks the data when it is sent from TypeScript; what the schema returns is stored. */
-  schema?: Schema<T>;
+  schema?: Schema<T> | undefined;
 }
 
 /** A message into a run, with data of type `T`. */
@@ -21,7 +21,7 @@ export interface Event<T> {
   wait(): Promise<Received<T>>;
   /** The same; null when none came within `timeout`. An event that comes later feeds the next wait. */
   wait(options: { timeout: Duration }): Promise<Received<T> | null>;
-  wait(options?: { timeout?: Duration }): Promise<Received<T> | null>;
+  wait(options?: { timeout?: Duration | undefined }): Promise<Received<T> | null>;
 }
 
 const DEFINITION = Symbol.for("perdure.event.1");

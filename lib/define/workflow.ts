@@ -13,21 +13,21 @@ export interface WorkflowOptions {
   /** Names the workflow in the database: 1 to 255 bytes. */
   name: string;
   /** A run stays on the version it was started with. Default `"1"`. */
-  version?: string;
+  version?: string | undefined;
   /** Checks the argument (of a workflow with one) before a run is made; the run gets what the schema returns. */
-  input?: Schema;
+  input?: Schema | undefined;
   /** Checks the result; what the schema returns is stored. */
-  output?: Schema;
+  output?: Schema | undefined;
   /** When a failed run is tried again as a whole, completed steps kept. Default `{ type: "never" }`. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** How long a run may take from its first claim, waits included; then it fails with a TimeoutError. Default: no limit. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** The queue that runs line up in. Default `"default"`. */
-  queue?: string;
+  queue?: string | undefined;
   /** What happens when the code asks for something else than is recorded: `"strict"` (default) blocks the run, `"flexible"` goes on. */
-  replay?: "strict" | "flexible";
+  replay?: "strict" | "flexible" | undefined;
   /** What a second identical call of a step does: `"again"` (default) runs it again, `"cached"` returns the first outcome. */
-  repeat?: "again" | "cached";
+  repeat?: "again" | "cached" | undefined;
 }
 
 /** Options that name one particular run. */
@@ -41,11 +41,13 @@ export interface Startable<A extends unknown[], R> {
   (...args: A): Promise<R>;
   /** A copy configured for what it starts; the original stays as it is. */
   with(options: StartOptions): Startable<A, R>;
+  /** @internal told apart at compile time from a step, and a workflow from a copy that names one particular run */
+  readonly [many]: boolean;
 }
 
 /** A workflow: call it, start it, register it. */
 export interface Workflow<A extends unknown[], R> extends Startable<A, R> {
-  /** @internal told apart at compile time from a copy that names one particular run */
+  /** @internal */
   readonly [many]: true;
   with(options: Omit<StartOptions, OneRun> & { [K in OneRun]?: never }): Workflow<A, R>;
   with(options: StartOptions): Startable<A, R>;
