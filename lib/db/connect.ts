@@ -43,7 +43,11 @@ async function connectEmbedded(): Promise<Database> {
 }
 
 function isPool(value: DatabaseOption): value is DatabasePool {
-  return typeof value === "object" && value !== null && "totalCount" in value && typeof value.connect === "function";
+  try {
+    return typeof value === "object" && value !== null && "totalCount" in value && typeof value.connect === "function";
+  } catch {
+    return false;
+  }
 }
 
 function configOf(value: string | DatabaseConfig): pg.PoolConfig {

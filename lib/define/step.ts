@@ -3,7 +3,7 @@ import { type Body, refuseInStep, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { checkOutside, theEngine } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkChoice, checkKeys, checkName, shorten } from "../core/options.ts";
+import { checkChoice, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
@@ -93,9 +93,9 @@ export function runStep<R>(name: string, fn: () => R | Promise<R>): Promise<R> {
 }
 
 function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOptions, fn: AnyFunction): StepDefinition {
-  const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
-  const where = `${kind} ${shorten((options as { name?: unknown } | undefined)?.name)}`;
-  checkKeys(options, ["name", "retry", "timeout", "input", "output", "onCrash"], where);
+  const known = ["name", "retry", "timeout", "input", "output", "onCrash"];
+  const { options, where } = checkNamed<StepOptions>(nameOrOptions, known, kind);
+  const { retry = { type: "never" }, onCrash = "retry" } = options;
   if (typeof fn !== "function")
     throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
   if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
@@ -104,9 +104,9 @@ function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOption
     kind,
     name: checkName(options.name, `${kind} name`),
     fn: fn as unknown as StepDefinition["fn"],
-    plan: checkRetry(options.retry ?? { type: "never" }, where),
+    plan: checkRetry(retry, where),
     timeoutMs: options.timeout === undefined ? null : toMs(options.timeout, `timeout of ${where}`),
-    onCrash: checkChoice(options.onCrash ?? "retry", ["retry", "fail"], `onCrash of ${where}`),
+    onCrash: checkChoice(onCrash, ["retry", "fail"], `onCrash of ${where}`),
     input: options.input,
     output: options.output,
     reference: null,
@@ -129,9 +129,9 @@ function callIn(body: Body, definition: StepDefinition, args: unknown[]): Promis
   return body.step(definition, args);
 }
 
-function configure(definition: StepDefinition, options: StepCallOptions): StepDefinition {
+function configure(definition: StepDefinition, given: StepCallOptions): StepDefinition {
   const where = `with() of ${definition.kind} "${definition.name}"`;
-  checkKeys(options, ["retry", "timeout", "reference"], where);
+  const options = checkKeys(given, ["retry", "timeout", "reference"], where);
   return {
     ...definition,
     ...(options.retry === undefined ? {} : { plan: checkRetry(options.retry, where) }),
@@ -141,10 +141,14 @@ function configure(definition: StepDefinition, options: StepCallOptions): StepDe
 }
 
 function checkReference(given: NonNullable<StepCallOptions["reference"]>, where: string): Reference {
-  const reference = typeof given === "string" ? { id: given } : given;
-  checkKeys(reference, ["id", "onConflict"], `reference in ${where}`);
+  const what = `reference in ${where}`;
+  const { id, onConflict = "error" } = checkKeys(
+    typeof given === "string" ? { id: given } : given,
+    ["id", "onConflict"],
+    what,
+  ) as Partial<Reference>;
   return {
-    id: checkName(reference.id, `reference in ${where}`),
-    onConflict: checkChoice(reference.onConflict ?? "error", ["error", "return_existing"], `onConflict in ${where}`),
+    id: checkName(id, what),
+    onConflict: checkChoice(onConflict, ["error", "return_existing"], `onConflict in ${where}`),
   };
 }
