@@ -26,6 +26,8 @@ import { Worker } from "./worker/worker.ts";
 /** How often an idle process looks by itself. Without hints that is all there is. */
 const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
+/** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
+const RECOUNTS = 3;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
 /** A process that becomes busy says so at most this often. */
@@ -50,6 +52,7 @@ export class Engine {
   readonly #poll: Poll;
   #listener: Listener | undefined;
   #others = 0;
+  #recounts = 0;
   #saidBusy = -Infinity;
   readonly #wants: Wants;
 
@@ -89,7 +92,7 @@ export class Engine {
       asksWanted: () => settings.notify && this.#others > 0,
       onNews: (news) => this.#tell(news),
       onTrouble: warn,
-      onLostAnswer: () => this.#recount(),
+      onLostAnswer: () => this.#recountFor(RECOUNTS),
     });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
@@ -190,6 +193,7 @@ export class Engine {
   }
 
   #circle(others: number, leads: boolean): void {
+    if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
     this.#others = others;
     this.#worker.leads = leads;
   }
@@ -213,6 +217,12 @@ export class Engine {
   }
 
   /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
+  #recountFor(times: number): void {
+    // A lost session may commit its last batch after we have looked.
+    this.#recounts = times;
+    this.#recount();
+  }
+
   #recount(): void {
     void this.#flusher.write("handBack", { keep: () => this.#worker.keys() }).catch(() => {});
   }

@@ -102,8 +102,10 @@ export class Flusher {
     this.#flying = true;
     while (this.#queue.length > 0) {
       const items = this.#take();
-      if (items.length > 0) await this.#send(items);
-      else break;
+      if (items.length === 0) break;
+      await this.#send(items);
+      // What the answers set going is known, and rides along, before the next batch is put together.
+      await new Promise((resolve) => setImmediate(resolve));
     }
     this.#flying = false;
     this.#wakeIdle();

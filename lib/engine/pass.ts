@@ -8,6 +8,7 @@ import { type Body, scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import type { Claim, Recorded, RunInfo, WorkflowDefinition } from "../core/types.ts";
 import { Alarm } from "./alarm.ts";
+import type { Attempt } from "./attempt.ts";
 import { PassBody } from "./body.ts";
 import type { Call, Outcome } from "./call.ts";
 import { divergence } from "./divergence.ts";
@@ -47,7 +48,9 @@ export class Pass {
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
   readonly escaped = new Escaped();
-  readonly aborter = new AbortController();
+  /** The tries that run. */
+  readonly attempts = new Set<Attempt>();
+  readonly #abortRun: (reason: unknown) => void;
   readonly #handover: Handover;
   readonly #ordinals = new Ordinals();
   readonly #calls = new Map<string, Call>();
@@ -75,7 +78,9 @@ export class Pass {
       refused: (error) => this.end({ how: "refused", error }),
     });
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
-    this.run = runInfo(claim, this.aborter.signal, ports.logger, () => this.history.replaying);
+    const info = runInfo(claim, ports.logger, () => this.history.replaying);
+    this.run = info.run;
+    this.#abortRun = info.abort;
     this.body = new PassBody(this, this.run);
     this.#alarm = new Alarm(ports.clock, () => void this.look());
     this.#limit = new Alarm(ports.clock, () => this.#checkLimit());
@@ -328,6 +333,14 @@ export class Pass {
     if (this.#working === 0) this.ledger.afterCommit(this.#onDrained!);
   }
 
+  /** Tells what still runs that nobody waits for it. */
+  #abort(why: string): void {
+    if (why === "settled" && this.attempts.size === 0) return;
+    const reason = new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${why}`);
+    this.#abortRun(reason);
+    for (const attempt of this.attempts) attempt.abort(reason);
+  }
+
   /** The claim is over: nothing of this pass is written any more, and its steps are told to stop. */
   lose(why: string): void {
     this.end({ how: "lost", why });
@@ -338,8 +351,7 @@ export class Pass {
     this.#state = "ended";
     this.#alarm.clear();
     this.#limit.clear();
-    const text = `run "${this.run.id}" has ended in this process: ${"why" in ending ? ending.why : ending.how}`;
-    this.aborter.abort(new PerdureError("PERDURE_STATE", text));
+    this.#abort("why" in ending ? ending.why : ending.how);
     this.#onDrained?.();
     this.ports.onEnd(this, ending);
   }

@@ -1,16 +1,18 @@
 /** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
-import { scope } from "../core/context.ts";
-import { NonRetryableError, PerdureError, RunConflictError, TimeoutError } from "../core/errors.ts";
+import { NonRetryableError, PerdureError, RunConflictError } from "../core/errors.ts";
 import { canonicalHash } from "../core/hash.ts";
 import { delayAfter } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import type { Recorded, StepDefinition, StepInfo, TransactionClient } from "../core/types.ts";
+import type { Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
+import { Attempt } from "./attempt.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
 
 /** How long a try runs before it is marked as begun, so that a person sees what is running. */
 const MARK_AFTER_MS = 1000;
+/** Nothing that a function can throw. */
+const NOTHING = Symbol("nothing");
 
 /** Enters a step's call: its slot is taken here and now, in the order of the calls. */
 export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]): Promise<unknown> {
@@ -38,6 +40,8 @@ class StepRun {
   readonly #slot: string;
   readonly #what: string;
   #failed: number;
+  /** An error that no further try would mend. */
+  #final: unknown = NOTHING;
   #key: string;
 
   constructor(pass: Pass, definition: StepDefinition, args: unknown[], slot: string, hash: string | null) {
@@ -170,7 +174,8 @@ class StepRun {
       return this.#pass.ports.codec.encode(result, `result of ${this.#what}`);
     } catch (error) {
       // The same value would be refused again.
-      throw Object.assign(error as Error, { retryable: false });
+      this.#final = error;
+      throw error;
     }
   }
 
@@ -194,36 +199,26 @@ class StepRun {
           ...row,
         };
       },
-      pass.aborter.signal,
+      () => pass.over,
     );
     if (verdict === "stale") return pass.lose("its claim is over");
     pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt: pass.claim.attempt } });
   }
 
-  /** One try: the function in its own scope, with a signal, within its time. */
+  /** One try: the function, told of by its signal when the pass ends. */
   async #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
-    const definition = this.#definition;
-    const aborter = new AbortController();
-    const stop = (): void => aborter.abort(this.#pass.aborter.signal.reason);
-    this.#pass.aborter.signal.addEventListener("abort", stop, { once: true });
-    const step: StepInfo = {
-      name: definition.name,
-      attempt: this.#failed + 1,
-      signal: aborter.signal,
-      idempotencyKey: this.#key,
-      tx,
-    };
+    const { name, timeoutMs, input, output } = this.#definition;
+    const pass = this.#pass;
+    const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey: this.#key, tx });
+    pass.attempts.add(attempt);
     try {
-      return await within(definition.timeoutMs, aborter, this.#what, () =>
-        scope.run({ body: this.#pass.body, step }, async () => {
-          const args = definition.input
-            ? [await validate(definition.input, this.#args[0], `input of ${this.#what}`), ...this.#args.slice(1)]
-            : this.#args;
-          return validate(definition.output, await call(args), `result of ${this.#what}`);
-        }),
-      );
+      return await attempt.run(pass.body, timeoutMs, this.#what, async () => {
+        const [first, ...rest] = this.#args;
+        const args = input ? [await validate(input, first, `input of ${this.#what}`), ...rest] : this.#args;
+        return validate(output, await call(args), `result of ${this.#what}`);
+      });
     } finally {
-      this.#pass.aborter.signal.removeEventListener("abort", stop);
+      pass.attempts.delete(attempt);
     }
   }
 
@@ -262,37 +257,11 @@ class StepRun {
   async #judge(thrown: unknown): Promise<{ delay: number | null; thrown: unknown }> {
     const { plan } = this.#definition;
     const delay = delayAfter(plan, this.#failed + 1);
-    const final =
-      thrown instanceof NonRetryableError || (thrown as { retryable?: boolean } | null)?.retryable === false;
-    if (delay === null || final) return { delay: null, thrown };
+    if (delay === null || thrown === this.#final || thrown instanceof NonRetryableError) return { delay: null, thrown };
     try {
       return { delay: plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay, thrown };
     } catch (error) {
       return { delay: null, thrown: error };
     }
   }
-}
-
-/** Runs `work`; at the end of its time aborts it and throws a TimeoutError, whatever it does later. */
-async function within<T>(
-  ms: number | null,
-  aborter: AbortController,
-  what: string,
-  work: () => Promise<T>,
-): Promise<T> {
-  if (ms === null) return work();
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => {
-        const error = new TimeoutError(`${what} took longer than its timeout of ${ms} ms`);
-        aborter.abort(error);
-        reject(error);
-      },
-      Math.min(ms, 2 ** 31 - 1),
-    );
-  });
-  const running = work();
-  running.catch(() => {});
-  return Promise.race([running, late]).finally(() => clearTimeout(timer));
 }

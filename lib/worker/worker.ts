@@ -36,6 +36,7 @@ export class Worker {
   readonly #ports: ExecutePorts;
   readonly #active = new Map<string, Pass>();
   readonly #concluding = new Set<Pass>();
+  readonly #loading = new Set<string>();
   readonly #alarm: Alarm;
   #reserved = 0;
   #claiming = false;
@@ -81,7 +82,8 @@ export class Worker {
 
   /** The runs that this process knows it holds. */
   keys(): string[] {
-    return [...new Set([...this.#active.keys(), ...[...this.#concluding].map((pass) => pass.claim.key)])];
+    const concluding = [...this.#concluding].map((pass) => pass.claim.key);
+    return [...new Set([...this.#active.keys(), ...this.#loading, ...concluding])];
   }
 
   /** Whether a run is in work here. */
@@ -146,12 +148,15 @@ export class Worker {
 
   async #beginLong(claim: Claim, definition: WorkflowDefinition): Promise<void> {
     this.#reserved += 1;
+    this.#loading.add(claim.key);
     try {
       const whole = await load(claim, this.#ports);
       this.#enter(execute(whole, definition, this.#ports));
     } catch (error) {
       this.#options.logger.error(`reading the history of run "${claim.id}" failed`, error);
+      this.#options.onStray();
     } finally {
+      this.#loading.delete(claim.key);
       this.#reserved -= 1;
     }
   }
