@@ -74,7 +74,7 @@ export class Liveness {
       const beat = await store.beat(worker, certificate);
       this.#lastBeat = performance.now();
       clock.observe(beat.now_ms);
-      if (!beat.alive) await this.#rise();
+      if (!beat.alive && !this.#stopped) await this.#rise();
       onBeat(beat.others, beat.leads);
       if (beat.leads) await this.#sweep();
     } catch {
