@@ -1,6 +1,7 @@
 /** The README is true: its first program does what is printed there, its blocks run, its tables are complete. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { test } from "tap";
 import { RUN_STATES } from "../lib/core/states.ts";
 import { ERROR_CODES } from "../lib/index.ts";
@@ -131,5 +132,23 @@ test("the package holds what a user needs and nothing else", (t) => {
     [],
     "all that",
   );
+  t.end();
+});
+
+/** The declarations that an application's compiler reads, and what they import from other packages. */
+function foreignImports(file: string, seen: Set<string>): string[] {
+  if (seen.has(file)) return [];
+  seen.add(file);
+  const paths = [...readFileSync(file, "utf8").matchAll(/(?:from|import\()\s*"([^"]+)"/g)].map(([, path]) => path!);
+  return paths.flatMap((path) => {
+    if (!path.startsWith(".")) return [`${file}: ${path}`];
+    return foreignImports(join(dirname(file), path).replace(/\.(ts|js)$/, ".d.ts"), seen);
+  });
+}
+
+test("the public types need no other package's types than Node's", (t) => {
+  const seen = new Set<string>();
+  t.same(foreignImports(`${ROOT}dist/lib/index.d.ts`, seen), []);
+  t.ok(seen.size > 10);
   t.end();
 });
