@@ -4,7 +4,9 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { test } from "tap";
 import { RUN_STATES } from "../lib/core/states.ts";
-import { ERROR_CODES } from "../lib/index.ts";
+import { ERROR_CODES, event, step, workflow } from "../lib/index.ts";
+import { bench } from "./support/engine.ts";
+import { eventually } from "./support/eventually.ts";
 import { freshDatabase } from "./support/postgres.ts";
 import { chapters, compileReadme, firstProgram, programOf, ROOT, tableUnder } from "./support/readme.ts";
 import { runChapter } from "./support/readme-chapter.ts";
@@ -51,6 +53,35 @@ test("every other block runs, in the order of its chapter", async (t) => {
     const promised = chapter.blocks.flatMap(({ text }) => text.match(/\/\/=>/g) ?? []).length;
     t.equal(await runChapter(programOf(chapter), database), promised, `${chapter.title}: ${promised} assertions`);
   }
+});
+
+test("the statement for blocked runs takes one up again once its code fits", async (t) => {
+  const statement = chapters()
+    .find(({ title }) => title === "Replay")!
+    .blocks.find(({ language }) => language === "sql")!.text;
+  const [old, other] = ["old", "other"].map((name) => step(name, async () => name));
+  const go = event("go");
+  const order = (first: () => Promise<string>) =>
+    workflow("order", async () => {
+      const name = await first();
+      await go.wait();
+      return name;
+    });
+  const { perdure, another, sql } = await bench(t, { workflows: [order(old!)], worker: { concurrency: 1 } });
+  const run = await perdure.start(order(old!).with({ id: "order-42" }));
+  await eventually(async () => (await run.status()).state === "suspended", 10_000);
+  await perdure.shutdown();
+  const wrong = await another({ workflows: [order(other!)] });
+  await wrong.send("order-42", go);
+  const blocked = await eventually(async () => {
+    const status = await wrong.get("order-42").status();
+    return status.state === "blocked" ? status : null;
+  }, 10_000);
+  t.match(blocked.reason, /diverged.*"step:other.*"step:old/s, "both sides are named");
+  await wrong.shutdown();
+  const right = await another({ workflows: [order(old!)] });
+  await sql(statement.replaceAll("perdure.", ":SCHEMA."));
+  t.equal(await right.get("order-42").result({ timeout: "20s" }), "old");
 });
 
 test("the table of error codes is that of the code", (t) => {
