@@ -56,7 +56,10 @@ export class Flusher {
 
   constructor(options: FlusherOptions) {
     this.#options = options;
-    this.#alone = new Alone((items) => this.#runAlone(items));
+    this.#alone = new Alone({
+      run: (items, lockMs) => this.#runAlone(items, lockMs),
+      onWritten: () => this.#wakeIdle(),
+    });
   }
 
   /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take. */
@@ -142,7 +145,7 @@ export class Flusher {
         this.#client ??= await this.#options.connect();
         const client = this.#client;
         this.#settle(
-          await runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()),
+          await runBatch(client, items, this.#context(again || failures > 0, null), this.#options.asksWanted()),
         );
         return;
       } catch (error) {
@@ -176,9 +179,9 @@ export class Flusher {
     await this.#send(items.slice(middle), again);
   }
 
-  #context(again: boolean, wait: boolean) {
+  #context(again: boolean, lockMs: number | null) {
     const { schema, worker, lanes } = this.#options;
-    return { schema, worker, lanes, again, wait };
+    return { schema, worker, lanes, again, lockMs };
   }
 
   #settle(batch: Batch): void {
@@ -187,10 +190,10 @@ export class Flusher {
     if (batch.news) this.#options.onNews(batch.news);
   }
 
-  async #runAlone(items: Item[]): Promise<Item[]> {
+  async #runAlone(items: Item[], lockMs: number): Promise<Item[]> {
     try {
       const batch = await this.#options.beside((client) =>
-        runBatch(client, items, this.#context(true, true), this.#options.asksWanted()),
+        runBatch(client, items, this.#context(true, lockMs), this.#options.asksWanted()),
       );
       this.#settle({ ...batch, busy: [] });
       return [...batch.busy];
@@ -198,8 +201,6 @@ export class Flusher {
       if (isConnectionLost(error) || isTransient(error)) return items;
       reject(items, toPerdureError(error, "writing"));
       return [];
-    } finally {
-      this.#wakeIdle();
     }
   }
 }
