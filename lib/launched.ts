@@ -127,6 +127,7 @@ export class Engine {
       codec: this.codec,
       reserve: (definition, queue) => this.#serves(definition, queue) && this.#worker.reserve(),
       adopt: (claim) => this.#worker.adopt(claim),
+      watch: (dueMs) => this.#worker.watch(dueMs),
     };
     this.#liveness = new Liveness({
       worker: this.#id,
