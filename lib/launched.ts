@@ -119,7 +119,7 @@ export class Engine {
       certificate: this.#certificate,
       clock: this.#clock,
       logger,
-      hasSlot: () => this.#worker.free > 0,
+      takesRuns: () => this.#worker.takesRuns,
       onBeat: (others, leads) => this.#circle(others, leads),
       onBuried: (why) => this.#worker.loseAll(why),
       onWork: () => this.#worker.poke(),

@@ -67,6 +67,11 @@ export class Worker {
     return this.#stopping ? 0 : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
   }
 
+  /** This process takes runs: now or when a slot is free. */
+  get takesRuns(): boolean {
+    return this.#options.concurrency > 0 && !this.#stopping;
+  }
+
   get busy(): boolean {
     return this.#active.size > 0;
   }
