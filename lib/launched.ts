@@ -182,7 +182,10 @@ export class Engine {
 
   #circle(others: number, leads: boolean): void {
     this.#others = others;
+    const first = leads && !this.#worker.leads;
     this.#worker.leads = leads;
+    // Timers that came due while nobody led ring now.
+    if (first) void this.#worker.ring();
   }
 
   /** Behind the hints: work, timers, others' runs, news for the runs in work. */
