@@ -80,6 +80,11 @@ export class Worker {
     return this.free > 0 && !this.#backlog;
   }
 
+  /** This process takes runs: now or when a slot is free. */
+  get takesRuns(): boolean {
+    return this.#options.concurrency > 0 && !this.#stopping;
+  }
+
   get busy(): boolean {
     return this.#active.size > 0;
   }
