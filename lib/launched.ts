@@ -20,11 +20,16 @@ import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
+import { Wants } from "./worker/wants.ts";
 import { Worker } from "./worker/worker.ts";
 
 /** How often an idle process looks by itself. Without hints that is all there is. */
 const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
+/** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
+const RECOUNTS = 3;
+/** How long the last writes may take at a shutdown, when the database is away. */
+const CLOSE_MS = 5000;
 /** A process that becomes busy says so at most this often. */
 const BUSY_GAP_MS = 4000;
 
@@ -47,8 +52,9 @@ export class Engine {
   readonly #poll: Poll;
   #listener: Listener | undefined;
   #others = 0;
+  #recounts = 0;
   #saidBusy = -Infinity;
-  #wanted = { hungry: false, watching: false };
+  readonly #wants: Wants;
 
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings): Promise<Engine> {
@@ -86,7 +92,7 @@ export class Engine {
       asksWanted: () => settings.notify && this.#others > 0,
       onNews: (news) => this.#tell(news),
       onTrouble: warn,
-      onLostAnswer: () => this.#recount(),
+      onLostAnswer: () => this.#recountFor(RECOUNTS),
     });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
@@ -96,13 +102,19 @@ export class Engine {
       clock: this.#clock,
       logger,
       engine: { codec: this.codec, transactor: this.transactor },
+      onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
     this.results = new Results({
       store: this.store,
       isHere: (id) => this.#worker.has(id),
-      onWatching: (watching) => this.#want({ watching }),
+      onWatching: (watching) => this.#wants.watch(watching),
+    });
+    this.#wants = new Wants({
+      write: (hungry, watching) => this.store.want(this.#id, hungry, watching),
+      isHungry: () => this.#worker.hungry,
+      onKnown: () => this.#worker.poke(),
     });
     this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf });
     this.starter = {
@@ -145,7 +157,7 @@ export class Engine {
     await this.#certificate.ready;
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
-    await this.#want({});
+    await this.#wants.settle();
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
@@ -172,15 +184,16 @@ export class Engine {
   }
 
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
-  #tell({ work, done, change, wanted }: News): void {
+  #tell({ work, foreign, done, change, wanted }: News): void {
     if (work > 0) this.#worker.poke();
     if (change > 0) void this.#worker.lookAll();
-    if (work > 0 && wanted?.hungry && this.#worker.free < work) this.#notifier.hint("w");
+    if (wanted?.hungry && (foreign > 0 || this.#worker.free < work)) this.#notifier.hint("w");
     if (done > 0 && wanted?.watching) this.#notifier.hint("d");
     if (change > 0 && this.#others > 0) this.#notifier.hint("c");
   }
 
   #circle(others: number, leads: boolean): void {
+    if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
     this.#others = others;
     this.#worker.leads = leads;
   }
@@ -196,22 +209,20 @@ export class Engine {
   }
 
   #loadChanged(): void {
-    void this.#want({});
+    this.#wants.loadChanged();
     const now = performance.now();
     if (!this.#worker.busy || this.#others === 0 || now - this.#saidBusy < BUSY_GAP_MS) return;
     this.#saidBusy = now;
     this.#notifier.hint("b");
   }
 
-  /** Tells the database what this process wants to hear of, when that has changed. */
-  async #want(change: { watching?: boolean }): Promise<void> {
-    const wanted = { ...this.#wanted, ...change, hungry: this.#worker.free > 0 };
-    if (wanted.hungry === this.#wanted.hungry && wanted.watching === this.#wanted.watching) return;
-    this.#wanted = wanted;
-    await this.store.want(this.#id, wanted.hungry, wanted.watching).catch(() => {});
+  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
+  #recountFor(times: number): void {
+    // A lost session may commit its last batch after we have looked.
+    this.#recounts = times;
+    this.#recount();
   }
 
-  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
   #recount(): void {
     void this.#flusher.write("handBack", { keep: () => this.#worker.keys() }).catch(() => {});
   }
@@ -226,8 +237,9 @@ export class Engine {
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */
   async shutdown(timeoutMs: number): Promise<void> {
     this.#poll.stop();
+    this.#wants.stop();
     await this.#worker.stop(timeoutMs);
-    await this.#flusher.close();
+    await this.#flusher.close(CLOSE_MS);
     await this.store.handBack(this.#id, []).catch(() => 0);
     this.#liveness.stop();
     await this.store.leave(this.#id).catch(() => {});

@@ -20,29 +20,29 @@ export interface WorkerSettings {
 /** Options of `new Perdure`. */
 export interface PerdureOptions {
   /** A URL, a pg config or a pg Pool. Default: DATABASE_URL; without it, outside production, an embedded Postgres under `.perdure/`. */
-  database?: DatabaseOption;
+  database?: DatabaseOption | undefined;
   /** The schema that holds everything. Default `"perdure"`. */
-  schema?: string;
+  schema?: string | undefined;
   /** A direct connection for LISTEN and the heartbeat, where `database` goes through a pooler. Default: as `database`. */
-  listenUrl?: string;
+  listenUrl?: string | undefined;
   /** The workflows that this process starts and works on. */
-  workflows?: readonly Workflow<any, any>[];
+  workflows?: readonly Workflow<any, any>[] | undefined;
   /** `false`: this process starts, sends and waits, but works on nothing. */
-  worker?: WorkerSettings | false;
+  worker?: WorkerSettings | false | undefined;
   /** Error classes of your own that keep their class on replay. */
-  errors?: readonly ErrorClass[];
+  errors?: readonly ErrorClass[] | undefined;
   /** Where the engine writes its messages. Default: console, warnings and errors only. */
-  logger?: Logger;
+  logger?: Logger | undefined;
   /** Whether `launch()` migrates the schema. Default true; with false it refuses a schema that is not up to date. */
-  migrate?: boolean;
+  migrate?: boolean | undefined;
   /** How long a silent worker keeps its runs. Default 30s; shorter finds hangs sooner, beats more often. At least 1s. */
-  lease?: Duration;
+  lease?: Duration | undefined;
   /** `false`: no LISTEN and no NOTIFY; everything passes by polling, only later. Default true. */
-  notify?: boolean;
+  notify?: boolean | undefined;
   /** What a step called outside a workflow does: `"call"` (default), `"warn"` or `"refuse"`. */
-  outside?: "call" | "warn" | "refuse";
+  outside?: "call" | "warn" | "refuse" | undefined;
   /** Signals on which this engine shuts down, and the process ends after. Default: none. */
-  shutdownOn?: readonly NodeJS.Signals[];
+  shutdownOn?: readonly NodeJS.Signals[] | undefined;
 }
 
 /** Checked options, defaults filled in. */

@@ -115,10 +115,10 @@ export function checkName(value: unknown, what: string): string {
  */
 export function checkSchemaName(value: unknown): string {
   return checkText(value, "schema name", `it must be ${SCHEMA_RULE}`, (text, bytes) => {
-    const isReserved = text.startsWith("pg_");
-    return (
-      textProblem(text, bytes, 63) ?? (isReserved ? "begins with pg_, which Postgres keeps for itself" : undefined)
-    );
+    const problem = textProblem(text, bytes, 63);
+    if (problem) return problem;
+    if (text.startsWith("pg_")) return "begins with pg_, which Postgres keeps for itself";
+    return text.includes("$perdure$") ? "contains $perdure$, which ends the bodies of our functions" : undefined;
   });
 }
 

@@ -3,7 +3,7 @@ import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import type { News } from "./flusher.ts";
 import { channelOf } from "./notifier.ts";
 import { quoteSchema } from "./schema-name.ts";
-import { type BatchContext, SHAPES, WRITE_ORDER, type WriteKind } from "./writes.ts";
+import { type BatchContext, type Lanes, SHAPES, type StartRow, WRITE_ORDER, type WriteKind } from "./writes.ts";
 
 /** A queued write. */
 export interface Item {
@@ -43,7 +43,7 @@ export async function runBatch(
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), makesNews);
+  return readBatch(groups, results.slice(1), makesNews, context);
 }
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
@@ -110,10 +110,21 @@ export function call(schema: string, fn: string, values: unknown[]): { name: str
   return { name: `${channelOf(schema)}:${fn}`, text: `select * from ${quoteSchema(schema)}.${fn}(${places})`, values };
 }
 
-function readBatch(groups: readonly Group[], results: readonly QueryResult[], asked: boolean): Batch {
+function readBatch(
+  groups: readonly Group[],
+  results: readonly QueryResult[],
+  asked: boolean,
+  context: BatchContext,
+): Batch {
   const answered: { item: Item; answer: unknown }[] = [];
   const busy: Item[] = [];
-  const news: News = { work: 0, done: 0, change: 0, wanted: asked ? results[groups.length]!.rows[0] : null };
+  const news: News = {
+    work: 0,
+    foreign: 0,
+    done: 0,
+    change: 0,
+    wanted: asked ? results[groups.length]!.rows[0] : null,
+  };
   groups.forEach((group, at) => {
     const rows = results[at]!.rows as Answer[];
     if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
@@ -125,7 +136,7 @@ function readBatch(groups: readonly Group[], results: readonly QueryResult[], as
         else answered.push({ item, answer: row });
       }
     }
-    addNews(news, group.kind, rows);
+    addNews(news, group, rows, context.lanes);
   });
   return { answered, busy, news };
 }
@@ -135,13 +146,31 @@ function normal(kind: WriteKind, row: Answer): unknown {
   return kind === "handBack" ? { count: row.hand_back } : row;
 }
 
-function addNews(news: News, kind: WriteKind, rows: readonly Answer[]): void {
-  if (kind === "start") news.work += rows.filter((r) => r.verdict === "created" && !r.leased).length;
-  else if (kind === "send") {
-    news.work += rows.filter((r) => r.woken).length;
-    news.change += rows.filter((r) => r.working).length;
-  } else if (kind === "due") news.work += Number(rows[0]!.woken);
-  else if (kind === "handBack") news.work += Number(rows[0]!.hand_back);
-  else if (kind === "retry") news.work += rows.filter((r) => r.verdict === "ok").length;
-  else if (kind === "finish") news.done += rows.filter((r) => r.verdict === "ok").length;
+function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], lanes: Lanes): void {
+  const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
+  if (kind === "start") {
+    const started = rows
+      .filter((row) => row.verdict === "created" && !row.leased)
+      .map((row) => items[row.ord - 1]!.row as StartRow);
+    news.work += started.length;
+    news.foreign += started.filter((row) => !serves(lanes, row)).length;
+  } else if (kind === "send") {
+    const woken = rows.filter((row) => row.woken);
+    news.work += woken.length;
+    news.foreign += woken.filter((row) => !serves(lanes, row as unknown as Lane)).length;
+    news.change += rows.filter((row) => row.working).length;
+  } else if (kind === "due") {
+    news.work += Number(rows[0]!.woken);
+    news.foreign += Number(rows[0]!.woken);
+  } else if (kind === "handBack") news.work += Number(rows[0]!.hand_back);
+  else if (kind === "retry") news.work += ok();
+  else if (kind === "finish") news.done += ok();
+}
+
+type Lane = Pick<StartRow, "workflow" | "version" | "queue">;
+
+function serves({ workflows, versions, queues }: Lanes, lane: Lane): boolean {
+  return workflows.some(
+    (workflow, at) => workflow === lane.workflow && versions[at] === lane.version && queues[at] === lane.queue,
+  );
 }

@@ -34,7 +34,10 @@ export interface FlusherOptions {
 
 /** What a batch brought about for others. */
 export interface News {
+  /** Runs that became claimable. */
   work: number;
+  /** Of these, those that this process may not serve. */
+  foreign: number;
   done: number;
   change: number;
   /** Others that want to hear of work or of finishes; null: not asked. */
@@ -71,9 +74,14 @@ export class Flusher {
     }
   }
 
-  /** Ends the connection once everything queued is written. */
-  async close(): Promise<void> {
-    await this.settled();
+  /** Ends the connection once everything queued is written, or after `timeoutMs`: what is not written by then is rejected. */
+  async close(timeoutMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.settled(), late]);
+    clearTimeout(timer);
     this.#closed = true;
     await this.#client?.end().catch(() => {});
   }
@@ -94,8 +102,10 @@ export class Flusher {
     this.#flying = true;
     while (this.#queue.length > 0) {
       const items = this.#take();
-      if (items.length > 0) await this.#send(items);
-      else break;
+      if (items.length === 0) break;
+      await this.#send(items);
+      // What the answers set going is known, and rides along, before the next batch is put together.
+      await new Promise((resolve) => setImmediate(resolve));
     }
     this.#flying = false;
     this.#wakeIdle();
@@ -129,7 +139,8 @@ export class Flusher {
     const since = performance.now();
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
-        const client = (this.#client ??= await this.#options.connect());
+        this.#client ??= await this.#options.connect();
+        const client = this.#client;
         this.#settle(
           await runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()),
         );

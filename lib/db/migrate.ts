@@ -3,9 +3,10 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type pg from "pg";
 import { PerdureError } from "../core/errors.ts";
+import { checkSchemaName } from "../core/options.ts";
 import { type LedgerRow, type Migration, pendingMigrations } from "./migration-files.ts";
 import { isConnectionLost, isOurs, toPerdureError } from "./pg-errors.ts";
-import { checkSchemaName, inSchema, quoteSchema } from "./schema-name.ts";
+import { inSchema, quoteSchema } from "./schema-name.ts";
 
 export interface MigrateOptions {
   /** Opens a direct connection, which migrate ends. */

@@ -31,20 +31,20 @@ export class PgTransactor {
   async run<T>(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
-    signal: AbortSignal,
+    over: () => boolean,
   ): Promise<Ran<T>> {
     for (let reruns = 0; ; reruns += 1) {
-      const client = await this.#connect(signal);
+      const client = await this.#connect(over);
       const once = new Once<T>(client, this.#schema);
       try {
-        const ran = await once.run(work, record, signal);
+        const ran = await once.run(work, record, over);
         client.release();
         return ran;
       } catch (error) {
         client.release(true);
         const settled = await this.#settle(once, error);
         if (settled) return settled;
-        if (!mayRunAgain(error, once) || reruns >= RERUNS || signal.aborted) throw error;
+        if (!mayRunAgain(error, once) || reruns >= RERUNS || over()) throw error;
         await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(1000, 10 * 2 ** reruns)));
       }
     }
@@ -65,12 +65,12 @@ export class PgTransactor {
     }
   }
 
-  async #connect(signal: AbortSignal): Promise<pg.PoolClient> {
+  async #connect(over: () => boolean): Promise<pg.PoolClient> {
     for (let failures = 0; ; failures += 1) {
       try {
         return await this.#pool.connect();
       } catch (error) {
-        if (signal.aborted) throw error;
+        if (over()) throw error;
         await new Promise((resolve) => setTimeout(resolve, Math.min(1000, 20 * 2 ** failures)));
       }
     }
@@ -113,11 +113,12 @@ class Once<T> {
   async run(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
-    signal: AbortSignal,
+    over: () => boolean,
   ): Promise<Ran<T>> {
     await this.#client.query(BEGIN);
     const result = await work(this.#client);
-    signal.throwIfAborted();
+    if (over())
+      throw new PerdureError("PERDURE_STATE", "the run has ended in this process, so its transaction is rolled back");
     this.#checkOpen();
     const row = record(result);
     this.recorded = { row, result };

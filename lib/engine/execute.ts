@@ -22,7 +22,9 @@ export interface Finish {
 
 export interface ExecutePorts extends EnginePorts {
   /** The run is not in work here any more. `finish`: it has ended for good. */
-  readonly onGone: (pass: Pass, ending: Ending, finish: Finish | null) => void;
+  readonly onGone: (pass: Pass, finish: Finish | null) => void;
+  /** This process holds a run that it could not conclude. */
+  readonly onStray: () => void;
 }
 
 /** Works on a claim. Returns the pass, whose end is told to the ports. */
@@ -35,7 +37,6 @@ export function execute(claim: Claim, definition: WorkflowDefinition, ports: Exe
     },
   });
   try {
-    limit(pass);
     pass.start(ports.codec.decode(claim.args, `input of run "${claim.id}"`) as unknown[]);
   } catch (error) {
     pass.end({ how: "refused", error });
@@ -54,26 +55,15 @@ export async function load(claim: Claim, ports: EnginePorts): Promise<Claim> {
   return { ...claim, history, more: false };
 }
 
-/** The workflow's timeout: waits included, from the first claim. */
-function limit(pass: Pass): void {
-  const { deadline } = pass.claim;
-  if (deadline === null) return;
-  const check = (): void => {
-    if (pass.over) return;
-    const left = deadline - pass.ports.clock.now();
-    if (left <= 0) pass.end({ how: "late" });
-    else setTimeout(check, Math.min(left + 1, 2 ** 31 - 1)).unref();
-  };
-  check();
-}
-
 /** Writes what the body came to. */
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
-  const finish = await write(pass, ending, ports).catch((error: unknown) => {
+  try {
+    ports.onGone(pass, await write(pass, ending, ports));
+  } catch (error) {
     ports.logger.error(`run "${pass.run.id}" could not be concluded; it is handed back`, error);
-    return null;
-  });
-  ports.onGone(pass, ending, finish);
+    ports.onGone(pass, null);
+    ports.onStray();
+  }
 }
 
 async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish | null> {
@@ -127,19 +117,24 @@ function floatingError(pass: Pass): PerdureError {
 
 /** Tries the workflow again as its policy says, or fails the run. */
 async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<Finish | null> {
-  const delay = await retryDelay(pass, thrown);
-  if (delay === null) return finishWith(pass, "failed", thrown, ports);
+  const { delay, error: last } = await retryDelay(pass, thrown);
+  if (delay === null) return finishWith(pass, "failed", last, ports);
   const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`);
-  const reopened = JSON.stringify(pass.slotsOf(thrown));
+  const reopened = JSON.stringify(pass.escaped.slotsOf(thrown));
   await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
   return null;
 }
 
-async function retryDelay(pass: Pass, thrown: unknown): Promise<number | null> {
+/** The delay until the next attempt, null: none. What shouldRetry throws takes the place of the error. */
+async function retryDelay(pass: Pass, error: unknown): Promise<{ delay: number | null; error: unknown }> {
   const plan = planOf(pass);
   const delay = delayAfter(plan, pass.claim.attempt);
-  if (delay === null || thrown instanceof NonRetryableError) return null;
-  return plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay;
+  if (delay === null || error instanceof NonRetryableError) return { delay: null, error };
+  try {
+    return { delay: plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay, error };
+  } catch (judged) {
+    return { delay: null, error: judged };
+  }
 }
 
 /** The policy that the run was started with wins over the workflow's; a function cannot be stored and stays the workflow's. */

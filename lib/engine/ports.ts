@@ -31,7 +31,7 @@ export interface Transactor {
   run<T>(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
-    signal: AbortSignal,
+    over: () => boolean,
   ): Promise<{ readonly result: T; readonly verdict: "ok" | "stale" }>;
 }
 

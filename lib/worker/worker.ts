@@ -25,6 +25,8 @@ export interface WorkerOptions {
   readonly engine: Pick<EnginePorts, "codec" | "transactor">;
   /** A run has ended for good in this process. */
   readonly onFinish: (runId: string, finish: Finish) => void;
+  /** This process holds a run that it does not go on with. */
+  readonly onStray: () => void;
   /** The first run is in work, the last is gone, or a slot is free again. */
   readonly onLoad: () => void;
 }
@@ -34,6 +36,7 @@ export class Worker {
   readonly #ports: ExecutePorts;
   readonly #active = new Map<string, Pass>();
   readonly #concluding = new Set<Pass>();
+  readonly #loading = new Set<string>();
   readonly #alarm: Alarm;
   #reserved = 0;
   #claiming = false;
@@ -57,7 +60,8 @@ export class Worker {
       look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
       loadMore: (key, offset) => store.loadMore(key, offset),
       onEnd: (pass, ending) => this.#ended(pass, ending),
-      onGone: (pass, ending, finish) => this.#gone(pass, ending, finish),
+      onGone: (pass, finish) => this.#gone(pass, finish),
+      onStray: options.onStray,
       onResumed: (pass) => this.#active.set(pass.claim.key, pass),
     };
   }
@@ -67,13 +71,19 @@ export class Worker {
     return this.#stopping ? 0 : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
   }
 
+  /** A slot is free that no known work will fill. */
+  get hungry(): boolean {
+    return this.free > 0 && !this.#backlog;
+  }
+
   get busy(): boolean {
     return this.#active.size > 0;
   }
 
   /** The runs that this process knows it holds. */
   keys(): string[] {
-    return [...new Set([...this.#active.keys(), ...[...this.#concluding].map((pass) => pass.claim.key)])];
+    const concluding = [...this.#concluding].map((pass) => pass.claim.key);
+    return [...new Set([...this.#active.keys(), ...this.#loading, ...concluding])];
   }
 
   /** Whether a run is in work here. */
@@ -138,12 +148,15 @@ export class Worker {
 
   async #beginLong(claim: Claim, definition: WorkflowDefinition): Promise<void> {
     this.#reserved += 1;
+    this.#loading.add(claim.key);
     try {
       const whole = await load(claim, this.#ports);
       this.#enter(execute(whole, definition, this.#ports));
     } catch (error) {
       this.#options.logger.error(`reading the history of run "${claim.id}" failed`, error);
+      this.#options.onStray();
     } finally {
+      this.#loading.delete(claim.key);
       this.#reserved -= 1;
     }
   }
@@ -161,7 +174,7 @@ export class Worker {
     if (ending.how === "suspended") this.#freed();
   }
 
-  #gone(pass: Pass, _ending: Ending, finish: Finish | null): void {
+  #gone(pass: Pass, finish: Finish | null): void {
     this.#concluding.delete(pass);
     if (finish) this.#options.onFinish(pass.run.id, finish);
     this.#freed();

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:2fa3a4d9d4f681a662925fb92f1d21e83de714ff
+--! Hash: sha1:4c267ebfeb24bea7bc0f60909dfbd9d57dc6fe10
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -168,12 +168,15 @@ create function :SCHEMA.channel() returns text language sql stable as $perdure$
   where c.oid = (select l.tableoid from :SCHEMA.leader l)
 $perdure$;
 
+-- Functions that batches call plan once per connection, perhaps when the tables are still empty and a scan of them looks cheap: they keep to
+-- the indexes (enable_seqscan), and are not compiled for the price that this pretends (jit).
+
 -- Locks the rows of runs, in key order, and says what they hold now.
 -- Called by every function that changes runs. p_wait: wait for a lock; otherwise rows that a stranger holds are left out, and stay left
 -- out for the rest of the transaction, so that no later write of a run overtakes a skipped one.
 -- Locks: runs, in key order.
 create function :SCHEMA.hold_runs(p_keys bigint[], p_wait boolean)
-returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql as $perdure$
+returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
@@ -230,7 +233,7 @@ create function :SCHEMA.start_runs(
   p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
   p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
   p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[]
-) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql as $perdure$
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -315,7 +318,7 @@ $perdure$;
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
-returns setof :SCHEMA.loaded language plpgsql as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
@@ -382,9 +385,10 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       select q.*, bool_or(q.cut) over () as more
       from (
         select s.*, row_number() over w as rn,
-          row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
+          row_number() over w > 1000 or sum(s.size) over w - s.size > p_bytes as cut
         from (
-          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
+            coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
           from :SCHEMA.checkpoint c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
           where c.run = r.key
@@ -412,7 +416,7 @@ $perdure$;
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
   p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_ords integer[];
@@ -459,7 +463,7 @@ end $perdure$;
 -- Records in which place of the order an outcome that someone else wrote was handed to the body.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.record_deliveries(p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -481,7 +485,7 @@ end $perdure$;
 create function :SCHEMA.record_tries(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_tries integer[], p_names text[], p_started float8[], p_ats float8[],
   p_errors text[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -512,7 +516,7 @@ end $perdure$;
 create function :SCHEMA.begin_waits(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
   p_lengths float8[], p_untils float8[], p_tries integer[], p_wait boolean
-) returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+) returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -545,7 +549,7 @@ end $perdure$;
 -- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
-returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -582,7 +586,7 @@ end $perdure$;
 -- Takes a suspended run back for the claim that suspended it: its body, still in memory, goes on by itself (an await of its own ended).
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.resume_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -654,7 +658,7 @@ end $perdure$;
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -686,7 +690,7 @@ $perdure$;
 -- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
 -- Called by the flusher's sends and by send_event. Locks: runs, in key order.
 create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
-returns table (ord integer, verdict text, key bigint, woken boolean, working boolean) language plpgsql as $perdure$
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -716,7 +720,7 @@ begin
       due = case when r.topics && n.topics then null else r.due end,
       topics = case when r.topics && n.topics then null else r.topics end
     from news n where r.key = n.run
-    returning r.key, r.state, r.ready_at = v_now and r.state = 'pending' as woken
+    returning r.key, r.state, r.workflow, r.version, r.queue, r.ready_at = v_now and r.state = 'pending' as woken
   )
   select g.ord::integer, case
       when g.key is null then 'unknown'
@@ -724,7 +728,7 @@ begin
       when h.key is null then 'busy'
       when h.state in ('completed', 'failed', 'cancelled') then 'finished'
       else 'duplicate'
-    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false)
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue
   from given g
   left join held h using (key)
   left join put p on p.run = g.key and p.token = g.token
@@ -742,6 +746,10 @@ declare
 begin
   if run_id is null or event is null or octet_length(event) not between 1 and 255 then
     raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
+  end if;
+  if octet_length(reference) not between 1 and 255 then
+    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
+      using errcode = 'PD005', hint = 'Send a hash of it.';
   end if;
   if octet_length(data::text) > 1048576 then
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
@@ -765,7 +773,7 @@ comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller
 
 -- Finishes runs. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -795,7 +803,7 @@ end $perdure$;
 -- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.retry_runs(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -830,7 +838,7 @@ end $perdure$;
 
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -870,12 +878,15 @@ begin
   perform :SCHEMA.hint('cd');
 end $perdure$;
 
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run).
+-- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
 create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
 #variable_conflict use_variable
 declare
   v_verdict text;
 begin
+  if run_id is null then
+    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
+  end if;
   select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
   if v_verdict is null then
     raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
@@ -1006,13 +1017,15 @@ begin
 end $perdure$;
 
 -- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
--- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order.
+-- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
+-- locked: such a run is given back by the next call, or taken back once the worker is gone.
 create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
 declare
   v_count integer;
 begin
   with mine as materialized (
-    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep) order by r.key for no key update
+    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
+    order by r.key for no key update skip locked
   ), back as (
     update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from mine where r.key = mine.key returning 1
   )
@@ -1020,9 +1033,11 @@ begin
   return v_count;
 end $perdure$;
 
--- Takes a process out at its end. Called after hand_back. Locks: the worker's row, the leader's.
+-- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
+-- Locks: the worker's row, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
-  delete from :SCHEMA.worker where id = p_id;
+  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
+  delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
 $perdure$;
@@ -1052,8 +1067,13 @@ create view :SCHEMA.steps as
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
   select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
-  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run;
-comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, and one per open wait.';
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run
+  union all
+  select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt
+  from :SCHEMA.try t join :SCHEMA.run r on r.key = t.run and r.state = 'running' and r.attempt = t.attempt
+  where t.finished_at is null
+    and not exists (select from :SCHEMA.checkpoint c where c.run = t.run and c.slot = t.slot and c.attempt = t.attempt);
+comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, one per open wait, and one per step that has run for a second or more.';
 
 create view :SCHEMA.events as
   select m.seq as id, r.id as run_id, m.name, m.reference, m.sent_at, m.slot as consumed_by

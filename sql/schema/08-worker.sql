@@ -120,13 +120,15 @@ begin
 end $perdure$;
 
 -- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
--- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order.
+-- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
+-- locked: such a run is given back by the next call, or taken back once the worker is gone.
 create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
 declare
   v_count integer;
 begin
   with mine as materialized (
-    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep) order by r.key for no key update
+    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
+    order by r.key for no key update skip locked
   ), back as (
     update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from mine where r.key = mine.key returning 1
   )
@@ -134,9 +136,11 @@ begin
   return v_count;
 end $perdure$;
 
--- Takes a process out at its end. Called after hand_back. Locks: the worker's row, the leader's.
+-- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
+-- Locks: the worker's row, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
-  delete from :SCHEMA.worker where id = p_id;
+  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
+  delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
 $perdure$;
