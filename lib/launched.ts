@@ -6,9 +6,11 @@ import type { StarterParts } from "./client/start.ts";
 import { DatabaseClock } from "./core/clock.ts";
 import { ValueCodec } from "./core/codec.ts";
 import { registeredName } from "./core/engines.ts";
+import { PerdureError } from "./core/errors.ts";
 import type { WorkflowDefinition } from "./core/types.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
+import { within } from "./db/deadline.ts";
 import { Flusher, type News } from "./db/flusher.ts";
 import { type Listener, openListener } from "./db/listener.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
@@ -28,6 +30,8 @@ const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
 /** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
 const RECOUNTS = 3;
+/** How long a launch waits for the worker's lock. */
+const LOCK_MS = 30_000;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
 /** A process that becomes busy says so at most this often. */
@@ -59,13 +63,14 @@ export class Engine {
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings): Promise<Engine> {
     const database = await connectDatabase(settings.database);
+    let engine: Engine | undefined;
     try {
       await prepare(database, settings.schema, settings.migrate);
-      const engine = new Engine(settings, database);
+      engine = new Engine(settings, database);
       await engine.#start();
       return engine;
     } catch (error) {
-      await database.close();
+      await (engine ? engine.shutdown(0) : database.close());
       throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
     }
   }
@@ -133,7 +138,7 @@ export class Engine {
       logger,
       hasSlot: () => this.#worker.free > 0,
       onBeat: (others, leads) => this.#circle(others, leads),
-      onBuried: (why) => this.#worker.loseAll(why),
+      onBuried: (why) => this.#worker.mute(why),
       onWork: () => this.#worker.poke(),
     });
     this.#poll = new Poll({ everyMs: settings.notify ? POLL_MS : POLL_ALONE_MS, look: () => this.#look() });
@@ -150,17 +155,26 @@ export class Engine {
     const { listenUrl } = this.#settings;
     return listenUrl === undefined
       ? this.#database.clientConfig()
-      : { connectionString: listenUrl, application_name: "perdure", keepAlive: true };
+      : { connectionString: listenUrl, application_name: "perdure", keepAlive: true, connectionTimeoutMillis: 5000 };
   }
 
   async #start(): Promise<void> {
-    await this.#certificate.ready;
+    await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
     await this.#wants.settle();
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
+  }
+
+  /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
+  async #holdLock(): Promise<void> {
+    if (this.#settings.listenUrl !== undefined) await (await connectClient(this.#direct())).end();
+    await within(this.#certificate.ready, LOCK_MS, "the worker's own connection").catch((cause: unknown) => {
+      const text = `the connection that holds this worker's lock was not made within ${LOCK_MS} ms; check that the server has one left, and \`listenUrl\` where it is given`;
+      throw new PerdureError("PERDURE_CONNECTION", text, { cause });
+    });
   }
 
   async #listen(): Promise<void> {
@@ -193,7 +207,9 @@ export class Engine {
   }
 
   #circle(others: number, leads: boolean): void {
-    if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
+    // What was given up while nothing could be written is still ours in the database, unless others have taken it.
+    if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
+    else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
     this.#others = others;
     this.#worker.leads = leads;
   }
@@ -240,6 +256,7 @@ export class Engine {
     this.#wants.stop();
     await this.#worker.stop(timeoutMs);
     await this.#flusher.close(CLOSE_MS);
+    this.results.close();
     await this.store.handBack(this.#id, []).catch(() => 0);
     this.#liveness.stop();
     await this.store.leave(this.#id).catch(() => {});

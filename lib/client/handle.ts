@@ -2,19 +2,19 @@
 import type { ValueCodec } from "../core/codec.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
-import { checkKeys, checkName } from "../core/options.ts";
+import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { RunStatus } from "../core/types.ts";
 import type { Store } from "../db/store.ts";
 import { explain } from "./explain.ts";
 import type { FinishedRun, Results } from "./results.ts";
-import type { EventLike, Sender, SendOptions } from "./send.ts";
+import type { EventLike, SendArguments, Sender } from "./send.ts";
 
 /** What `result()` may be told. */
 export interface ResultOptions {
   /** How long to wait; then a TimeoutError. The run goes on. Default: without end. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** Gives the wait up with the signal's reason. The run goes on. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** A run, finished or not, in work here or elsewhere. */
@@ -25,10 +25,7 @@ export interface RunHandle<R = unknown> {
   /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
-  send<T>(
-    event: EventLike<T>,
-    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
-  ): Promise<void>;
+  send<T>(event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
   /** Cancels the run at once: steps are told by their signal, later writes are refused. A cancelled run stays so; a finished one: PERDURE_STATE. */
   cancel(reason?: string): Promise<void>;
   /** Ends the run's sleep early: it returns `{ woken: true }`. PERDURE_STATE when the run is not asleep. */
@@ -63,8 +60,19 @@ function notFound(id: string): never {
   throw new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id, or start the run first`);
 }
 
-async function cancel(id: string, reason: string | undefined, { store, onChange }: HandleParts): Promise<void> {
-  const verdict = await explain(`cancelling run "${id}"`, () => store.cancel(id, reason ?? null));
+/** More than a person reads. */
+const MAX_REASON = 1000;
+
+function checkReason(reason: unknown, id: string): string | null {
+  if (reason === undefined) return null;
+  if (typeof reason === "string" && reason.length <= MAX_REASON && !reason.includes("\0")) return reason;
+  const rule = `must be a string of at most ${MAX_REASON} characters without NUL`;
+  throw new PerdureError("PERDURE_OPTION", `reason of cancel() of run "${id}" ${rule}, not ${shorten(reason)}`);
+}
+
+async function cancel(id: string, given: string | undefined, { store, onChange }: HandleParts): Promise<void> {
+  const reason = checkReason(given, id);
+  const verdict = await explain(`cancelling run "${id}"`, () => store.cancel(id, reason));
   onChange();
   if (verdict === undefined) notFound(id);
   if (verdict !== "ok" && verdict !== "cancelled") {
@@ -85,13 +93,17 @@ async function wake(id: string, { store, onChange }: HandleParts): Promise<void>
 }
 
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {
-  checkKeys(options, ["timeout", "signal"], `result() of run "${id}"`);
-  const timeoutMs = options.timeout === undefined ? null : toMs(options.timeout, `timeout of result() of run "${id}"`);
-  options.signal?.throwIfAborted();
+  const { timeout, signal } = checkKeys(options, ["timeout", "signal"], `result() of run "${id}"`);
+  const timeoutMs = timeout === undefined ? null : toMs(timeout, `timeout of result() of run "${id}"`);
+  if (signal !== undefined && !(attempt(() => signal instanceof AbortSignal) ?? false)) {
+    const text = `signal of result() of run "${id}" must be an AbortSignal, not ${shorten(signal)}`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  }
+  signal?.throwIfAborted();
   if (!parts.exists && (await explain(`waiting for run "${id}"`, () => parts.store.known([id]))).length === 0)
     notFound(id);
   const { finished, stop } = parts.results.wait(id);
-  const gaveUp = giveUp(id, timeoutMs, options.signal);
+  const gaveUp = giveUp(id, timeoutMs, signal);
   try {
     return await read(await Promise.race([finished, gaveUp.promise]), parts);
   } finally {

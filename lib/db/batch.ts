@@ -11,6 +11,8 @@ export interface Item {
   readonly row: unknown;
   /** Writes of the same lane keep their order; null: none. */
   readonly lane: string | null;
+  /** When it was queued, in ms by the monotonic clock. */
+  readonly since: number;
   readonly resolve: (answer: unknown) => void;
   readonly reject: (error: unknown) => void;
 }

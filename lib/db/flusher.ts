@@ -3,10 +3,11 @@
  * nothing in flight at once, under load in groups. A stale row is refused alone; a row that a stranger's transaction holds is
  * written alone, behind; the writes of one run never overtake each other.
  */
-import type { ClientBase } from "pg";
+import type { Client, ClientBase } from "pg";
 import type { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
+import { within } from "./deadline.ts";
 import { isConnectionLost, isTransient, toPerdureError } from "./pg-errors.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
@@ -15,12 +16,15 @@ const MAX_BYTES = 4 * 1024 * 1024;
 /** How long the database may be away before a caller outside a run is told. A run waits for as long as it takes. */
 const PATIENCE_MS = 30_000;
 
+/** No answer to a batch by then: the connection is replaced, and the batch issued again. */
+const ANSWER_MS = 15_000;
+
 export interface FlusherOptions {
   readonly schema: string;
   readonly worker: string;
   readonly lanes: Lanes;
   /** Opens the flusher's own connection, in pipeline mode. */
-  readonly connect: () => Promise<ClientBase & { end(): Promise<void> }>;
+  readonly connect: () => Promise<Client>;
   /** Runs a batch on another connection: for rows that must wait for a lock. */
   readonly beside: <T>(work: (client: ClientBase) => Promise<T>) => Promise<T>;
   /** True: a batch that makes news also asks who wants to hear of it. */
@@ -51,7 +55,7 @@ export class Flusher {
   #flying = false;
   #scheduled = false;
   #closed = false;
-  #client: (ClientBase & { end(): Promise<void> }) | null = null;
+  #client: Client | null = null;
   #idle: (() => void)[] = [];
 
   constructor(options: FlusherOptions) {
@@ -62,7 +66,8 @@ export class Flusher {
   /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ kind, row, lane: laneOf(kind, row), resolve: resolve as Item["resolve"], reject });
+      const lane = laneOf(kind, row);
+      this.#queue.push({ kind, row, lane, since: performance.now(), resolve: resolve as Item["resolve"], reject });
       this.#schedule();
     });
   }
@@ -123,10 +128,7 @@ export class Flusher {
     let at = 0;
     for (; at < this.#queue.length && items.length < MAX_ROWS && bytes < MAX_BYTES; at += 1) {
       const item = this.#queue[at]!;
-      if (item.lane !== null && this.#alone.holds(item.lane)) {
-        this.#alone.add(item);
-        continue;
-      }
+      if (this.#setAside(item)) continue;
       items.push(item);
       bytes += sizeOf(item);
     }
@@ -134,15 +136,22 @@ export class Flusher {
     return items;
   }
 
+  #setAside(item: Item): boolean {
+    if (item.lane === null || !this.#alone.holds(item.lane)) return false;
+    this.#alone.add(item);
+    return true;
+  }
+
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
   async #send(items: Item[], again = false): Promise<void> {
-    const since = performance.now();
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
         this.#client ??= await this.#options.connect();
         const client = this.#client;
         this.#settle(
-          await runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()),
+          await inTime(
+            runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()),
+          ),
         );
         return;
       } catch (error) {
@@ -151,7 +160,8 @@ export class Flusher {
         if (this.#closed) return reject(items, toPerdureError(error, "writing"));
         if (!lost && !isTransient(error)) return this.#divide(items, error, again);
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
-        if (performance.now() - since > PATIENCE_MS) items = dropImpatient(items, error);
+        items = dropImpatient(items, error);
+        this.#queue = dropImpatient(this.#queue, error);
         await new Promise((resolve) =>
           setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)),
         );
@@ -165,6 +175,7 @@ export class Flusher {
     this.#client = null;
     // The answer may be lost for good while the old connection lingers.
     void client?.end().catch(() => {});
+    client?.connection.stream.destroy();
     if (client) this.#options.onLostAnswer();
     return true;
   }
@@ -173,7 +184,11 @@ export class Flusher {
     if (items.length === 1) return reject(items, toPerdureError(error, "writing"));
     const middle = items.length >> 1;
     await this.#send(items.slice(0, middle), again);
-    await this.#send(items.slice(middle), again);
+    // The first half may have met a lock: what follows it in its lane stays behind it.
+    await this.#send(
+      items.slice(middle).filter((item) => !this.#setAside(item)),
+      again,
+    );
   }
 
   #context(again: boolean, wait: boolean) {
@@ -190,12 +205,12 @@ export class Flusher {
   async #runAlone(items: Item[]): Promise<Item[]> {
     try {
       const batch = await this.#options.beside((client) =>
-        runBatch(client, items, this.#context(true, true), this.#options.asksWanted()),
+        inTime(runBatch(client, items, this.#context(true, true), this.#options.asksWanted())),
       );
       this.#settle({ ...batch, busy: [] });
       return [...batch.busy];
     } catch (error) {
-      if (isConnectionLost(error) || isTransient(error)) return items;
+      if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);
       reject(items, toPerdureError(error, "writing"));
       return [];
     } finally {
@@ -204,17 +219,37 @@ export class Flusher {
   }
 }
 
+/** The batch, or an error like that of a broken connection: a half-open socket never answers. */
+async function inTime(batch: Promise<Batch>): Promise<Batch> {
+  // Its late failure is nobody's.
+  batch.catch(() => {});
+  let over = false;
+  try {
+    return await within(
+      batch.finally(() => {
+        over = true;
+      }),
+      ANSWER_MS,
+      "a batch of writes",
+    );
+  } catch (error) {
+    throw over ? error : Object.assign(error as Error, { code: "ETIMEDOUT" });
+  }
+}
+
 function reject(items: readonly Item[], error: PerdureError): void {
   for (const item of items) item.reject(error);
 }
 
-/** Starts and sends are given up: whether they took effect is not known, and doing them again with the same id or reference is safe. */
-function dropImpatient(items: readonly Item[], error: unknown): Item[] {
-  const impatient = (item: Item): boolean => item.kind === "start" || item.kind === "send";
-  reject(
-    items.filter(impatient),
-    toPerdureError(error, "writing; whether it took effect is not known, the same call may be made again"),
-  );
+/** Starts and sends that waited too long are given up: doing them again with the same id or reference is safe. */
+function dropImpatient(items: Item[], error: unknown): Item[] {
+  const late = performance.now() - PATIENCE_MS;
+  const impatient = (item: Item): boolean => item.since < late && (item.kind === "start" || item.kind === "send");
+  const given = items.filter(impatient);
+  if (given.length === 0) return items;
+  const text =
+    "writing (whether it took effect is not known: with the same id or reference it may safely be done again)";
+  reject(given, toPerdureError(error, text));
   return items.filter((item) => !impatient(item));
 }
 

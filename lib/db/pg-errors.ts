@@ -45,6 +45,13 @@ const RULES: readonly Rule[] = [
     fix: TLS,
   },
   { match: /^SASL|password must be a string/, code: "PERDURE_AUTH", fix: NO_LOGIN },
+  {
+    match: /^55P03$/,
+    code: "PERDURE_DATABASE",
+    fix: "an open transaction elsewhere holds the row: end it, then try again",
+  },
+  { match: /^57014$/, code: "PERDURE_DATABASE", fix: "raise statement_timeout for this role, or try again" },
+  { match: /^(53100|58030)$/, code: "PERDURE_DATABASE", fix: "the server is out of disk space: free some" },
   { match: /^42501$/, code: "PERDURE_PRIVILEGE", fix: "" },
   { match: /^25006$/, code: "PERDURE_READ_ONLY", fix: "connect to the primary, with a role that may write" },
   { match: /^(3F000|42P01|42883|42703)$/, code: "PERDURE_SCHEMA", fix: MIGRATE },

@@ -43,6 +43,7 @@ export class Worker {
   #again = false;
   #backlog = false;
   #stopping = false;
+  #muted = false;
   /** The last timer of a run that was suspended here: until then this process keeps an eye on timers. */
   #horizon = 0;
   /** Set by the heartbeat: the leader keeps an eye on all timers. */
@@ -68,7 +69,9 @@ export class Worker {
 
   /** Slots in which nothing runs and which nothing claims. */
   get free(): number {
-    return this.#stopping ? 0 : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
+    return this.#stopping || this.#muted
+      ? 0
+      : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
   }
 
   /** A slot is free that no known work will fill. */
@@ -119,6 +122,8 @@ export class Worker {
       // The limit is known when the batch is sent: slots that become free until then count.
       const { loaded } = await this.#options.flusher.write("claim", {
         limit: () => {
+          // A batch that is issued again asks again.
+          this.#reserved -= limit;
           limit = Math.min(this.free, MOST_PER_CLAIM);
           this.#reserved += limit;
           return limit;
@@ -130,7 +135,10 @@ export class Worker {
       this.#backlog = claims.length > 0 && claims.length === limit;
     } catch (error) {
       this.#reserved -= limit;
-      this.#options.logger.error("claiming runs failed", error);
+      // Not at once again: the next poll tries.
+      this.#backlog = false;
+      this.#again = false;
+      this.#options.logger.error("perdure: claiming runs failed", error);
     }
     this.#claiming = false;
     if (this.#again || this.#backlog) {
@@ -141,7 +149,7 @@ export class Worker {
 
   #begin(claim: Claim): void {
     const definition = this.#options.workflows.get(registeredName(claim.workflow, claim.version));
-    if (!definition || this.#stopping) return;
+    if (!definition || this.#stopping || this.#muted) return;
     if (claim.more) void this.#beginLong(claim, definition);
     else this.#enter(execute(claim, definition, this.#ports));
   }
@@ -202,7 +210,10 @@ export class Worker {
   /** Timers are due: makes their runs claimable and claims, in one batch. */
   async ring(): Promise<void> {
     if (this.#stopping) return;
-    const due = this.#options.flusher.write("due", { limit: DUE_PER_BATCH });
+    const due = this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
+      this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
+      return { woken: 0, next_ms: null };
+    });
     this.poke();
     const { woken, next_ms } = await due;
     if (woken >= DUE_PER_BATCH) void this.ring();
@@ -233,8 +244,21 @@ export class Worker {
     return claims.map((claim) => toNews(byRun.get(claim.run), clock.now()));
   }
 
-  /** All claims of this process are void: nothing is written any more, steps are told to stop. */
-  loseAll(why: string): void {
+  /** All claims of this process are void: nothing is written any more, steps are told to stop; and it claims no others. */
+  mute(why: string): void {
+    this.#muted = true;
+    this.#loseAll(why);
+  }
+
+  /** A heartbeat got through. True: the first since the claims were void. */
+  unmute(): boolean {
+    const muted = this.#muted;
+    this.#muted = false;
+    if (muted) this.poke();
+    return muted;
+  }
+
+  #loseAll(why: string): void {
     for (const pass of [...this.#active.values()]) pass.lose(why);
   }
 
@@ -249,7 +273,7 @@ export class Worker {
     });
     await Promise.race([drained, late]);
     clearTimeout(timer);
-    this.loseAll("this process shuts down");
+    this.#loseAll("this process shuts down");
   }
 }
 
