@@ -26,7 +26,7 @@ export class Handover {
     this.#clock = clock;
     this.#attempt = claim.attempt;
     this.#no = claim.history.reduce((last, recorded) => Math.max(last, recorded.no ?? 0), claim.lastNo ?? 0);
-    this.#now = claim.startedAt;
+    this.#now = Math.round(claim.startedAt);
   }
 
   /** The database's instant of the last outcome handed over; before the first, of the run's start. */
@@ -45,6 +45,11 @@ export class Handover {
     this.#ready.push({ call, outcome });
   }
 
+  /** Whether nothing is in line. */
+  get empty(): boolean {
+    return this.#ready.length === 0 && !this.#history.called;
+  }
+
   /** Hands one outcome over. False: none is in line. */
   next(): boolean {
     const recorded = this.#history.next();
@@ -53,7 +58,7 @@ export class Handover {
       return true;
     }
     const ready = this.#ready.shift();
-    if (ready) this.#give(ready.call, ready.outcome, this.#clock.now());
+    if (ready) this.#give(ready.call, ready.outcome, instantOf(ready.outcome) ?? this.#clock.now());
     return ready !== undefined;
   }
 
@@ -61,14 +66,16 @@ export class Handover {
     const { call, replay } = this.#recorded.get(recorded.slot)!;
     this.#recorded.delete(recorded.slot);
     const numbered = recorded.no !== null;
-    const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt: recorded.attempt };
-    this.#give(call, { settle: replay(recorded), write }, recorded.at);
+    const { attempt, at } = recorded;
+    const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at };
+    this.#give(call, { settle: replay(recorded), write }, at);
   }
 
   #give(call: Call, { settle, write }: Outcome, at: number): void {
     const { slot, kind, name } = call;
     call.state = "done";
-    this.#now = Math.max(this.#now, at);
+    // Whole milliseconds: a fraction does not survive the database's microseconds.
+    this.#now = Math.max(this.#now, Math.round(at));
     if (write.kind !== "none") this.#no += 1;
     const no = this.#no;
     if (write.kind === "deliver") void this.#ledger.write("deliver", { slot, attempt: write.attempt, no });
@@ -77,4 +84,9 @@ export class Handover {
     }
     settle(call.deferred);
   }
+}
+
+/** When an outcome that someone else wrote was recorded: replay knows no other instant of it. */
+function instantOf({ write }: Outcome): number | undefined {
+  return write.kind === "deliver" ? write.at : undefined;
 }

@@ -62,6 +62,11 @@ export class History {
     this.#called.splice(at, 0, place);
   }
 
+  /** True while an outcome that the body asked for is not handed out. */
+  get called(): boolean {
+    return this.#called.length > 0;
+  }
+
   /** The next outcome to hand out, the earliest among the called; undefined: none. */
   next(): Recorded | undefined {
     const place = this.#called.shift();

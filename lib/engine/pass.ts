@@ -272,7 +272,7 @@ export class Pass {
     this.#onDrained?.();
     this.ports.onEnd(this, { how: "suspended", dueMs: answer.due_ms });
     // The body went on meanwhile, from an await of its own.
-    if (this.#held.length > 0 || this.#settled) this.#resume();
+    if (this.#held.length > 0 || !this.#handover.empty || this.#settled) this.#resume();
   }
 
   /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */

@@ -8,6 +8,7 @@ import type { Recorded, StepDefinition, TransactionClient } from "../core/types.
 import { Attempt } from "./attempt.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
+import { defer } from "./promise.ts";
 
 /** How long a try runs before it is marked as begun, so that a person sees what is running. */
 const MARK_AFTER_MS = 1000;
@@ -69,11 +70,13 @@ class StepRun {
   }
 
   /** The same reference with another input. */
-  conflict(): Promise<never> {
+  conflict(): Promise<unknown> {
     const { name, reference } = this.#definition;
     const id = this.#pass.run.id;
     const text = `step "${name}" of run "${id}": reference "${reference!.id}" was used with another input. Give each input a reference of its own, or say onConflict: "return_existing"`;
-    return Promise.reject(new RunConflictError(id, text));
+    const deferred = defer();
+    deferred.reject(new RunConflictError(id, text));
+    return deferred.promise;
   }
 
   /** A recorded outcome, for the body. */
@@ -181,28 +184,31 @@ class StepRun {
 
   async #transact(call: Call, started: number): Promise<void> {
     const pass = this.#pass;
+    const { attempt } = pass.claim;
     let value = "";
+    let at = 0;
     const { verdict } = await pass.ports.transactor.run(
       (tx) => this.#attempt(tx, (args) => this.#definition.fn(tx, ...args)),
       (result) => {
         value = this.#encode(result);
+        at = pass.ports.clock.now();
         const { kind, name } = this.#definition;
         const row = { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
         return {
           ...pass.ledger.claim,
           slot: this.#slot,
-          attempt: pass.claim.attempt,
+          attempt,
           no: null,
           kind,
           name,
-          at: pass.ports.clock.now(),
+          at,
           ...row,
         };
       },
       () => pass.over,
     );
     if (verdict === "stale") return pass.lose("its claim is over");
-    pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt: pass.claim.attempt } });
+    pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt, at } });
   }
 
   /** One try: the function, told of by its signal when the pass ends. */

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:12eb0d8076ae301f18cddfb6b7544980fe336cd6
+--! Hash: sha1:4c267ebfeb24bea7bc0f60909dfbd9d57dc6fe10
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -747,6 +747,10 @@ begin
   if run_id is null or event is null or octet_length(event) not between 1 and 255 then
     raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
   end if;
+  if octet_length(reference) not between 1 and 255 then
+    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
+      using errcode = 'PD005', hint = 'Send a hash of it.';
+  end if;
   if octet_length(data::text) > 1048576 then
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
       using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
@@ -874,12 +878,15 @@ begin
   perform :SCHEMA.hint('cd');
 end $perdure$;
 
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run).
+-- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
 create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
 #variable_conflict use_variable
 declare
   v_verdict text;
 begin
+  if run_id is null then
+    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
+  end if;
   select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
   if v_verdict is null then
     raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';

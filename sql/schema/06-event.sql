@@ -73,6 +73,10 @@ begin
   if run_id is null or event is null or octet_length(event) not between 1 and 255 then
     raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
   end if;
+  if octet_length(reference) not between 1 and 255 then
+    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
+      using errcode = 'PD005', hint = 'Send a hash of it.';
+  end if;
   if octet_length(data::text) > 1048576 then
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
       using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';

@@ -1,0 +1,199 @@
+/** A worker process of the crash tests: its workflows, and what the test may tell it to do. */
+import { setTimeout as pause } from "node:timers/promises";
+import pg from "pg";
+import { currentStep, event, Perdure, type PerdureOptions, step, transaction, workflow } from "../../lib/index.ts";
+import type { MemberOptions } from "../support/crew.ts";
+
+const {
+  url,
+  schema,
+  workflows: names,
+  version,
+  ...options
+} = JSON.parse(process.argv[2]!) as MemberOptions & {
+  url: string;
+  schema: string;
+};
+// The journal is written beside, straight to the server, whatever happens to the engine's connections.
+const pool = new pg.Pool({ connectionString: url, max: 4, idleTimeoutMillis: 200 });
+pool.on("error", () => {});
+const FOREVER = 3_600_000;
+
+/** Notes that a step is entered here. Returns how often it has been, this time included. */
+async function enter(run: string, name: string): Promise<number> {
+  const { rows } = await pool.query(
+    `with new as (insert into "${schema}".journal (run, step, pid) values ($1, $2, $3))
+     select count(*)::int + 1 as times from "${schema}".journal where run = $1 and step = $2`,
+    [run, name, process.pid],
+  );
+  return rows[0].times;
+}
+
+/** Enters a step; the first time in the step that is held, it stays there. */
+async function pass(run: string, name: string, held: string): Promise<string> {
+  const times = await enter(run, name);
+  if (held === name && times === 1) await pause(FOREVER);
+  return `${name} ${times}`;
+}
+
+const plain = (name: string) => step(name, (run: string, held: string) => pass(run, name, held));
+const booked = (name: string) =>
+  transaction(name, async (tx, run: string, held: string) => {
+    await tx.query(`insert into "${schema}".ledger (run, step) values ($1, $2)`, [run, name]);
+    return pass(run, name, held);
+  });
+const [create, charge, pack, bill, ship] = [
+  plain("create"),
+  booked("charge"),
+  plain("pack"),
+  booked("bill"),
+  plain("ship"),
+];
+
+/** Five steps, two of them transactions. */
+const five = workflow("five", async (run: string, held: string) => {
+  const seen = [await create(run, held), await charge(run, held), await pack(run, held)];
+  return [...seen, await bill(run, held), await ship(run, held)];
+});
+
+const beat = step("beat", async (_n: number) => void (await pause(100)));
+/** Other runs in flight: five short steps. */
+const traffic = workflow("traffic", async () => {
+  for (let n = 0; n < 5; n += 1) await beat(n);
+});
+
+/** One step with a retry budget of two tries, which counts its tries. */
+const tried = step(
+  { name: "tried", retry: { type: "fixed", maxAttempts: 2, delay: 1 } },
+  async (run: string, crashes: number, fails: number) => {
+    const times = await enter(run, "tried");
+    if (times <= crashes) await pause(FOREVER);
+    if (times <= crashes + fails) throw new Error("no luck");
+    return currentStep().attempt;
+  },
+);
+const budget = workflow("budget", (run: string, crashes: number, fails: number) => tried(run, crashes, fails));
+
+const once = step({ name: "once", onCrash: "fail" }, (run: string) => pass(run, "once", "once"));
+/** A step that must not be run again after a crash. */
+const fragile = workflow("fragile", async (run: string) => {
+  try {
+    return await once(run);
+  } catch (error) {
+    return (error as { code?: string }).code;
+  }
+});
+
+const deadly = step("deadly", async (run: string) => {
+  await enter(run, "deadly");
+  process.kill(process.pid, "SIGKILL");
+  await pause(FOREVER);
+});
+/** Kills every process that runs it. */
+const poison = workflow("poison", async (run: string) => {
+  await create(run, "");
+  await deadly(run);
+});
+
+const perilous = step("perilous", async (run: string, n: number) => {
+  if ((await enter(run, `perilous ${n}`)) > 1) return;
+  process.kill(process.pid, "SIGKILL");
+  await pause(FOREVER);
+});
+/** Kills a process in each of its steps, once: there is progress between. */
+const stumbling = workflow("stumbling", async (run: string, steps: number) => {
+  for (let n = 1; n <= steps; n += 1) await perilous(run, n);
+  return "arrived";
+});
+
+const slowly = step("slowly", async (run: string, ms: number) => {
+  await enter(run, "slowly");
+  await pause(ms);
+  return process.pid;
+});
+/** One step of a given length, then another. */
+const slow = workflow("slow", async (run: string, ms: number) => {
+  const pid = await slowly(run, ms);
+  await create(run, "");
+  return pid;
+});
+
+const go = event<string>("go");
+/** Waits for an event between two steps. */
+const waiting = workflow("waiting", async (run: string) => {
+  await create(run, "");
+  const { data } = await go.wait();
+  await ship(run, "");
+  return data;
+});
+
+const versioned = workflow({ name: "versioned", version: version ?? "1" }, async (run: string) => {
+  await create(run, "");
+  return `version ${version ?? "1"}`;
+});
+
+const all = { five, traffic, budget, fragile, poison, stumbling, slow, waiting, versioned };
+const registered = Object.entries(all).filter(([name]) => names?.includes(name) ?? true);
+const logged: string[] = [];
+const log = (message: string, error?: unknown): void =>
+  void logged.push(error === undefined ? message : `${message}: ${error}`);
+const perdure = new Perdure({
+  ...(options as PerdureOptions),
+  database: url,
+  schema,
+  workflows: registered.map(([, value]) => value),
+  logger: { debug: log, info: log, warn: log, error: log },
+});
+
+let loading = false;
+/** Keeps so many runs in flight, started here one after another. */
+async function load(width: number): Promise<void> {
+  loading = true;
+  const lane = async (): Promise<void> => {
+    while (loading) await (await perdure.start(traffic)).result();
+  };
+  for (let n = 0; n < width; n += 1) void lane().catch((error: unknown) => log("load", error));
+}
+
+const orders: Record<string, (...args: any[]) => unknown> = {
+  launch: () => perdure.launch(),
+  start: async (name: keyof typeof all, id: string, ...args: unknown[]) =>
+    (await perdure.start(all[name].with({ id }) as never, ...(args as []))).id,
+  result: (id: string) => perdure.get(id).result(),
+  load,
+  unload: () => {
+    loading = false;
+  },
+  /** Nothing else happens in this process for so long. */
+  block: (ms: number) => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+  },
+  shutdown: (timeout?: number) => perdure.shutdown(timeout === undefined ? {} : { timeout }),
+  /** Shuts down and lets go of everything: the process ends by itself. */
+  leave: async (timeout?: number) => {
+    loading = false;
+    await perdure.shutdown(timeout === undefined ? {} : { timeout });
+    await pool.end();
+    setImmediate(() => process.disconnect());
+  },
+  storm: async (times: number) => {
+    for (let n = 0; n < times; n += 1) {
+      const engine = new Perdure({ database: url, schema, workflows: [slow] });
+      const launching = engine.launch();
+      if (n % 2 === 0) await launching;
+      await engine.shutdown();
+      await launching.catch(() => {});
+    }
+  },
+  log: () => logged,
+};
+
+process.on("message", async ({ no, what, args }: { no: number; what: string; args: unknown[] }) => {
+  try {
+    const value = await orders[what]!(...args);
+    process.send?.({ no, value });
+  } catch (error) {
+    process.send?.({ no, error: String(error) });
+  }
+});
+process.send!({ ready: true });
