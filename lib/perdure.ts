@@ -164,6 +164,7 @@ export class Perdure {
       results: engine.results,
       sender: engine.sender,
       onChange: () => engine.changed(),
+      checkLive: () => void this.#live(),
       exists: false,
     };
   }
