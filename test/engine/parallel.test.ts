@@ -436,7 +436,8 @@ test("a recorded call that the body makes while its run is being given up is ans
   const a = step("a", async () => "a");
   const w = workflow("w", async () => {
     const pass = { before: latch(), own: latch(), seen: [] as string[] };
-    passes.push(pass);
+    // The event may find the run given up again: a third pass is held by nobody.
+    if (passes.push(pass) > 2) for (const held of [pass.before, pass.own]) held.open();
     await pass.before.opened;
     await Promise.all([gate.wait(), pass.own.opened.then(() => a()).then((value) => pass.seen.push(value))]);
   });
