@@ -48,7 +48,7 @@ const RULES: readonly Rule[] = [
   {
     match: /^55P03$/,
     code: "PERDURE_DATABASE",
-    fix: "an open transaction elsewhere holds the row: end it, then try again",
+    fix: "an open transaction elsewhere holds the lock: end it, then try again",
   },
   { match: /^57014$/, code: "PERDURE_DATABASE", fix: "raise statement_timeout for this role, or try again" },
   { match: /^(53100|58030)$/, code: "PERDURE_DATABASE", fix: "the server is out of disk space: free some" },
