@@ -14,6 +14,7 @@ import type { Ending, EnginePorts, News } from "../engine/ports.ts";
 /** Runs claimed at once at most: each brings its history along. */
 const MOST_PER_CLAIM = 200;
 const DUE_PER_BATCH = 1000;
+const OVERDUE_MS = 500;
 
 export interface WorkerOptions {
   readonly concurrency: number;
@@ -77,6 +78,11 @@ export class Worker {
   /** A slot is free that no known work will fill. */
   get hungry(): boolean {
     return this.free > 0 && !this.#backlog;
+  }
+
+  /** This process takes runs: now or when a slot is free. */
+  get takesRuns(): boolean {
+    return this.#options.concurrency > 0 && !this.#stopping;
   }
 
   get busy(): boolean {
@@ -193,18 +199,18 @@ export class Worker {
     this.#options.onLoad();
   }
 
-  /** A timer of a run that was suspended here is due in so many milliseconds. */
+  /** A timer of a run that was suspended, or started for later, here is due in so many milliseconds. */
   watch(dueMs: number): void {
     const due = this.#options.clock.now() + dueMs;
     this.#horizon = Math.max(this.#horizon, due);
     this.#alarm.at(due);
   }
 
-  /** The next timer of all, as a poll found it: the leader wakes for it. */
+  /** The next timer of all, as a poll found it: the leader wakes for it. What is overdue was left behind: a dead leader leads for a while yet. */
   hear(nextMs: number | null): void {
     if (nextMs === null) return;
     const due = this.#options.clock.now() + nextMs;
-    if (this.leads || due <= this.#horizon) this.#alarm.at(due);
+    if (this.leads || due <= this.#horizon || nextMs < -OVERDUE_MS) this.#alarm.at(due);
   }
 
   /** Timers are due: makes their runs claimable and claims, in one batch. */
