@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:1e9e544ce0285a41e0c0794ab1eda0f6c2888970
+--! Hash: sha1:66d33466fff6337ca5ccefc1bb184504fce2a064
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -1069,6 +1069,7 @@ create view :SCHEMA.runs as
     case
       when r.state = 'suspended' and cardinality(r.topics) = 1 then split_part(r.topics[1], ':', 1)
       when r.state = 'suspended' then 'several'
+      when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
     r.reason, r.queue, r.priority, r.attempt, null::text as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
