@@ -14,6 +14,7 @@ import { Engine } from "./launched.ts";
 import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts";
 
 const SHUTDOWN_TIMEOUT_MS = 30_000;
+const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()";
 
 /**
  * An engine: starts runs, works on them, and sees them from outside. Several can live in one process.
@@ -59,8 +60,7 @@ export class Perdure {
 
   /** Connects, migrates and goes to work. Throws what is wrong with the server, the login or the schema. Safe to call twice. */
   async launch(): Promise<void> {
-    if (this.#ending)
-      throw new PerdureError("PERDURE_STATE", "this engine was shut down; make a new one to launch again");
+    if (this.#ending) throw new PerdureError("PERDURE_STATE", SHUT_DOWN);
     this.#launching ??= this.#launch();
     await this.#launching;
   }
@@ -78,9 +78,7 @@ export class Perdure {
 
   #live(): Engine {
     if (this.#engine && !this.#ending) return this.#engine;
-    const text = this.#ending
-      ? "this engine was shut down"
-      : "this engine is not launched; call launch() and await it first";
+    const text = this.#ending ? SHUT_DOWN : "this engine is not launched; call launch() and await it first";
     throw new PerdureError("PERDURE_STATE", text);
   }
 
@@ -164,6 +162,7 @@ export class Perdure {
       results: engine.results,
       sender: engine.sender,
       onChange: () => engine.changed(),
+      checkLive: () => void this.#live(),
       exists: false,
     };
   }

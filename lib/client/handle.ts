@@ -39,21 +39,30 @@ export interface HandleParts {
   readonly sender: Sender;
   /** A run was changed from here: this process looks at once, others by hints. */
   readonly onChange: () => void;
+  /** Throws PERDURE_STATE once the engine is shut down. */
+  readonly checkLive: () => void;
   /** The run is known to exist. */
   readonly exists: boolean;
 }
 
 export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
   const id = checkName(runId, "run id");
-  const { store, sender } = parts;
+  const live = async <T>(work: () => Promise<T>): Promise<T> => {
+    parts.checkLive();
+    return work();
+  };
   return {
     id,
-    status: () => explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id)),
-    result: (options = {}) => result(id, options, parts) as Promise<R>,
-    send: (event, ...[data, options]) => sender.one(id, event, data as never, options),
-    cancel: (reason) => cancel(id, reason, parts),
-    wake: () => wake(id, parts),
+    status: () => live(() => status(id, parts)),
+    result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
+    send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
+    cancel: (reason) => live(() => cancel(id, reason, parts)),
+    wake: () => live(() => wake(id, parts)),
   };
+}
+
+function status(id: string, { store }: HandleParts): Promise<RunStatus> {
+  return explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id));
 }
 
 function notFound(id: string): never {

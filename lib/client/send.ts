@@ -5,8 +5,7 @@ import { PerdureError, RunFinishedError } from "../core/errors.ts";
 import { checkArray, checkBoolean, checkKeys, checkName, shorten } from "../core/options.ts";
 import { validate } from "../core/schema.ts";
 import type { EventDefinition, Received } from "../core/types.ts";
-import type { Flusher } from "../db/flusher.ts";
-import type { SendAnswer } from "../db/writes.ts";
+import type { SendAnswer, Writer } from "../db/writes.ts";
 
 /** An event as `event()` returns it. */
 export interface EventLike<T> {
@@ -33,7 +32,7 @@ export interface SentMany {
 }
 
 export interface SenderParts {
-  readonly flusher: Flusher;
+  readonly flusher: Writer;
   readonly codec: ValueCodec;
   readonly definitionOf: (event: unknown) => EventDefinition | undefined;
 }
@@ -63,7 +62,9 @@ export class Sender {
     const ignoreFinished = checkBoolean(given.ignoreFinished ?? false, `ignoreFinished in send() of ${what}`);
     const ids = checkArray(runIds, `run ids in send() of ${what}`);
     for (const id of ids) checkName(id, "run id");
-    const value = await validate(definition.schema, data === undefined ? null : data, `data of ${what}`);
+    const sent = data === undefined ? null : data;
+    // Without a schema nothing is awaited: the data may look like a promise.
+    const value = definition.schema ? await validate(definition.schema, sent, `data of ${what}`) : sent;
     const text = this.#parts.codec.encode(value, `data of ${what}`);
     const answers = await Promise.all(ids.map((id) => this.#write(id, definition.name, text, reference)));
     return sort(ids, answers, definition.name, ignoreFinished);

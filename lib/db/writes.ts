@@ -172,6 +172,11 @@ export interface Writes {
 }
 export type WriteKind = keyof Writes;
 
+/** Where writes are handed in, for those who need no more of the flusher. Free of the driver's types, which applications may lack. */
+export interface Writer {
+  write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]>;
+}
+
 /** What a worker serves: parallel arrays of workflow, version and queue. */
 export interface Lanes {
   readonly workflows: readonly string[];

@@ -37,11 +37,18 @@ export function execute(claim: Claim, definition: WorkflowDefinition, ports: Exe
     },
   });
   try {
-    pass.start(ports.codec.decode(claim.args, `input of run "${claim.id}"`) as unknown[]);
+    pass.start(argumentsOf(claim, ports));
   } catch (error) {
     pass.end({ how: "refused", error });
   }
   return pass;
+}
+
+function argumentsOf({ id, args }: Claim, { codec }: EnginePorts): unknown[] {
+  const decoded = codec.decode(args, `input of run "${id}"`);
+  if (Array.isArray(decoded)) return decoded;
+  const text = `input of run "${id}": the stored value cannot be read back: it is no array of arguments`;
+  throw new PerdureError("PERDURE_DECODE", text);
 }
 
 /** Reads the rest of a history that was too long for the claim. */
@@ -55,14 +62,22 @@ export async function load(claim: Claim, ports: EnginePorts): Promise<Claim> {
   return { ...claim, history, more: false };
 }
 
+/** The text of an error, as a column takes it. */
+function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replaceAll("\0", "\\0");
+}
+
 /** Writes what the body came to. */
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
   try {
     ports.onGone(pass, await write(pass, ending, ports));
   } catch (error) {
-    ports.logger.error(`run "${pass.run.id}" could not be concluded; it is handed back`, error);
+    // Handed back, it would come to the same again, and for ever.
+    ports.logger.error(`perdure: run "${pass.run.id}" could not be concluded; it is blocked`, error);
+    const blocked = await pass.ledger.write("block", { reason: `could not be concluded: ${reasonOf(error)}` });
     ports.onGone(pass, null);
-    ports.onStray();
+    if (!blocked) ports.onStray();
   }
 }
 
@@ -79,7 +94,7 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
       return null;
     case "refused":
       await pass.ledger.write("block", {
-        reason: `undecodable: ${(ending.error as Error)?.message ?? String(ending.error)}`,
+        reason: `undecodable: ${reasonOf(ending.error)}`,
       });
       return null;
     case "lost":

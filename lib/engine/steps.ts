@@ -18,7 +18,10 @@ const NOTHING = Symbol("nothing");
 /** Enters a step's call: its slot is taken here and now, in the order of the calls. */
 export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]): Promise<unknown> {
   const { kind, name, reference } = definition;
-  const hash = definition.addressByArguments || reference ? canonicalHash(args) : null;
+  const hash =
+    definition.addressByArguments || reference
+      ? canonicalHash(args, () => `arguments of ${kind} "${name}" of run "${pass.run.id}"`)
+      : null;
   const address = reference
     ? referenceAddress(kind, name, reference.id)
     : hash === null

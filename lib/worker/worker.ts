@@ -80,6 +80,11 @@ export class Worker {
     return this.free > 0 && !this.#backlog;
   }
 
+  /** This process takes runs: now or when a slot is free. */
+  get takesRuns(): boolean {
+    return this.#options.concurrency > 0 && !this.#stopping;
+  }
+
   get busy(): boolean {
     return this.#active.size > 0;
   }
@@ -235,6 +240,7 @@ export class Worker {
   async #look(passes: readonly Pass[]): Promise<(News | undefined)[]> {
     const { store, clock } = this.#options;
     const claims = passes.map((pass) => pass.ledger.claim);
+    const askedAt = performance.now();
     const rows = await store.look(
       claims.map((c) => c.run),
       claims.map((c) => c.epoch),
@@ -242,7 +248,7 @@ export class Worker {
     );
     const byRun = new Map(rows.map((row) => [row.run, row]));
     if (rows[0]) clock.observe(rows[0].now_ms);
-    return claims.map((claim) => toNews(byRun.get(claim.run), clock.now()));
+    return claims.map((claim) => toNews(byRun.get(claim.run), askedAt, clock.now()));
   }
 
   /** All claims of this process are void: nothing is written any more, steps are told to stop; and it claims no others. */
@@ -278,9 +284,9 @@ export class Worker {
   }
 }
 
-function toNews(row: Look | undefined, now: number): News | undefined {
-  if (!row) return { held: false, mail: 0, unread: [], due: new Map(), next: null };
+function toNews(row: Look | undefined, askedAt: number, now: number): News | undefined {
+  if (!row) return { askedAt, held: false, mail: 0, unread: [], due: new Map(), next: null };
   const due = new Map<string, boolean>(row.due === null ? [] : JSON.parse(row.due));
   const next = row.next_ms === null ? null : now + row.next_ms;
-  return { held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
+  return { askedAt, held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
 }
