@@ -10,12 +10,10 @@ import { fresh } from "./fresh.ts";
 
 // The gateway: charges once per key, and loses the answer to the first request.
 const charges = new Map<string, { receipt: string; cents: number }>();
-const gateway = createServer(async (request, response) => {
+const gateway = createServer((request, response) => {
   const key = String(request.headers["idempotency-key"]);
   const known = charges.get(key);
-  let body = "";
-  for await (const chunk of request) body += chunk;
-  const cents: number = JSON.parse(body).cents;
+  const cents = Number(new URL(request.url!, "http://gateway").searchParams.get("cents"));
   const charge = known ?? { receipt: `receipt-${charges.size + 1}`, cents };
   charges.set(key, charge);
   console.log(known ? "gateway: this key was charged before" : `gateway: charged ${cents}, and the connection drops`);
@@ -30,12 +28,8 @@ const retry = { type: "jittered", maxAttempts: 10, baseDelay: "20ms", maxDelay: 
 const charge = step({ name: "charge", retry, timeout: "30s" }, async (order: string, cents: number) => {
   const { idempotencyKey, attempt, signal } = currentStep();
   console.log(`try ${attempt} to charge ${order}`);
-  const response = await fetch(url, {
-    method: "POST",
-    headers: { "idempotency-key": idempotencyKey },
-    body: JSON.stringify({ cents }),
-    signal,
-  });
+  const headers = { "idempotency-key": idempotencyKey };
+  const response = await fetch(`${url}/charges?cents=${cents}`, { method: "POST", headers, signal });
   return ((await response.json()) as { receipt: string }).receipt;
 });
 

@@ -127,6 +127,7 @@ export class Engine {
       codec: this.codec,
       reserve: (definition, queue) => this.#serves(definition, queue) && this.#worker.reserve(),
       adopt: (claim) => this.#worker.adopt(claim),
+      watch: (dueMs) => this.#worker.watch(dueMs),
     };
     this.#liveness = new Liveness({
       worker: this.#id,
@@ -136,7 +137,7 @@ export class Engine {
       certificate: this.#certificate,
       clock: this.#clock,
       logger,
-      hasSlot: () => this.#worker.free > 0,
+      takesRuns: () => this.#worker.takesRuns,
       onBeat: (others, leads) => this.#circle(others, leads),
       onBuried: (why) => this.#worker.mute(why),
       onWork: () => this.#worker.poke(),
@@ -211,7 +212,10 @@ export class Engine {
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
     this.#others = others;
+    const first = leads && !this.#worker.leads;
     this.#worker.leads = leads;
+    // Timers that came due while nobody led ring now.
+    if (first) void this.#worker.ring();
   }
 
   /** Behind the hints: work, timers, others' runs, news for the runs in work. */

@@ -5,8 +5,7 @@ import { PerdureError, RunFinishedError } from "../core/errors.ts";
 import { checkArray, checkBoolean, checkKeys, checkName, shorten } from "../core/options.ts";
 import { validate } from "../core/schema.ts";
 import type { EventDefinition, Received } from "../core/types.ts";
-import type { Flusher } from "../db/flusher.ts";
-import type { SendAnswer } from "../db/writes.ts";
+import type { SendAnswer, Writer } from "../db/writes.ts";
 
 /** An event as `event()` returns it. */
 export interface EventLike<T> {
@@ -33,7 +32,7 @@ export interface SentMany {
 }
 
 export interface SenderParts {
-  readonly flusher: Flusher;
+  readonly flusher: Writer;
   readonly codec: ValueCodec;
   readonly definitionOf: (event: unknown) => EventDefinition | undefined;
 }

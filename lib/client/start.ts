@@ -16,6 +16,8 @@ export interface StarterParts {
   readonly reserve: (definition: WorkflowDefinition, queue: string) => boolean;
   /** Fills the slot with the run, or gives it back. */
   readonly adopt: (claim: Claim | null) => void;
+  /** The run is to begin in so many milliseconds: this process keeps an eye on it. */
+  readonly watch: (dueMs: number) => void;
 }
 
 /** Makes a run; it is durable when the id is returned. */
@@ -37,6 +39,9 @@ export async function startRun(
   }
   if (row.lease) parts.adopt(answer.leased ? toClaim(row, answer) : null);
   if (answer.verdict === "conflict") throw conflict(row, answer);
+  if (row.delay !== null || row.startAt !== null) {
+    parts.watch(Math.max(row.delay ?? 0, (row.startAt ?? 0) - answer.now_ms));
+  }
   return row.id;
 }
 

@@ -27,7 +27,7 @@ export interface Batch {
 
 // Set here, in each transaction: whatever default the role or the database has, nothing of the session is relied on.
 const BEGIN = "begin isolation level read committed read write";
-const BEGIN_ALONE = `${BEGIN}; set local lock_timeout = '2s'`;
+const beginAlone = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
 
 type Answer = { ord: number; verdict: string; [column: string]: unknown };
 
@@ -40,7 +40,7 @@ export async function runBatch(
 ): Promise<Batch> {
   const groups = groupByKind(items);
   const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
-  const queries: (string | QueryConfig)[] = [context.wait ? BEGIN_ALONE : BEGIN];
+  const queries: (string | QueryConfig)[] = [context.lockMs === null ? BEGIN : beginAlone(context.lockMs)];
   for (const group of groups) queries.push(statement(group.kind, group.items, context));
   if (makesNews) queries.push(call(context.schema, "wanted", [context.worker]));
   queries.push("commit");

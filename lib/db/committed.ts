@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:e00d9065848e56123b51f8caedb3e42412dab84a
+--! Hash: sha1:81596674e44a8e281c5d13db72320adf0d0a89b1
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -928,16 +928,24 @@ begin
   return next;
 end $perdure$;
 
--- Takes or keeps the lead for 15 s. It is only an optimisation: two leaders do no harm. Locks: the leader's row, skipping it if held.
+-- Takes or keeps the lead for three beats. It is free when its time is over, or when its holder was buried or holds its session lock no
+-- more. It is only an optimisation: two leaders do no harm. Locks: the leader's row, skipping it if held.
 create function :SCHEMA.lead(p_id bigint) returns boolean language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
   perform from :SCHEMA.leader l
-    where l.worker = p_id or l.until < v_now or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null)
+    where l.worker = p_id or l.until < v_now
+      or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null)
+      or not exists (
+        select from pg_catalog.pg_locks k
+        where k.locktype = 'advisory' and k.granted and k.objsubid = 1
+          and k.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+          and k.classid::bigint = (l.worker >> 32) & 4294967295 and k.objid::bigint = l.worker & 4294967295
+      )
     for update skip locked;
   if found then
-    update :SCHEMA.leader set worker = p_id, until = v_now + interval '15 seconds';
+    update :SCHEMA.leader set worker = p_id, until = v_now + (select w.lease / 2 from :SCHEMA.worker w where w.id = p_id);
   end if;
   return found;
 end $perdure$;

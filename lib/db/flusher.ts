@@ -60,7 +60,10 @@ export class Flusher {
 
   constructor(options: FlusherOptions) {
     this.#options = options;
-    this.#alone = new Alone((items) => this.#runAlone(items));
+    this.#alone = new Alone({
+      run: (items, lockMs) => this.#runAlone(items, lockMs),
+      onWritten: () => this.#wakeIdle(),
+    });
   }
 
   /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take. */
@@ -149,9 +152,7 @@ export class Flusher {
         this.#client ??= await this.#options.connect();
         const client = this.#client;
         this.#settle(
-          await inTime(
-            runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()),
-          ),
+          await inTime(runBatch(client, items, this.#context(again || failures > 0, null), this.#options.asksWanted())),
         );
         return;
       } catch (error) {
@@ -191,9 +192,9 @@ export class Flusher {
     );
   }
 
-  #context(again: boolean, wait: boolean) {
+  #context(again: boolean, lockMs: number | null) {
     const { schema, worker, lanes } = this.#options;
-    return { schema, worker, lanes, again, wait };
+    return { schema, worker, lanes, again, lockMs };
   }
 
   #settle(batch: Batch): void {
@@ -202,10 +203,10 @@ export class Flusher {
     if (batch.news) this.#options.onNews(batch.news);
   }
 
-  async #runAlone(items: Item[]): Promise<Item[]> {
+  async #runAlone(items: Item[], lockMs: number): Promise<Item[]> {
     try {
       const batch = await this.#options.beside((client) =>
-        inTime(runBatch(client, items, this.#context(true, true), this.#options.asksWanted())),
+        inTime(runBatch(client, items, this.#context(true, lockMs), this.#options.asksWanted())),
       );
       this.#settle({ ...batch, busy: [] });
       return [...batch.busy];
@@ -213,8 +214,6 @@ export class Flusher {
       if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);
       reject(items, toPerdureError(error, "writing"));
       return [];
-    } finally {
-      this.#wakeIdle();
     }
   }
 }

@@ -50,7 +50,7 @@ export async function assertMigrated(client: pg.ClientBase, schema: string): Pro
   const pending = pendingMigrations(ledger, schema);
   if (pending.length === 0) return;
   const have = ledger.at(-1)?.name ?? "none";
-  const text = `schema "${schema}" has migration ${have} and needs ${pending.at(-1)!.name}: run \`perdure migrate\`, or launch with \`migrate\` on`;
+  const text = `schema "${schema}" has migration ${have} and needs ${pending.at(-1)!.name}: call migrate() of an engine, or launch with \`migrate\` on`;
   throw new PerdureError("PERDURE_SCHEMA", text);
 }
 

@@ -27,6 +27,8 @@ export interface Call {
   readonly name: string;
   readonly deferred: Deferred;
   state: CallState;
+  /** Since when the timer it waits for is known to be written, by performance.now(); Infinity: it is not. */
+  timedAt: number;
   /** Nothing at all was known of it: strict replay asks before it begins. */
   readonly isNew: boolean;
   /** What runs a step's tries, for a second call that shares the slot. */

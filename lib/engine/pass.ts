@@ -64,6 +64,7 @@ export class Pass {
   #scheduled = false;
   #flexing = false;
   #impatient = 0;
+  #renewedAt = 0;
   #onDrained: (() => void) | null = null;
 
   constructor(claim: Claim, definition: WorkflowDefinition, ports: EnginePorts) {
@@ -89,6 +90,7 @@ export class Pass {
   /** Runs the body. What becomes of it is told to the ports' onEnd. */
   start(args: unknown[]): void {
     this.#checkLimit();
+    if (this.over) return;
     scope.run({ body: this.body, step: null }, () => {
       Promise.resolve()
         .then(() => this.definition.fn(...args))
@@ -153,6 +155,7 @@ export class Pass {
       deferred,
       step,
       state: "held",
+      timedAt: Infinity,
       isNew: this.history.isNew(slot),
       begin: () => this.#guard(() => entry.begin(call)),
       ring: (woken) => this.#guard(() => entry.ring(call, woken)),
@@ -191,6 +194,7 @@ export class Pass {
   waits(call: Call, due: number | null): void {
     this.#rest(call);
     call.state = "waiting";
+    call.timedAt = due === null ? Infinity : performance.now();
     this.#waiting.add(call);
     if (due !== null) this.#alarm.at(due);
     this.#schedule();
@@ -281,6 +285,7 @@ export class Pass {
     void this.ledger.write("resume", {}).then((answer) => {
       if (!answer || this.over) return;
       this.ledger.renew();
+      this.#renewedAt = performance.now();
       this.#state = "active";
       this.ports.onResumed(this);
       this.#checkLimit();
@@ -298,7 +303,8 @@ export class Pass {
 
   /** Takes in what a look has found. */
   hear(news: News): void {
-    if (this.over || this.#state === "suspended") return;
+    // A look from before the claim was renewed knows only that the one before is over.
+    if (this.over || this.#state === "suspended" || news.askedAt < this.#renewedAt) return;
     if (news.held) this.#takeIn(news);
     // A suspension in flight may have given the claim up by itself.
     else if (this.#state === "active") this.lose("its claim is over");
@@ -308,7 +314,8 @@ export class Pass {
     this.mailbox.take(news.mail, news.unread);
     for (const call of [...this.#waiting]) {
       if (call.kind === "event" && this.mailbox.has(call.name)) call.ring(false);
-      else if (news.due.has(call.slot)) call.ring(news.due.get(call.slot)!);
+      // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
+      else if (news.due.has(call.slot) && call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!);
     }
     if (news.next !== null) this.#alarm.at(news.next);
     this.#schedule();

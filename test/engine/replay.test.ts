@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { test } from "tap";
 import {
+  currentRun,
   currentStep,
   event,
   NonRetryableError,
@@ -69,6 +70,42 @@ test("a lost claim costs the step that was running and no other, and not one of 
   t.strictSame(ran, ["a", "b 1", "b 1", "b 2"], "the lost try keeps its number");
   await eventually(() => signals.length === 1, DEADLINE_MS);
   t.strictSame(signals, [true], "the step that was left behind was told to stop");
+});
+
+test("what a claim that is over wants to record is refused, whoever ended it", async (t) => {
+  const ends: Record<string, string> = {
+    "another worker took the run": "update :SCHEMA.run set epoch = epoch + 1, worker = 1 where id = $1",
+    "the run was cancelled":
+      "update :SCHEMA.run set state = 'cancelled', worker = null, finished_at = :SCHEMA.clock() where id = $1",
+    "the run was handed back": "update :SCHEMA.run set state = 'pending', worker = null where id = $1",
+  };
+  const doors = new Map<string, ReturnType<typeof latch>>();
+  const told: string[] = [];
+  const [plain, commit, fails] = [
+    step("plain", async (id: string) => doors.get(id)!.opened),
+    transaction("commit", async (_, id: string) => doors.get(id)!.opened),
+    step("fails", async (id: string) => {
+      await doors.get(id)!.opened;
+      throw new Error("too late");
+    }),
+  ];
+  const w = workflow("w", async (id: string) => {
+    currentRun().signal.addEventListener("abort", () => told.push(id));
+    await Promise.allSettled([plain(id), commit(id), fails(id)]);
+    return "too late";
+  });
+  // Only the refusal tells it: no hint, and no poll in time.
+  const { perdure, sql } = await bench(t, { workflows: [w] });
+  for (const [id, end] of Object.entries(ends)) {
+    doors.set(id, latch());
+    await perdure.start(w.with({ id }), id);
+    await sql(end, [id]);
+    const before = await sql("select * from :SCHEMA.run where id = $1", [id]);
+    doors.get(id)!.open();
+    await eventually(() => told.includes(id), DEADLINE_MS);
+    t.strictSame(await sql("select from :SCHEMA.checkpoint"), [], id);
+    t.strictSame(await sql("select * from :SCHEMA.run where id = $1", [id]), before, "nor is the run changed");
+  }
 });
 
 test("a recorded step is not run again after a sleep, and its values are those it had", async (t) => {

@@ -1,5 +1,5 @@
 /** Processes of a test: each a worker of its own on one schema, told what to do over IPC, killed or frozen at will. */
-import { type ChildProcess, fork } from "node:child_process";
+import { type ChildProcess, type ForkOptions, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import type pg from "pg";
@@ -14,6 +14,13 @@ const MEMBER = fileURLToPath(new URL("../crash/member.js", import.meta.url));
 const TABLES = `
   create table :SCHEMA.journal (no bigint generated always as identity, run text, step text, pid int, at timestamptz default clock_timestamp());
   create table :SCHEMA.ledger (run text, step text)`;
+
+// Neither the loaders of the test runner nor its options: a member starts as fast as an application does.
+const HOW: ForkOptions = {
+  stdio: ["ignore", "ignore", "inherit", "ipc"],
+  execArgv: [],
+  env: { ...process.env, NODE_OPTIONS: "" },
+};
 
 /** Options of a member; those of new Perdure that JSON can hold, and what it registers. */
 export interface MemberOptions {
@@ -122,7 +129,7 @@ export async function crew(t: Test, given?: { url: string; schema: string; pool:
     const at = new URL(options.url ?? url);
     at.searchParams.set("application_name", name);
     const settings = JSON.stringify({ ...options, url: at.href, schema });
-    const member = new Member(fork(MEMBER, [settings], { stdio: ["ignore", "ignore", "inherit", "ipc"] }), name);
+    const member = new Member(fork(MEMBER, [settings], HOW), name);
     members.push(member);
     await once(member.process, "message");
     return member;
