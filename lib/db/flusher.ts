@@ -4,7 +4,7 @@
  * written alone, behind; the writes of one run never overtake each other.
  */
 import type { Client, ClientBase } from "pg";
-import type { PerdureError } from "../core/errors.ts";
+import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
 import { within } from "./deadline.ts";
@@ -66,8 +66,10 @@ export class Flusher {
     });
   }
 
-  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take. */
+  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
+    // It would open a connection that nobody ends.
+    if (this.#closed) return Promise.reject(new PerdureError("PERDURE_STATE", "this engine has shut down"));
     return new Promise((resolve, reject) => {
       const lane = laneOf(kind, row);
       this.#queue.push({ kind, row, lane, since: performance.now(), resolve: resolve as Item["resolve"], reject });
