@@ -16,7 +16,7 @@ const ROUNDS = 3;
 export async function drain(lab: Lab): Promise<void> {
   const schema = await lab.schema();
   const starter = await lab.engine(schema, { worker: false });
-  const client = await lab.client();
+  const client = await lab.client({ options: "-c enable_seqscan=off -c jit=off" });
   const bare = new Bare(schema);
   const rates = { started: [] as number[], drained: [] as number[], bare: [] as number[], ratio: [] as number[] };
   for (let round = -1; round < ROUNDS; round += 1) {

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { test } from "tap";
 import { RUN_STATES } from "../lib/core/states.ts";
 import { ERROR_CODES, event, step, workflow } from "../lib/index.ts";
-import { bench } from "./support/engine.ts";
+import { bench, collector } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
 import { freshDatabase } from "./support/postgres.ts";
 import { chapters, compileReadme, firstProgram, programOf, ROOT, tableUnder } from "./support/readme.ts";
@@ -71,7 +71,8 @@ test("the statement for blocked runs takes one up again once its code fits", asy
   const run = await perdure.start(order(old!).with({ id: "order-42" }));
   await eventually(async () => (await run.status()).state === "suspended", 10_000);
   await perdure.shutdown();
-  const wrong = await another({ workflows: [order(other!)] });
+  const logger = collector();
+  const wrong = await another({ workflows: [order(other!)], logger });
   await wrong.send("order-42", go);
   const blocked = await eventually(async () => {
     const status = await wrong.get("order-42").status();
@@ -79,6 +80,7 @@ test("the statement for blocked runs takes one up again once its code fits", asy
   }, 10_000);
   t.match(blocked.reason, /diverged.*"step:other.*"step:old/s, "both sides are named");
   await wrong.shutdown();
+  t.match(logger.lines.join(), /run "order-42" of workflow "order" is blocked: diverged/, "a person is told");
   const right = await another({ workflows: [order(old!)] });
   await sql(statement.replaceAll("perdure.", ":SCHEMA."));
   t.equal(await right.get("order-42").result({ timeout: "20s" }), "old");

@@ -110,14 +110,30 @@ async function result(id: string, options: ResultOptions, parts: HandleParts): P
     throw new PerdureError("PERDURE_OPTION", text);
   }
   signal?.throwIfAborted();
-  if (!parts.exists && (await explain(`waiting for run "${id}"`, () => parts.store.known([id]))).length === 0)
-    notFound(id);
-  const { finished, stop } = parts.results.wait(id);
   const gaveUp = giveUp(id, timeoutMs, signal);
   try {
-    return await read(await Promise.race([finished, gaveUp.promise]), parts);
+    return await read(await ended(id, gaveUp.promise, parts), parts);
   } finally {
     gaveUp.stop();
+  }
+}
+
+/** The end of a run that exists. At the timeout it is looked once more: a hint may have been lost. */
+async function ended(
+  id: string,
+  gaveUp: Promise<never>,
+  { store, results, exists }: HandleParts,
+): Promise<FinishedRun> {
+  const known = exists ? [id] : explain(`waiting for run "${id}"`, () => store.known([id]));
+  if ((await Promise.race([known, gaveUp])).length === 0) notFound(id);
+  const { finished, stop } = results.wait(id);
+  try {
+    return await Promise.race([finished, gaveUp]);
+  } catch (error) {
+    const [late] = error instanceof TimeoutError ? await store.finished([id]).catch(() => []) : [];
+    if (late) return late;
+    throw error;
+  } finally {
     stop();
   }
 }
@@ -145,6 +161,8 @@ function giveUp(
     const late = `run "${id}" had not finished after ${timeoutMs} ms; it goes on, so wait again, or without a timeout`;
     void sleepFor(timeoutMs, over.signal).then(() => over.signal.aborted || reject(new TimeoutError(late)));
   });
+  // It may be over before anybody waits for it.
+  promise.catch(() => {});
   const stop = (): void => over.abort();
   return { promise, stop };
 }

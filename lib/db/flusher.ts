@@ -106,15 +106,11 @@ export class Flusher {
     );
   }
 
+  // One batch: the next is put together two turns later too, when what the answers set going is known and rides along.
   async #fly(): Promise<void> {
     this.#flying = true;
-    while (this.#queue.length > 0) {
-      const items = this.#take();
-      if (items.length === 0) break;
-      await this.#send(items);
-      // What the answers set going is known, and rides along, before the next batch is put together.
-      await new Promise((resolve) => setImmediate(resolve));
-    }
+    const items = this.#take();
+    if (items.length > 0) await this.#send(items);
     this.#flying = false;
     this.#wakeIdle();
   }

@@ -56,7 +56,7 @@ export class Store {
   }
 
   async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024]));
+    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024, false]));
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
   }
 

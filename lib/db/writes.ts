@@ -143,6 +143,8 @@ export interface LoadedRow {
   readonly tries: number;
   readonly at_ms: number;
   readonly more: boolean;
+  /** Of a claim: more runs are claimable than were asked for. */
+  readonly backlog: boolean;
 }
 
 interface Answered {

@@ -90,19 +90,23 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
     case "late":
       return finishWith(pass, "failed", timeoutOf(pass), ports);
     case "blocked":
-      await pass.ledger.write("block", { reason: ending.reason });
-      return null;
+      return block(pass, ending.reason, ports);
     case "refused":
-      await pass.ledger.write("block", {
-        reason: `undecodable: ${reasonOf(ending.error)}`,
-      });
-      return null;
+      return block(pass, `undecodable: ${reasonOf(ending.error)}`, ports);
     case "lost":
     case "suspended":
       return null;
     default:
       return ending satisfies never;
   }
+}
+
+/** Whoever waits for the result of a blocked run waits without end, so a person is told. */
+async function block(pass: Pass, reason: string, { logger }: ExecutePorts): Promise<null> {
+  if (await pass.ledger.write("block", { reason })) {
+    logger.warn(`perdure: run "${pass.run.id}" of workflow "${pass.run.workflow}" is blocked: ${reason}`);
+  }
+  return null;
 }
 
 function timeoutOf(pass: Pass): TimeoutError {

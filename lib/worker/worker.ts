@@ -138,7 +138,7 @@ export class Worker {
       this.#reserved -= limit;
       const claims = toClaims(loaded as LoadedRow[]);
       for (const claim of claims) this.#begin(claim);
-      this.#backlog = claims.length > 0 && claims.length === limit;
+      this.#backlog = loaded[0]?.backlog ?? false;
     } catch (error) {
       this.#reserved -= limit;
       // Not at once again: the next poll tries.

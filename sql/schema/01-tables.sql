@@ -6,7 +6,8 @@
 create function :SCHEMA.clock() returns timestamptz language sql stable parallel safe as 'select statement_timestamp()';
 
 -- An instant as milliseconds since 1970, the form in which instants reach JavaScript, and back.
-create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql immutable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
+-- to_ms is stable, as extract is: declared immutable it would not be inlined.
+create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql stable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
 create function :SCHEMA.from_ms(p_ms float8) returns timestamptz language sql immutable parallel safe as 'select to_timestamp(p_ms / 1000)';
 create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable parallel safe as 'select p_ms * interval ''1 millisecond''';
 
@@ -213,5 +214,5 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );

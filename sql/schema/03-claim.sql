@@ -8,7 +8,8 @@ create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json langua
   ) m
 $perdure$;
 
--- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs).
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
+-- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- Locks: runs, skipping what is locked.
@@ -17,6 +18,7 @@ returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit =
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
+  v_backlog boolean;
 begin
   with free as materialized ( -- materialized, so that the limited, locking subquery runs once
     select c.key
@@ -39,7 +41,8 @@ begin
   )
   select array_agg(key) into v_keys from claimed;
   if v_keys is not null then
-    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys));
+    v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
 end $perdure$;
 
@@ -47,7 +50,7 @@ end $perdure$;
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it with a higher p_offset.
 -- Called by claim_runs, and by the engine for long histories. Locks: nothing.
-create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer) returns setof :SCHEMA.loaded language sql stable as $perdure$
+create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
@@ -72,7 +75,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false)
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
   left join lateral (

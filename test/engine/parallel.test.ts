@@ -153,7 +153,7 @@ test("an outcome is handed over only when the code that the one before woke has 
     // Far more turns of the microtask queue than a race needs to settle.
     const deep = async (): Promise<string> => {
       const value = await first();
-      for (let n = 0; n < 50; n += 1) await null;
+      for (let n = 0; n < 50; n += 1) await Promise.resolve();
       seen.push("first is through");
       return value;
     };
@@ -200,33 +200,35 @@ test("whatever a body makes of race, all, any and allSettled falls on replay as 
   const passes = new Map<number, string[][]>();
   const ran = new Map<string, number>();
   const jitter = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, Math.random() * 12));
-  const note = (seed: number, name: string): void => {
+  let serial = 0;
+  /** An outcome that no other call has, however alike the calls are. */
+  const outcome = (seed: number, name: string): string => {
     const key = `${seed} ${name} ${currentStep().idempotencyKey}`;
     ran.set(key, (ran.get(key) ?? 0) + 1);
+    serial += 1;
+    return `${name}/${serial}`;
   };
   const work = step("work", async (seed: number, name: string) => {
-    note(seed, name);
+    const own = outcome(seed, name);
     await jitter();
-    return name;
+    return own;
   });
   const fail = step("fail", async (seed: number, name: string): Promise<string> => {
-    note(seed, name);
+    const own = outcome(seed, name);
     await jitter();
-    throw new Error(name);
+    throw new Error(own);
   });
   const flaky = step(
     { name: "flaky", retry: { type: "fixed", maxAttempts: 2, delay: 3 } },
     async (seed: number, name: string) => {
       await jitter();
       if (currentStep().attempt === 1) throw new Error("flaky");
-      note(seed, name);
-      return name;
+      return outcome(seed, name);
     },
   );
   const commit = transaction("commit", async (tx, seed: number, name: string) => {
     await tx.query("select 1");
-    note(seed, name);
-    return name;
+    return outcome(seed, name);
   });
 
   const w = workflow("w", async (seed: number) => {
@@ -294,8 +296,8 @@ test("whatever a body makes of race, all, any and allSettled falls on replay as 
   for (const run of runs) await next.send(run.id, gate, null);
   let wrong = 0;
   for (const [seed, run] of runs.entries()) {
-    const outcome = await settled(next.get(run.id).result({ timeout: "30s" }));
-    if ((outcome as { error?: unknown }).error)
+    const ended = await settled(next.get(run.id).result({ timeout: "30s" }));
+    if ((ended as { error?: unknown }).error)
       t.fail(`seed ${seed}: ${JSON.stringify(await next.get(run.id).status())}`);
     const seen = passes.get(seed)!;
     const whole = seen.at(-1)!.join("\n");

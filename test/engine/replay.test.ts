@@ -72,6 +72,24 @@ test("a lost claim costs the step that was running and no other, and not one of 
   t.strictSame(signals, [true], "the step that was left behind was told to stop");
 });
 
+test("a step that must not run twice fails after a lost claim, and the body may catch it", async (t) => {
+  let ran = 0;
+  const stuck = latch();
+  const once = step({ name: "once", onCrash: "fail" }, async (waits: boolean) => {
+    ran += 1;
+    if (waits) await stuck.opened;
+    return "done";
+  });
+  const w = workflow("w", async () => [await once(false), await once(true).catch((error) => error.code)]);
+  const world = await bench(t, { workflows: [w] });
+  const run = await world.perdure.start(w);
+  await eventually(() => ran === 2, DEADLINE_MS);
+  await loseClaims(world);
+  t.strictSame(await run.result(), ["done", "PERDURE_STEP_LOST"]);
+  stuck.open();
+  t.equal(ran, 2);
+});
+
 test("what a claim that is over wants to record is refused, whoever ended it", async (t) => {
   const ends: Record<string, string> = {
     "another worker took the run": "update :SCHEMA.run set epoch = epoch + 1, worker = 1 where id = $1",

@@ -319,6 +319,7 @@ test("a retried workflow keeps what completed and what was caught, and tries onl
       [run.id],
     );
     t.equal(row.state, "pending");
+    t.equal((await run.status()).waitingFor, "retry");
     t.ok(row.seconds > 3500 && row.seconds <= 3600, "it says when it goes on");
     broken = false;
     await world.advance(HOUR);
