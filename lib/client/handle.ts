@@ -4,6 +4,7 @@ import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { RunStatus } from "../core/types.ts";
+import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { explain } from "./explain.ts";
 import type { FinishedRun, Results } from "./results.ts";
@@ -137,29 +138,32 @@ async function ended(
   }
 }
 
+/** The longest timer: a longer one would fire at once. */
+const LONGEST = 2 ** 31 - 1;
+
+async function sleepFor(ms: number, signal: AbortSignal): Promise<void> {
+  for (let left = ms; left > 0 && !signal.aborted; left -= LONGEST) await pause(Math.min(left, LONGEST), signal);
+}
+
 /** Rejects at the timeout or the signal. */
 function giveUp(
   id: string,
   timeoutMs: number | null,
   signal: AbortSignal | undefined,
 ): { promise: Promise<never>; stop: () => void } {
-  let timer: NodeJS.Timeout | undefined;
-  let abort: (() => void) | undefined;
+  const over = new AbortController();
   const promise = new Promise<never>((_, reject) => {
-    if (timeoutMs !== null) {
-      const late = (): void =>
-        reject(new TimeoutError(`run "${id}" had not finished after ${timeoutMs} ms; it goes on`));
-      timer = setTimeout(late, Math.min(timeoutMs, 2 ** 31 - 1));
-    }
-    abort = () => reject(signal!.reason);
-    signal?.addEventListener("abort", abort, { once: true });
+    const abort = (): void => reject(signal!.reason);
+    signal?.addEventListener("abort", abort, { once: true, signal: over.signal });
+    // It may have been aborted since it was checked.
+    if (signal?.aborted) abort();
+    if (timeoutMs === null) return;
+    const late = `run "${id}" had not finished after ${timeoutMs} ms; it goes on, so wait again, or without a timeout`;
+    void sleepFor(timeoutMs, over.signal).then(() => over.signal.aborted || reject(new TimeoutError(late)));
   });
   // It may be over before anybody waits for it.
   promise.catch(() => {});
-  const stop = (): void => {
-    clearTimeout(timer);
-    if (abort) signal?.removeEventListener("abort", abort);
-  };
+  const stop = (): void => over.abort();
   return { promise, stop };
 }
 
