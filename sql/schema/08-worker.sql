@@ -85,7 +85,7 @@ $perdure$;
 
 -- Takes the runs of dead workers back, so that others may claim them, and buries the workers. Dead is who did not beat since p_beats
 -- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
--- checkpoint between, it is blocked. Returns how many became claimable.
+-- checkpoint between, it is blocked. A run that had begun stands before those that had not. Returns how many became claimable.
 -- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
 create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql as $perdure$
 declare
@@ -112,7 +112,7 @@ begin
       crashes = r.crashes + case when p_innocent then 0 else 1 end,
       worker = null,
       state = case when p_innocent or r.crashes < 4 then 'pending' else 'blocked' end,
-      ready_at = case when p_innocent or r.crashes < 4 then v_now end,
+      ready_at = case when p_innocent or r.crashes < 4 then least(r.started_at, v_now) end,
       reason = case when p_innocent or r.crashes < 4 then r.reason else
         'quarantined: its process died 5 times with no new checkpoint between'
           || coalesce(', each time in ' || (
@@ -136,7 +136,7 @@ begin
   with mine as materialized (
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep) order by r.key for no key update
   ), back as (
-    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from mine where r.key = mine.key returning 1
+    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
   select count(*) into v_count from back;
   return v_count;
