@@ -64,16 +64,17 @@ returns table (work boolean, others_hold boolean, next_ms float8) language sql s
     (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
 $perdure$;
 
--- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. young: the server has been up for
--- less than two seconds, so that every lock was lost and owners are still coming back. holding: somebody else holds runs at all.
--- Called twice a second by workers with a free slot while others hold runs. Locks: nothing.
-create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, young boolean, missing text) language sql stable as $perdure$
+-- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. missing: [id, last beat, whether
+-- it has not beaten since the server itself started] of each; such a one lost its lock with the server, and may be coming back. holding:
+-- somebody else holds runs at all.
+-- Called by workers that take runs while others hold some. Locks: nothing.
+create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, missing text) language sql stable as $perdure$
   with holder as materialized (
     select w.id, w.beat_at from :SCHEMA.worker w
     where w.id <> p_id and w.dead_at is null and exists (select from :SCHEMA.run r where r.worker = w.id)
   )
-  select exists (select from holder), clock_timestamp() < pg_postmaster_start_time() + interval '2 seconds', (
-    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text)) from holder h
+  select exists (select from holder), (
+    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text, h.beat_at < pg_postmaster_start_time())) from holder h
     where not exists (
       select from pg_catalog.pg_locks l
       where l.locktype = 'advisory' and l.granted and l.objsubid = 1
