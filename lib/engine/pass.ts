@@ -317,6 +317,7 @@ export class Pass implements Body {
     }
     this.#state = "suspended";
     this.#alarm.clear();
+    this.#onDrained?.();
     this.ports.onEnd(this, { how: "suspended", dueMs: answer.due_ms });
     // The body went on meanwhile, from an await of its own.
     if (this.#held.length > 0 || this.#settled) this.#resume();
