@@ -40,6 +40,8 @@ export class Liveness {
   readonly #options: LivenessOptions;
   #beatTimer: NodeJS.Timeout | undefined;
   #watchTimer: NodeJS.Timeout | undefined;
+  #beating = false;
+  #beatAgain = false;
   #watchUntil = 0;
   #lastBeat = performance.now();
   #others = 0;
@@ -65,10 +67,10 @@ export class Liveness {
     await this.#beat();
   }
 
-  /** Beats at once: the circle of processes has changed. */
+  /** Beats at once, or once more after the beat in flight: the circle of processes has changed. */
   nudge(): void {
-    clearTimeout(this.#beatTimer);
-    void this.#beat();
+    if (this.#beating) this.#beatAgain = true;
+    else void this.#beat();
   }
 
   stop(): void {
@@ -80,6 +82,9 @@ export class Liveness {
   async #beat(): Promise<void> {
     const { store, certificate, worker, clock, onBeat, leaseMs, onBuried } = this.#options;
     let nextMs = this.#everyMs;
+    clearTimeout(this.#beatTimer);
+    this.#beating = true;
+    this.#beatAgain = false;
     try {
       const beat = await store.beat(worker, certificate);
       this.#lastBeat = performance.now();
@@ -93,7 +98,8 @@ export class Liveness {
       // Before others may take its runs, a process that cannot beat stops working on them.
       if (performance.now() - this.#lastBeat > leaseMs - this.#everyMs) onBuried("no heartbeat got through in time");
     }
-    clearTimeout(this.#beatTimer);
+    this.#beating = false;
+    if (this.#beatAgain) nextMs = 0;
     if (!this.#stopped) this.#beatTimer = setTimeout(() => void this.#beat(), nextMs * (0.9 + Math.random() * 0.2));
   }
 
