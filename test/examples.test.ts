@@ -27,15 +27,3 @@ test("every example prints what its last lines say, and nothing else", async (t)
     t.equal(stderr, "", `${file} warns of nothing`);
   }
 });
-
-test("the demo survives two kills, and says which steps did not run again", async (t) => {
-  const env = { ...process.env, DATABASE_URL: await freshDatabase(t) };
-  const program = `${ROOT}dist/examples/demo.js`;
-  const { stdout, stderr } = await promisify(execFile)(process.execPath, [program], { env, timeout: 60_000 });
-  t.equal(stderr, "");
-  t.match(stdout, /kill -9: process 1 dies inside the step reserve-inventory\.\n {6}process 2 runs reserve-inventory/);
-  t.match(stdout, /kill -9: process 2 dies while the order waits\./);
-  t.match(stdout, /send_event\('order-42', 'payment-received', '\{"amount": 99\}'\)\n {6}process 3 runs fulfill-order/);
-  t.match(stdout, /Result: paid 99/);
-  t.match(stdout, /create-order +once: it did not run again\n +reserve-inventory +2 times/);
-});

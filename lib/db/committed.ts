@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:7450cf437c4049611e11d02479abeca8c8fde0e0
+--! Hash: sha1:d6b8269717c186071cf79fef2ded9d72ec8dc98e
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -54,6 +54,8 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_
 
 -- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
+-- The few of them that died again and again; see claim_runs.
+create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
 create index run_due on :SCHEMA.run (due) where due is not null;
 create index run_held on :SCHEMA.run (worker) where worker is not null;
 
@@ -323,6 +325,8 @@ $perdure$;
 -- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
+-- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
+-- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
 returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit = off as $perdure$
@@ -331,15 +335,33 @@ declare
   v_keys bigint[];
   v_backlog boolean;
 begin
-  with free as materialized ( -- materialized, so that the limited, locking subquery runs once
-    select c.key
-    from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+  with lane as (
+    select * from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+  ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
+    select c.* from lane
     cross join lateral (
       select r.key, r.priority, r.ready_at from :SCHEMA.run r
-      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
       order by r.priority, r.ready_at, r.key
       limit p_limit
       for no key update skip locked
+    ) c
+  ), suspect as materialized (
+    select c.* from lane
+    cross join lateral (
+      select r.key, r.priority, r.ready_at from :SCHEMA.run r
+      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
+      order by r.priority, r.ready_at, r.key
+      limit 1
+      for no key update skip locked
+    ) c
+    order by c.priority, c.ready_at, c.key
+    limit 1
+  ), next as (
+    select c.key from (
+      select * from free
+      union all
+      select * from suspect where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3)
     ) c
     order by c.priority, c.ready_at, c.key
     limit p_limit
@@ -347,7 +369,7 @@ begin
     update :SCHEMA.run r
     set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
       started_at = coalesce(r.started_at, v_now), deadline = coalesce(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms))
-    from free where r.key = free.key
+    from next where r.key = next.key
     returning r.key
   )
   select array_agg(key) into v_keys from claimed;
@@ -977,16 +999,17 @@ returns table (work boolean, others_hold boolean, next_ms float8) language sql s
     (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
 $perdure$;
 
--- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. young: the server has been up for
--- less than two seconds, so that every lock was lost and owners are still coming back. holding: somebody else holds runs at all.
--- Called twice a second by workers with a free slot while others hold runs. Locks: nothing.
-create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, young boolean, missing text) language sql stable as $perdure$
+-- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. missing: [id, last beat, whether
+-- it has not beaten since the server itself started] of each; such a one lost its lock with the server, and may be coming back. holding:
+-- somebody else holds runs at all.
+-- Called by workers that take runs while others hold some. Locks: nothing.
+create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, missing text) language sql stable as $perdure$
   with holder as materialized (
     select w.id, w.beat_at from :SCHEMA.worker w
     where w.id <> p_id and w.dead_at is null and exists (select from :SCHEMA.run r where r.worker = w.id)
   )
-  select exists (select from holder), clock_timestamp() < pg_postmaster_start_time() + interval '2 seconds', (
-    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text)) from holder h
+  select exists (select from holder), (
+    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text, h.beat_at < pg_postmaster_start_time())) from holder h
     where not exists (
       select from pg_catalog.pg_locks l
       where l.locktype = 'advisory' and l.granted and l.objsubid = 1
@@ -998,7 +1021,7 @@ $perdure$;
 
 -- Takes the runs of dead workers back, so that others may claim them, and buries the workers. Dead is who did not beat since p_beats
 -- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
--- checkpoint between, it is blocked. Returns how many became claimable.
+-- checkpoint between, it is blocked. A run that had begun stands before those that had not. Returns how many became claimable.
 -- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
 create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
@@ -1026,7 +1049,7 @@ begin
       crashes = r.crashes + case when p_innocent then 0 else 1 end,
       worker = null,
       state = case when p_innocent or r.crashes < 4 then 'pending' else 'blocked' end,
-      ready_at = case when p_innocent or r.crashes < 4 then v_now end,
+      ready_at = case when p_innocent or r.crashes < 4 then least(r.started_at, v_now) end,
       reason = case when p_innocent or r.crashes < 4 then r.reason else
         'quarantined: its process died 5 times with no new checkpoint between'
           || coalesce(', each time in ' || (
@@ -1052,7 +1075,7 @@ begin
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
     order by r.key for no key update skip locked
   ), back as (
-    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from mine where r.key = mine.key returning 1
+    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
   select count(*) into v_count from back;
   return v_count;

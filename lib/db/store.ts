@@ -36,8 +36,7 @@ export interface Look {
 
 export interface Missing {
   readonly holding: boolean;
-  readonly young: boolean;
-  /** [worker id, its last beat] of each, as JSON. */
+  /** [worker id, its last beat, whether that was before the server started] of each, as JSON. */
   readonly missing: string | null;
 }
 

@@ -7,14 +7,17 @@ import type { Logger } from "../core/types.ts";
 import type { Certificate } from "../db/certificate.ts";
 import type { Store } from "../db/store.ts";
 
-/** How long a lock must be gone. Longer right after a start of the server, when everybody has lost theirs. */
+/** How long a lock must be gone. Longer when it was lost with the server, as everybody's was. */
 const GONE_MS = 300;
-const GONE_AFTER_START_MS = 2000;
+const GONE_WITH_SERVER_MS = 2000;
 /** How often each asks; one that is alone with the watched asks for two, so that some look falls early enough on a busy machine too. */
 const WATCH_MS = 500;
 const WATCH_ALONE_MS = 250;
 /** How long others are watched after the last sign that they hold runs. */
 const WATCH_ON_MS = 5000;
+
+/** A worker whose lock is gone: its id, its last beat, and whether that was before the server started. */
+type Missing = [id: string, beat: string, withServer: boolean];
 
 export interface LivenessOptions {
   readonly worker: string;
@@ -37,12 +40,14 @@ export class Liveness {
   readonly #options: LivenessOptions;
   #beatTimer: NodeJS.Timeout | undefined;
   #watchTimer: NodeJS.Timeout | undefined;
+  #beating = false;
+  #beatAgain = false;
   #watchUntil = 0;
   #lastBeat = performance.now();
   #others = 0;
   #stopped = false;
   /** Worker and its last beat → since when its lock is gone. */
-  #gone = new Map<string, { since: number; young: boolean }>();
+  #gone = new Map<string, number>();
 
   constructor(options: LivenessOptions) {
     this.#options = options;
@@ -62,11 +67,11 @@ export class Liveness {
     await this.#beat();
   }
 
-  /** Beats at once: the circle of processes has changed. */
+  /** Beats at once, or once more after the beat in flight: the circle of processes has changed. */
   nudge(): void {
     if (this.#stopped) return;
-    clearTimeout(this.#beatTimer);
-    void this.#beat();
+    if (this.#beating) this.#beatAgain = true;
+    else void this.#beat();
   }
 
   stop(): void {
@@ -78,6 +83,9 @@ export class Liveness {
   async #beat(): Promise<void> {
     const { store, certificate, worker, clock, onBeat, leaseMs, onBuried } = this.#options;
     let nextMs = this.#everyMs;
+    clearTimeout(this.#beatTimer);
+    this.#beating = true;
+    this.#beatAgain = false;
     try {
       const beat = await store.beat(worker, certificate);
       this.#lastBeat = performance.now();
@@ -93,7 +101,8 @@ export class Liveness {
       // Before others may take its runs, a process that cannot beat stops working on them.
       if (performance.now() - this.#lastBeat > leaseMs - this.#everyMs) onBuried("no heartbeat got through in time");
     }
-    clearTimeout(this.#beatTimer);
+    this.#beating = false;
+    if (this.#beatAgain) nextMs = 0;
     if (!this.#stopped) this.#beatTimer = setTimeout(() => void this.#beat(), nextMs * (0.9 + Math.random() * 0.2));
   }
 
@@ -133,33 +142,31 @@ export class Liveness {
   /** Returns how long until the next look. */
   async #lookOnce(): Promise<number> {
     const { store, worker } = this.#options;
-    const { holding, young, missing } = await store.missing(worker);
+    const { holding, missing } = await store.missing(worker);
     if (holding) this.#watchUntil = performance.now() + WATCH_ON_MS;
     const now = performance.now();
-    const found = (missing === null ? [] : JSON.parse(missing)) as [string, string][];
+    const found = (missing === null ? [] : JSON.parse(missing)) as Missing[];
     const before = this.#gone;
-    this.#gone = new Map(
-      found.map((pair) => [JSON.stringify(pair), before.get(JSON.stringify(pair)) ?? { since: now, young }]),
-    );
-    const dead = found.filter((pair) => this.#isDead(pair, now));
-    if (dead.length > 0) await this.#bury(dead);
+    this.#gone = new Map(found.map((gone) => [`${gone}`, before.get(`${gone}`) ?? now]));
+    const dead = found.filter((gone) => now - this.#gone.get(`${gone}`)! >= (gone[2] ? GONE_WITH_SERVER_MS : GONE_MS));
+    // Who was lost with the server did not crash.
+    for (const innocent of [false, true]) {
+      await this.#bury(
+        dead.filter((gone) => gone[2] === innocent),
+        innocent,
+      );
+    }
     return this.#gone.size > 0 ? GONE_MS + 5 : this.#watchMs;
   }
 
-  #isDead(pair: [string, string], now: number): boolean {
-    const { since, young } = this.#gone.get(JSON.stringify(pair))!;
-    return now - since >= (young ? GONE_AFTER_START_MS : GONE_MS);
-  }
-
-  async #bury(dead: [string, string][]): Promise<void> {
-    const innocent = dead.some((pair) => this.#gone.get(JSON.stringify(pair))!.young);
-    const ids = dead.map(([id]) => id);
+  async #bury(dead: readonly Missing[], innocent: boolean): Promise<void> {
+    if (dead.length === 0) return;
     const taken = await this.#options.store.takeBack(
-      ids,
+      dead.map(([id]) => id),
       dead.map(([, beat]) => beat),
       innocent,
     );
-    for (const pair of dead) this.#gone.delete(JSON.stringify(pair));
+    for (const gone of dead) this.#gone.delete(`${gone}`);
     if (taken > 0) this.#options.onWork();
   }
 }

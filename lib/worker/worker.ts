@@ -11,6 +11,8 @@ import { type ExecutePorts, execute, type Finish, load } from "../engine/execute
 import type { Pass } from "../engine/pass.ts";
 import type { Ending, EnginePorts, News } from "../engine/ports.ts";
 
+/** From so many crashes on, one at a time is worked on; see claim_runs. */
+const SUSPECT = 3;
 /** Runs claimed at once at most: each brings its history along. */
 const MOST_PER_CLAIM = 200;
 const DUE_PER_BATCH = 1000;
@@ -187,16 +189,17 @@ export class Worker {
     if (this.#active.get(pass.claim.key) === pass) this.#active.delete(pass.claim.key);
     if (ending.how !== "suspended") this.#concluding.add(pass);
     else if (ending.dueMs !== null) this.watch(ending.dueMs);
-    if (ending.how === "suspended") this.#freed();
+    if (ending.how === "suspended") this.#freed(pass);
   }
 
   #gone(pass: Pass, finish: Finish | null): void {
     this.#concluding.delete(pass);
     if (finish) this.#options.onFinish(pass.run.id, finish);
-    this.#freed();
+    this.#freed(pass);
   }
 
-  #freed(): void {
+  #freed(pass?: Pass): void {
+    if (pass && pass.claim.crashes >= SUSPECT) this.#again = true;
     if (this.#backlog || this.#again) this.poke();
     this.#options.onLoad();
   }

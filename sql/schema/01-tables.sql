@@ -45,6 +45,8 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_
 
 -- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
+-- The few of them that died again and again; see claim_runs.
+create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
 create index run_due on :SCHEMA.run (due) where due is not null;
 create index run_held on :SCHEMA.run (worker) where worker is not null;
 

@@ -12,6 +12,8 @@ $perdure$;
 -- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
+-- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
+-- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
 returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit = off as $perdure$
@@ -20,15 +22,33 @@ declare
   v_keys bigint[];
   v_backlog boolean;
 begin
-  with free as materialized ( -- materialized, so that the limited, locking subquery runs once
-    select c.key
-    from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+  with lane as (
+    select * from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+  ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
+    select c.* from lane
     cross join lateral (
       select r.key, r.priority, r.ready_at from :SCHEMA.run r
-      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
       order by r.priority, r.ready_at, r.key
       limit p_limit
       for no key update skip locked
+    ) c
+  ), suspect as materialized (
+    select c.* from lane
+    cross join lateral (
+      select r.key, r.priority, r.ready_at from :SCHEMA.run r
+      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
+      order by r.priority, r.ready_at, r.key
+      limit 1
+      for no key update skip locked
+    ) c
+    order by c.priority, c.ready_at, c.key
+    limit 1
+  ), next as (
+    select c.key from (
+      select * from free
+      union all
+      select * from suspect where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3)
     ) c
     order by c.priority, c.ready_at, c.key
     limit p_limit
@@ -36,7 +56,7 @@ begin
     update :SCHEMA.run r
     set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
       started_at = coalesce(r.started_at, v_now), deadline = coalesce(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms))
-    from free where r.key = free.key
+    from next where r.key = next.key
     returning r.key
   )
   select array_agg(key) into v_keys from claimed;

@@ -71,16 +71,17 @@ returns table (work boolean, others_hold boolean, next_ms float8) language sql s
     (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
 $perdure$;
 
--- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. young: the server has been up for
--- less than two seconds, so that every lock was lost and owners are still coming back. holding: somebody else holds runs at all.
--- Called twice a second by workers with a free slot while others hold runs. Locks: nothing.
-create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, young boolean, missing text) language sql stable as $perdure$
+-- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. missing: [id, last beat, whether
+-- it has not beaten since the server itself started] of each; such a one lost its lock with the server, and may be coming back. holding:
+-- somebody else holds runs at all.
+-- Called by workers that take runs while others hold some. Locks: nothing.
+create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, missing text) language sql stable as $perdure$
   with holder as materialized (
     select w.id, w.beat_at from :SCHEMA.worker w
     where w.id <> p_id and w.dead_at is null and exists (select from :SCHEMA.run r where r.worker = w.id)
   )
-  select exists (select from holder), clock_timestamp() < pg_postmaster_start_time() + interval '2 seconds', (
-    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text)) from holder h
+  select exists (select from holder), (
+    select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text, h.beat_at < pg_postmaster_start_time())) from holder h
     where not exists (
       select from pg_catalog.pg_locks l
       where l.locktype = 'advisory' and l.granted and l.objsubid = 1
@@ -92,7 +93,7 @@ $perdure$;
 
 -- Takes the runs of dead workers back, so that others may claim them, and buries the workers. Dead is who did not beat since p_beats
 -- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
--- checkpoint between, it is blocked. Returns how many became claimable.
+-- checkpoint between, it is blocked. A run that had begun stands before those that had not. Returns how many became claimable.
 -- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
 create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
@@ -120,7 +121,7 @@ begin
       crashes = r.crashes + case when p_innocent then 0 else 1 end,
       worker = null,
       state = case when p_innocent or r.crashes < 4 then 'pending' else 'blocked' end,
-      ready_at = case when p_innocent or r.crashes < 4 then v_now end,
+      ready_at = case when p_innocent or r.crashes < 4 then least(r.started_at, v_now) end,
       reason = case when p_innocent or r.crashes < 4 then r.reason else
         'quarantined: its process died 5 times with no new checkpoint between'
           || coalesce(', each time in ' || (
@@ -146,7 +147,7 @@ begin
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
     order by r.key for no key update skip locked
   ), back as (
-    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from mine where r.key = mine.key returning 1
+    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
   select count(*) into v_count from back;
   return v_count;

@@ -159,6 +159,7 @@ const orders: Record<string, (...args: any[]) => unknown> = {
   launch: () => perdure.launch(),
   start: async (name: keyof typeof all, id: string, ...args: unknown[]) =>
     (await perdure.start(all[name].with({ id }) as never, ...(args as []))).id,
+  send: (ids: string[], name: string, data: unknown) => perdure.send(ids, event<any>(name), data),
   result: (id: string) => perdure.get(id).result(),
   load,
   unload: () => {

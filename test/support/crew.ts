@@ -31,6 +31,8 @@ export interface MemberOptions {
   readonly version?: string;
   /** Where it connects to, if not to the server itself. */
   readonly url?: string;
+  /** A schema other than the test's. */
+  readonly schema?: string;
 }
 
 export interface Entry {
@@ -128,7 +130,7 @@ export async function crew(t: Test, given?: { url: string; schema: string; pool:
     const name = `member-${members.length + 1}-${schema}`;
     const at = new URL(options.url ?? url);
     at.searchParams.set("application_name", name);
-    const settings = JSON.stringify({ ...options, url: at.href, schema });
+    const settings = JSON.stringify({ schema, ...options, url: at.href });
     const member = new Member(fork(MEMBER, [settings], HOW), name);
     members.push(member);
     await once(member.process, "message");
