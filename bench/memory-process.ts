@@ -1,6 +1,6 @@
 /** The process whose memory is measured: makes so many runs wait for an event, tells what each keeps here, then works off a long run. */
 import { event, Perdure, step, workflow } from "../lib/index.ts";
-import { countStatements, perSecond } from "./idle.ts";
+import { countStatements, perSecond } from "./support/statements.ts";
 
 const CHUNK = 100;
 const news = event("news");

@@ -211,7 +211,10 @@ export class Engine {
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
+    // Who has come since this process said that it is busy has not heard it.
+    if (others > this.#others) this.#saidBusy = -Infinity;
     this.#others = others;
+    this.#sayBusy();
     const first = leads && !this.#worker.leads;
     this.#worker.leads = leads;
     // Timers that came due while nobody led ring now.
@@ -230,6 +233,11 @@ export class Engine {
 
   #loadChanged(): void {
     this.#wants.loadChanged();
+    this.#sayBusy();
+  }
+
+  /** Others watch over the runs that this process holds: they hear of it, at most now and then. */
+  #sayBusy(): void {
     const now = performance.now();
     if (!this.#worker.busy || this.#others === 0 || now - this.#saidBusy < BUSY_GAP_MS) return;
     this.#saidBusy = now;

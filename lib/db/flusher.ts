@@ -67,7 +67,7 @@ export class Flusher {
     });
   }
 
-  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take. */
+  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
     // A write that came now would open a connection that nobody closes.
     if (this.#closed) return Promise.reject(closed());

@@ -20,6 +20,7 @@ export interface Beat {
   readonly alive: boolean;
   readonly others: number;
   readonly leads: boolean;
+  readonly untidy: boolean;
   readonly now_ms: number;
 }
 

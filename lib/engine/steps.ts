@@ -130,7 +130,8 @@ class StepRun {
     }
     const marked = this.#definition.onCrash === "fail" || pass.claim.crashes > 0;
     if (marked && !(await this.#mark(started))) return;
-    const timer = marked ? undefined : setTimeout(() => pass.over || void this.#mark(started), MARK_AFTER_MS);
+    const mark = (): unknown => pass.over || this.#mark(started);
+    const timer = marked ? undefined : setTimeout(mark, MARK_AFTER_MS);
     try {
       const { kind } = this.#definition;
       if (kind === "transaction") await this.#transact(call, started);

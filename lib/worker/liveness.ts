@@ -87,7 +87,7 @@ export class Liveness {
       if (!beat.alive) await this.#rise();
       this.#others = beat.others;
       onBeat(beat.others, beat.leads);
-      if (beat.leads) await this.#sweep();
+      if (beat.untidy) await this.#sweep();
     } catch {
       nextMs = Math.min(500, nextMs);
       // Before others may take its runs, a process that cannot beat stops working on them.

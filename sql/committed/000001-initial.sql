@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:011d04799e052eba6127dd8d5f75d0519667f0cc
+--! Hash: sha1:7450cf437c4049611e11d02479abeca8c8fde0e0
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -910,8 +910,9 @@ create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8
 $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
--- its runs are others'. others: live processes beside it. Locks: the worker's row, the leader's.
-create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, now_ms float8) language plpgsql as $perdure$
+-- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
+-- Locks: the worker's row, the leader's.
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -919,6 +920,12 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
+  untidy := leads and exists (
+    select from :SCHEMA.worker w where w.id <> p_id and case
+      when w.dead_at is null then w.beat_at + w.lease < v_now
+      else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
+    end
+  );
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;

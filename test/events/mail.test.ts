@@ -353,3 +353,25 @@ test("data comes through as it was sent, up to the limit", async (t) => {
   t.strictSame(await through(new Map<unknown, unknown>([[date, 10n]])), [[date, 10n]]);
   t.equal(await through("x".repeat(1_048_576 - 30)), 1_048_546, "a value of just under the limit");
 });
+
+test("one event for a run that two processes may take is consumed once, by one of them", async (t) => {
+  const got = new Map<string, number>();
+  const note = step("note", async (id: string) => void got.set(id, (got.get(id) ?? 0) + 1));
+  const listen = workflow("listen", async (id: string) => {
+    const { data } = await ping.wait();
+    await note(id);
+    return data;
+  });
+  const b = await bench(t, { workflows: [listen] });
+  const second = await b.another();
+  const client = await b.another({ worker: false });
+  const ids = Array.from({ length: 40 }, (_, n) => `r${n}`);
+  const runs = await Promise.all(ids.map((id, n) => [b.perdure, second][n % 2]!.start(listen.with({ id }), id)));
+  await Promise.all(runs.map((run) => reaches(run, "suspended")));
+  await client.send(ids, ping, 6);
+  t.same(new Set(await Promise.all(runs.map((run) => run.result({ timeout: PATIENCE_MS })))), new Set([6]));
+  t.same([...got.values()], Array(40).fill(1));
+  t.same(await b.sql("select count(*)::int as n, count(consumed_by)::int as consumed from :SCHEMA.events"), [
+    { n: 40, consumed: 40 },
+  ]);
+});
