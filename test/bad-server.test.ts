@@ -285,6 +285,6 @@ test("a schema that is behind is refused where migrating is off", async (t) => {
   t.equal(error.code, "PERDURE_SCHEMA");
   t.match(
     error.message,
-    /^schema ".*" has migration none and needs 00.*: run `perdure migrate`, or launch with `migrate` on$/,
+    /^schema ".*" has migration none and needs 00.*: call migrate\(\) of an engine, or launch with `migrate` on$/,
   );
 });
