@@ -1,4 +1,4 @@
-/** A process that cannot write, or cannot beat, gives up what it cannot hold, and takes it up again when it can. */
+/** Connections that break or fall silent: a process gives up what it cannot hold, and takes it up again when it can. */
 import { test } from "tap";
 import { currentStep, event, Perdure, step, transaction, workflow } from "../../lib/index.ts";
 import { bench, collector } from "../support/engine.ts";
@@ -83,4 +83,30 @@ test("a transaction that hangs does not keep a shutdown from returning, and its 
   const gone = async (): Promise<boolean> =>
     (await sql("select from pg_stat_activity where pid = $1", [pid])).length === 0;
   t.ok(await eventually(gone, DEADLINE_MS));
+});
+
+test("a transaction whose function fails to reach another server is tried as its policy says, and no more", async (t) => {
+  let calls = 0;
+  const pay = transaction({ name: "pay", retry: { type: "fixed", maxAttempts: 2, delay: 0 } }, async () => {
+    calls += 1;
+    throw Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
+  });
+  const w = workflow("w", async () => pay());
+  const { perdure } = await bench(t, { workflows: [w] });
+  await t.rejects((await perdure.start(w)).result(), { cause: { message: "connect ECONNREFUSED" } });
+  t.equal(calls, 2);
+});
+
+test("a transaction whose own session is ended runs again, without a try of its policy", async (t) => {
+  let calls = 0;
+  const pay = transaction("pay", async (tx) => {
+    calls += 1;
+    if (calls === 1) await tx.query("select pg_terminate_backend(pg_backend_pid())");
+    if (calls === 2) await tx.query("select pg_terminate_backend(pg_backend_pid())").catch(() => {});
+    await tx.query("select 1");
+    return calls;
+  });
+  const w = workflow("w", async () => pay());
+  const { perdure } = await bench(t, { workflows: [w] });
+  t.equal(await (await perdure.start(w)).result(), 3);
 });
