@@ -177,6 +177,8 @@ export class Worker {
 
   #enter(pass: Pass): void {
     if (pass.over) return;
+    // The run was taken from a claim of this very process, which has not noticed yet.
+    this.#active.get(pass.claim.key)?.lose("its claim is over");
     this.#active.set(pass.claim.key, pass);
     if (this.#active.size === 1) this.#options.onLoad();
   }
