@@ -2,7 +2,7 @@
  * Transaction steps: the function's own SQL, the fenced checkpoint and the commit, all or nothing. The fence stands last, so the
  * run's row is locked for one moment only, and a claim that is over commits nothing.
  */
-import type pg from "pg";
+import pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import type { TransactionClient } from "../core/types.ts";
 import { call } from "./batch.ts";
@@ -38,13 +38,17 @@ export class PgTransactor {
       const once = new Once<T>(client, this.#schema);
       try {
         const ran = await once.run(work, record, over);
+        once.over();
         client.release();
         return ran;
       } catch (error) {
+        // Asked before the release, which ends the connection.
+        const again = mayRunAgain(error, once);
+        once.over();
         client.release(true);
         const settled = await this.#settle(once, error);
         if (settled) return settled;
-        if (!mayRunAgain(error, once) || reruns >= RERUNS || over()) throw error;
+        if (!again || reruns >= RERUNS || over()) throw error;
         await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(1000, 10 * 2 ** reruns)));
       }
     }
@@ -100,11 +104,22 @@ class Once<T> {
   readonly #client: pg.PoolClient;
   readonly #schema: string;
   committing = false;
+  /** The connection broke under it. */
+  lost = false;
+  readonly #lose = (): void => {
+    this.lost = true;
+  };
   recorded: { readonly row: RecordRow; readonly result: T } | null = null;
 
   constructor(client: pg.PoolClient, schema: string) {
     this.#client = client;
     this.#schema = schema;
+    client.once("error", this.#lose).once("end", this.#lose);
+  }
+
+  /** Hears no more of the client. */
+  over(): void {
+    this.#client.off("error", this.#lose).off("end", this.#lose);
   }
 
   get pid(): number {
@@ -139,14 +154,10 @@ class Once<T> {
   }
 }
 
-function mayRunAgain(error: unknown, once: Once<unknown>): boolean {
+// An ECONNREFUSED may be the function's own, from another server: what broke is told by the client, or by Postgres.
+function mayRunAgain(error: unknown, { lost }: Once<unknown>): boolean {
   const code = (error as { code?: unknown } | null)?.code;
-  return (
-    code === "40001" ||
-    code === "40P01" ||
-    (isConnectionLost(error) && !once.committing) ||
-    (once.committing && isConnectionLost(error))
-  );
+  return code === "40001" || code === "40P01" || lost || (error instanceof pg.DatabaseError && isConnectionLost(error));
 }
 
 /** The function may have swallowed an error that aborted the transaction, or ended the transaction itself. */
