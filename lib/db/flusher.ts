@@ -222,6 +222,9 @@ export class Flusher {
       return [...batch.busy];
     } catch (error) {
       if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);
+      const [first, ...rest] = items;
+      // Which row it is that the database cannot take shows when each is written by itself.
+      if (rest.length > 0) return [...(await this.#runAlone([first!], lockMs)), ...rest];
       reject(items, toPerdureError(error, "writing"));
       return [];
     }
