@@ -1,0 +1,225 @@
+/** The database goes away, comes back, and loses answers: runs end with the right result, transactions take effect once. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import pg from "pg";
+import { type Test, test } from "tap";
+import { type RunningPostgres, startPostgres } from "../../lib/db/embedded.ts";
+import { type Perdure, step, transaction, workflow } from "../../lib/index.ts";
+import { crew } from "../support/crew.ts";
+import { type Bench, bench } from "../support/engine.ts";
+import { eventually } from "../support/eventually.ts";
+import { freshSchema, server } from "../support/postgres.ts";
+import { FaultyProxy } from "../support/proxy.ts";
+
+/** A server of the test's own, in a folder that outlives its crashes. */
+async function ownServer(t: Test): Promise<{ url: string; crash: () => Promise<void>; restart: () => Promise<void> }> {
+  const dataDir = await mkdtemp(join(tmpdir(), "perdure-crash-"));
+  let running: RunningPostgres = await startPostgres({ dataDir });
+  const { url } = running;
+  t.teardown(async () => {
+    await running.stop();
+    await rm(dataDir, { recursive: true, force: true });
+  });
+  const crash = async (): Promise<void> => {
+    process.kill(running.pid, "SIGQUIT");
+    await eventually(() => {
+      try {
+        return !process.kill(running.pid, 0);
+      } catch {
+        return true;
+      }
+    }, 10_000);
+  };
+  const restart = async (): Promise<void> => {
+    const before = running;
+    running = await startPostgres({ dataDir, port: Number(new URL(url).port) });
+    // It joins the folder's users before the one that crashed leaves.
+    void before;
+  };
+  return { url, crash, restart };
+}
+
+test("the server crashes again and again under load: every run ends right, transactions once, and no crash is counted", async (t) => {
+  const own = await ownServer(t);
+  const pool = new pg.Pool({ connectionString: own.url, max: 5 });
+  pool.on("error", () => {});
+  const team = await crew(t, { url: own.url, schema: "crashing", pool });
+  t.teardown(() => pool.end());
+  const [one, two, client] = [await team.member(), await team.member(), await team.member({ worker: false })];
+  const counts = (): Promise<any[]> =>
+    team.sql(
+      "select coalesce(max(crashes), 0)::int as most, count(*) filter (where state <> 'completed')::int as open from :SCHEMA.run",
+    );
+  const ids: string[] = [];
+  for (let round = 0; round < 3; round += 1) {
+    const begun = Array.from({ length: 60 }, (_, n) => `r${round}-${n}`);
+    ids.push(...begun);
+    const starts = begun.map((id) => client.call("start", "slow", id, id, 150));
+    await pause(100 + 150 * round);
+    await own.crash();
+    if (round === 2) await pause(3000);
+    await own.restart();
+    await Promise.all(starts);
+  }
+  await eventually(async () => (await counts())[0].open === 0, 60_000);
+  t.equal((await counts())[0].most, 0, "nothing is counted against a run");
+  t.equal((await team.sql("select from :SCHEMA.run")).length, ids.length, "each start made one run");
+  const twice = await team.sql("select run, slot from :SCHEMA.checkpoint group by run, slot having count(*) > 1");
+  t.same(twice, []);
+  t.ok(one.alive && two.alive);
+  for (const member of [one, two, client]) await member.call("shutdown");
+});
+
+/** Five steps, two of them transactions into a table of the test's. */
+function orders() {
+  const seen: string[] = [];
+  const note = (name: string) => step(name, async (id: string) => void seen.push(`${id} ${name}`));
+  const book = (name: string, schema: () => string) =>
+    transaction(name, async (tx, id: string) => {
+      await tx.query(`insert into ${schema()}.ledger (run, step) values ($1, $2)`, [id, name]);
+      return name;
+    });
+  let schema = "";
+  const [a, b, c] = [note("a"), note("b"), note("c")];
+  const [x, y] = [book("x", () => schema), book("y", () => schema)];
+  const order = workflow("order", async (id: string) => {
+    await a(id);
+    const first = await x(id);
+    await b(id);
+    const second = await y(id);
+    await c(id);
+    return `${id}: ${first}${second}`;
+  });
+  const prepare = async ({ sql, ...bench }: Bench): Promise<void> => {
+    schema = `"${bench.schema}"`;
+    await sql("create table :SCHEMA.ledger (run text, step text)");
+  };
+  return { order, seen, prepare };
+}
+
+/** The runs that did not do everything exactly once. */
+async function wrong({ sql }: Bench, ids: readonly string[]): Promise<unknown[]> {
+  const booked = await sql("select run, string_agg(step, '' order by step) as steps from :SCHEMA.ledger group by run");
+  const byRun = new Map(booked.map(({ run, steps }) => [run, steps]));
+  const states = await sql("select id, state, crashes from :SCHEMA.run where state <> 'completed' or crashes > 0");
+  return [...ids.filter((id) => byRun.get(id) !== "xy").map((id) => [id, byRun.get(id)]), ...states];
+}
+
+const started = (perdure: Perdure, order: ReturnType<typeof orders>["order"], ids: readonly string[]) =>
+  Promise.all(ids.map((id) => perdure.start(order.with({ id }), id)));
+
+test("all sessions are ended between any two operations: the runs end with the right result", async (t) => {
+  const { order, prepare } = orders();
+  const { url, schema } = await freshSchema(t);
+  const at = new URL(url);
+  at.searchParams.set("application_name", schema);
+  const made = await bench(t, { workflows: [order], database: at.href });
+  await prepare(made);
+  let going = true;
+  let ended = 0;
+  const ending = (async () => {
+    while (going) {
+      ended += (
+        await made.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1", [schema])
+      ).length;
+      await pause(Math.random() * 30);
+    }
+  })();
+  const ids = Array.from({ length: 40 }, (_, n) => `o${n}`);
+  const results: string[] = [];
+  for (let at = 0; at < ids.length; at += 5) {
+    const handles = await started(made.perdure, order, ids.slice(at, at + 5));
+    results.push(...((await Promise.all(handles.map((handle) => handle.result()))) as string[]));
+  }
+  going = false;
+  await ending;
+  t.comment(`${ended} sessions ended`);
+  t.ok(ended > 40);
+  t.same(
+    results,
+    ids.map((id) => `${id}: xy`),
+  );
+  t.same(await wrong(made, ids), []);
+});
+
+/** An engine behind a proxy, whose answers can be lost. */
+async function behind(t: Test, workflows: ReturnType<typeof orders>): Promise<{ made: Bench; proxy: FaultyProxy }> {
+  const target = new URL(await server());
+  const proxy = await FaultyProxy.open({ host: target.hostname, port: Number(target.port) });
+  t.teardown(() => proxy.close());
+  target.host = `127.0.0.1:${proxy.port}`;
+  const made = await bench(t, { workflows: [workflows.order], database: target.href });
+  await workflows.prepare(made);
+  return { made, proxy };
+}
+
+test("the answer to every other commit is lost: no conflict, no double row, no claim left behind", async (t) => {
+  const set = orders();
+  const { made, proxy } = await behind(t, set);
+  let lost = 0;
+  let at = 0;
+  proxy.onCommitted = () => {
+    at += 1;
+    if (at % 2 === 1) return true;
+    lost += 1;
+    return false;
+  };
+  const ids = Array.from({ length: 30 }, (_, n) => `o${n}`);
+  const results: string[] = [];
+  for (const id of ids) {
+    const [handle] = await started(made.perdure, set.order, [id]);
+    results.push((await handle!.result({ timeout: "20s" })) as string);
+  }
+  proxy.onCommitted = () => true;
+  t.comment(`${lost} answers lost`);
+  t.ok(lost > 30);
+  t.same(
+    results,
+    ids.map((id) => `${id}: xy`),
+  );
+  t.same(await wrong(made, ids), [], "transactions included");
+  t.same(
+    set.seen,
+    ids.flatMap((id) => ["a", "b", "c"].map((name) => `${id} ${name}`)),
+    "no step ran twice",
+  );
+  t.same(await made.sql("select from :SCHEMA.run where worker is not null"), []);
+});
+
+test("the answer to a claim is lost: its runs are not left to a lease", async (t) => {
+  const set = orders();
+  const { made, proxy } = await behind(t, set);
+  // Started from elsewhere, so that each has to be claimed; whatever commits is answered by a cut line.
+  const client = await made.another({ worker: false, database: made.url });
+  let cuts = 6;
+  proxy.onCommitted = () => {
+    cuts -= 1;
+    return cuts < 0;
+  };
+  const ids = Array.from({ length: 20 }, (_, n) => `c${n}`);
+  const handles = await started(client, set.order, ids);
+  t.same(
+    await Promise.all(handles.map((handle) => handle.result({ timeout: "15s" }))),
+    ids.map((id) => `${id}: xy`),
+  );
+  t.ok(cuts < 0, "answers were lost");
+  t.same(await wrong(made, ids), []);
+});
+
+test("the database is away at shutdown: it ends all the same, soon after its timeout", async (t) => {
+  const hold = step("hold", () => pause(400));
+  const held = workflow("held", async () => hold());
+  const target = new URL(await server());
+  const proxy = await FaultyProxy.open({ host: target.hostname, port: Number(target.port) });
+  t.teardown(() => proxy.close());
+  target.host = `127.0.0.1:${proxy.port}`;
+  const made = await bench(t, { workflows: [held], database: target.href });
+  await made.perdure.start(held);
+  proxy.mode = "refuse";
+  proxy.cut();
+  const since = performance.now();
+  await made.perdure.shutdown({ timeout: "1s" });
+  t.ok(performance.now() - since < 15_000);
+});
