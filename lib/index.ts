@@ -1,6 +1,6 @@
 /** The public names, nothing else. */
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
-export type { EventLike, SendOptions, SentMany } from "./client/send.ts";
+export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";
 export type { Duration } from "./core/duration.ts";
 export {

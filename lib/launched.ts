@@ -6,9 +6,11 @@ import type { StarterParts } from "./client/start.ts";
 import { DatabaseClock } from "./core/clock.ts";
 import { ValueCodec } from "./core/codec.ts";
 import { registeredName } from "./core/engines.ts";
+import { PerdureError } from "./core/errors.ts";
 import type { WorkflowDefinition } from "./core/types.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
+import { within } from "./db/deadline.ts";
 import { Flusher, type News } from "./db/flusher.ts";
 import { type Listener, openListener } from "./db/listener.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
@@ -20,11 +22,18 @@ import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
+import { Wants } from "./worker/wants.ts";
 import { Worker } from "./worker/worker.ts";
 
 /** How often an idle process looks by itself. Without hints that is all there is. */
 const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
+/** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
+const RECOUNTS = 3;
+/** How long a launch waits for the worker's lock. */
+const LOCK_MS = 30_000;
+/** How long the last writes may take at a shutdown, when the database is away. */
+const CLOSE_MS = 5000;
 /** A process that becomes busy says so at most this often. */
 const BUSY_GAP_MS = 4000;
 
@@ -47,19 +56,21 @@ export class Engine {
   readonly #poll: Poll;
   #listener: Listener | undefined;
   #others = 0;
+  #recounts = 0;
   #saidBusy = -Infinity;
-  #wanted = { hungry: false, watching: false };
+  readonly #wants: Wants;
 
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings): Promise<Engine> {
     const database = await connectDatabase(settings.database);
+    let engine: Engine | undefined;
     try {
       await prepare(database, settings.schema, settings.migrate);
-      const engine = new Engine(settings, database);
+      engine = new Engine(settings, database);
       await engine.#start();
       return engine;
     } catch (error) {
-      await database.close();
+      await (engine ? engine.shutdown(0) : database.close());
       throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
     }
   }
@@ -86,7 +97,7 @@ export class Engine {
       asksWanted: () => settings.notify && this.#others > 0,
       onNews: (news) => this.#tell(news),
       onTrouble: warn,
-      onLostAnswer: () => this.#recount(),
+      onLostAnswer: () => this.#recountFor(RECOUNTS),
     });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
@@ -96,13 +107,19 @@ export class Engine {
       clock: this.#clock,
       logger,
       engine: { codec: this.codec, transactor: this.transactor },
+      onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
     this.results = new Results({
       store: this.store,
       isHere: (id) => this.#worker.has(id),
-      onWatching: (watching) => this.#want({ watching }),
+      onWatching: (watching) => this.#wants.watch(watching),
+    });
+    this.#wants = new Wants({
+      write: (hungry, watching) => this.store.want(this.#id, hungry, watching),
+      isHungry: () => this.#worker.hungry,
+      onKnown: () => this.#worker.poke(),
     });
     this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf });
     this.starter = {
@@ -110,6 +127,7 @@ export class Engine {
       codec: this.codec,
       reserve: (definition, queue) => this.#serves(definition, queue) && this.#worker.reserve(),
       adopt: (claim) => this.#worker.adopt(claim),
+      watch: (dueMs) => this.#worker.watch(dueMs),
     };
     this.#liveness = new Liveness({
       worker: this.#id,
@@ -121,7 +139,7 @@ export class Engine {
       logger,
       takesRuns: () => this.#worker.takesRuns,
       onBeat: (others, leads) => this.#circle(others, leads),
-      onBuried: (why) => this.#worker.loseAll(why),
+      onBuried: (why) => this.#worker.mute(why),
       onWork: () => this.#worker.poke(),
     });
     this.#poll = new Poll({ everyMs: settings.notify ? POLL_MS : POLL_ALONE_MS, look: () => this.#look() });
@@ -138,17 +156,26 @@ export class Engine {
     const { listenUrl } = this.#settings;
     return listenUrl === undefined
       ? this.#database.clientConfig()
-      : { connectionString: listenUrl, application_name: "perdure", keepAlive: true };
+      : { connectionString: listenUrl, application_name: "perdure", keepAlive: true, connectionTimeoutMillis: 5000 };
   }
 
   async #start(): Promise<void> {
-    await this.#certificate.ready;
+    await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
-    await this.#want({});
+    await this.#wants.settle();
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
+  }
+
+  /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
+  async #holdLock(): Promise<void> {
+    if (this.#settings.listenUrl !== undefined) await (await connectClient(this.#direct())).end();
+    await within(this.#certificate.ready, LOCK_MS, "the worker's own connection").catch((cause: unknown) => {
+      const text = `the connection that holds this worker's lock was not made within ${LOCK_MS} ms; check that the server has one left, and \`listenUrl\` where it is given`;
+      throw new PerdureError("PERDURE_CONNECTION", text, { cause });
+    });
   }
 
   async #listen(): Promise<void> {
@@ -172,16 +199,22 @@ export class Engine {
   }
 
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
-  #tell({ work, done, change, wanted }: News): void {
+  #tell({ work, foreign, done, change, wanted }: News): void {
     if (work > 0) this.#worker.poke();
     if (change > 0) void this.#worker.lookAll();
-    if (work > 0 && wanted?.hungry && this.#worker.free < work) this.#notifier.hint("w");
+    if (wanted?.hungry && (foreign > 0 || this.#worker.free < work)) this.#notifier.hint("w");
     if (done > 0 && wanted?.watching) this.#notifier.hint("d");
     if (change > 0 && this.#others > 0) this.#notifier.hint("c");
   }
 
   #circle(others: number, leads: boolean): void {
+    // What was given up while nothing could be written is still ours in the database, unless others have taken it.
+    if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
+    else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
+    // Who has come since this process said that it is busy has not heard it.
+    if (others > this.#others) this.#saidBusy = -Infinity;
     this.#others = others;
+    this.#sayBusy();
     const first = leads && !this.#worker.leads;
     this.#worker.leads = leads;
     // Timers that came due while nobody led ring now.
@@ -199,22 +232,25 @@ export class Engine {
   }
 
   #loadChanged(): void {
-    void this.#want({});
+    this.#wants.loadChanged();
+    this.#sayBusy();
+  }
+
+  /** Others watch over the runs that this process holds: they hear of it, at most now and then. */
+  #sayBusy(): void {
     const now = performance.now();
     if (!this.#worker.busy || this.#others === 0 || now - this.#saidBusy < BUSY_GAP_MS) return;
     this.#saidBusy = now;
     this.#notifier.hint("b");
   }
 
-  /** Tells the database what this process wants to hear of, when that has changed. */
-  async #want(change: { watching?: boolean }): Promise<void> {
-    const wanted = { ...this.#wanted, ...change, hungry: this.#worker.free > 0 };
-    if (wanted.hungry === this.#wanted.hungry && wanted.watching === this.#wanted.watching) return;
-    this.#wanted = wanted;
-    await this.store.want(this.#id, wanted.hungry, wanted.watching).catch(() => {});
+  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
+  #recountFor(times: number): void {
+    // A lost session may commit its last batch after we have looked.
+    this.#recounts = times;
+    this.#recount();
   }
 
-  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
   #recount(): void {
     void this.#flusher.write("handBack", { keep: () => this.#worker.keys() }).catch(() => {});
   }
@@ -229,8 +265,10 @@ export class Engine {
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */
   async shutdown(timeoutMs: number): Promise<void> {
     this.#poll.stop();
+    this.#wants.stop();
     await this.#worker.stop(timeoutMs);
-    await this.#flusher.close();
+    await this.#flusher.close(CLOSE_MS);
+    this.results.close();
     await this.store.handBack(this.#id, []).catch(() => 0);
     this.#liveness.stop();
     await this.store.leave(this.#id).catch(() => {});

@@ -1,6 +1,6 @@
 /** The engine as an application holds it. */
 import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
-import type { EventLike, SendOptions, SentMany } from "./client/send.ts";
+import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
@@ -14,6 +14,7 @@ import { Engine } from "./launched.ts";
 import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts";
 
 const SHUTDOWN_TIMEOUT_MS = 30_000;
+const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()";
 
 /**
  * An engine: starts runs, works on them, and sees them from outside. Several can live in one process.
@@ -58,11 +59,10 @@ export class Perdure {
   }
 
   /** Connects, migrates and goes to work. Throws what is wrong with the server, the login or the schema. Safe to call twice. */
-  launch(): Promise<void> {
-    if (this.#ending)
-      throw new PerdureError("PERDURE_STATE", "this engine was shut down; make a new one to launch again");
+  async launch(): Promise<void> {
+    if (this.#ending) throw new PerdureError("PERDURE_STATE", SHUT_DOWN);
     this.#launching ??= this.#launch();
-    return this.#launching;
+    await this.#launching;
   }
 
   async #launch(): Promise<void> {
@@ -78,9 +78,7 @@ export class Perdure {
 
   #live(): Engine {
     if (this.#engine && !this.#ending) return this.#engine;
-    const text = this.#ending
-      ? "this engine was shut down"
-      : "this engine is not launched; call launch() and await it first";
+    const text = this.#ending ? SHUT_DOWN : "this engine is not launched; call launch() and await it first";
     throw new PerdureError("PERDURE_STATE", text);
   }
 
@@ -130,8 +128,12 @@ export class Perdure {
   /** A run by its id. The run is not looked up until the handle is used. */
   get<R = unknown>(id: string): RunHandle<R>;
   get<A extends unknown[], R>(workflow: Startable<A, R>, id: string): RunHandle<R>;
-  get(first: unknown, second?: string): RunHandle {
-    return makeHandle(second ?? (first as string), this.#parts());
+  get(...given: unknown[]): RunHandle {
+    if (given.length > 1 && !internalsOf(given[0])) {
+      const text = `get(workflow, id) needs a workflow made by workflow() first, not ${shorten(given[0])}; get(id) needs none`;
+      throw new PerdureError("PERDURE_OPTION", text);
+    }
+    return makeHandle(given.at(-1) as string, this.#parts());
   }
 
   /**
@@ -140,16 +142,8 @@ export class Perdure {
    * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
    * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
    */
-  async send<T>(
-    id: string,
-    event: EventLike<T>,
-    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
-  ): Promise<void>;
-  async send<T>(
-    ids: readonly string[],
-    event: EventLike<T>,
-    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
-  ): Promise<SentMany>;
+  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
+  async send<T>(ids: readonly string[], event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<SentMany>;
   async send(
     ids: string | readonly string[],
     event: EventLike<unknown>,
@@ -168,6 +162,7 @@ export class Perdure {
       results: engine.results,
       sender: engine.sender,
       onChange: () => engine.changed(),
+      checkLive: () => void this.#live(),
       exists: false,
     };
   }
@@ -177,18 +172,17 @@ export class Perdure {
    *
    * @param options.timeout How long attempts may take to end. Default 30s.
    */
-  shutdown(options: { timeout?: Duration } = {}): Promise<void> {
-    checkKeys(options, ["timeout"], "shutdown()");
-    const timeoutMs =
-      options.timeout === undefined ? SHUTDOWN_TIMEOUT_MS : toMs(options.timeout, "timeout of shutdown()");
+  async shutdown(options: { timeout?: Duration | undefined } = {}): Promise<void> {
+    const { timeout } = checkKeys(options, ["timeout"], "shutdown()");
+    const timeoutMs = timeout === undefined ? SHUTDOWN_TIMEOUT_MS : toMs(timeout, "timeout of shutdown()");
     this.#ending ??= this.#shutdown(timeoutMs);
-    return this.#ending;
+    await this.#ending;
   }
 
   async #shutdown(timeoutMs: number): Promise<void> {
+    await this.#launching?.catch(() => {});
     engines.delete(this.#launched);
     for (const signal of this.#settings.shutdownOn) process.off(signal, this.#signalled);
-    await this.#launching?.catch(() => {});
     await this.#engine?.shutdown(timeoutMs);
   }
 

@@ -2,19 +2,20 @@
 import type { ValueCodec } from "../core/codec.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
-import { checkKeys, checkName } from "../core/options.ts";
+import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { RunStatus } from "../core/types.ts";
+import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { explain } from "./explain.ts";
 import type { FinishedRun, Results } from "./results.ts";
-import type { EventLike, Sender, SendOptions } from "./send.ts";
+import type { EventLike, SendArguments, Sender } from "./send.ts";
 
 /** What `result()` may be told. */
 export interface ResultOptions {
   /** How long to wait; then a TimeoutError. The run goes on. Default: without end. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** Gives the wait up with the signal's reason. The run goes on. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** A run, finished or not, in work here or elsewhere. */
@@ -25,10 +26,7 @@ export interface RunHandle<R = unknown> {
   /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
-  send<T>(
-    event: EventLike<T>,
-    ...rest: T extends null ? [data?: T, options?: SendOptions] : [data: T, options?: SendOptions]
-  ): Promise<void>;
+  send<T>(event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
   /** Cancels the run at once: steps are told by their signal, later writes are refused. A cancelled run stays so; a finished one: PERDURE_STATE. */
   cancel(reason?: string): Promise<void>;
   /** Ends the run's sleep early: it returns `{ woken: true }`. PERDURE_STATE when the run is not asleep. */
@@ -42,29 +40,49 @@ export interface HandleParts {
   readonly sender: Sender;
   /** A run was changed from here: this process looks at once, others by hints. */
   readonly onChange: () => void;
+  /** Throws PERDURE_STATE once the engine is shut down. */
+  readonly checkLive: () => void;
   /** The run is known to exist. */
   readonly exists: boolean;
 }
 
 export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
   const id = checkName(runId, "run id");
-  const { store, sender } = parts;
+  const live = async <T>(work: () => Promise<T>): Promise<T> => {
+    parts.checkLive();
+    return work();
+  };
   return {
     id,
-    status: () => explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id)),
-    result: (options = {}) => result(id, options, parts) as Promise<R>,
-    send: (event, ...[data, options]) => sender.one(id, event, data as never, options),
-    cancel: (reason) => cancel(id, reason, parts),
-    wake: () => wake(id, parts),
+    status: () => live(() => status(id, parts)),
+    result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
+    send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
+    cancel: (reason) => live(() => cancel(id, reason, parts)),
+    wake: () => live(() => wake(id, parts)),
   };
+}
+
+function status(id: string, { store }: HandleParts): Promise<RunStatus> {
+  return explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id));
 }
 
 function notFound(id: string): never {
   throw new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id, or start the run first`);
 }
 
-async function cancel(id: string, reason: string | undefined, { store, onChange }: HandleParts): Promise<void> {
-  const verdict = await explain(`cancelling run "${id}"`, () => store.cancel(id, reason ?? null));
+/** More than a person reads. */
+const MAX_REASON = 1000;
+
+function checkReason(reason: unknown, id: string): string | null {
+  if (reason === undefined) return null;
+  if (typeof reason === "string" && reason.length <= MAX_REASON && !reason.includes("\0")) return reason;
+  const rule = `must be a string of at most ${MAX_REASON} characters without NUL`;
+  throw new PerdureError("PERDURE_OPTION", `reason of cancel() of run "${id}" ${rule}, not ${shorten(reason)}`);
+}
+
+async function cancel(id: string, given: string | undefined, { store, onChange }: HandleParts): Promise<void> {
+  const reason = checkReason(given, id);
+  const verdict = await explain(`cancelling run "${id}"`, () => store.cancel(id, reason));
   onChange();
   if (verdict === undefined) notFound(id);
   if (verdict !== "ok" && verdict !== "cancelled") {
@@ -85,19 +103,46 @@ async function wake(id: string, { store, onChange }: HandleParts): Promise<void>
 }
 
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {
-  checkKeys(options, ["timeout", "signal"], `result() of run "${id}"`);
-  const timeoutMs = options.timeout === undefined ? null : toMs(options.timeout, `timeout of result() of run "${id}"`);
-  options.signal?.throwIfAborted();
-  if (!parts.exists && (await explain(`waiting for run "${id}"`, () => parts.store.known([id]))).length === 0)
-    notFound(id);
-  const { finished, stop } = parts.results.wait(id);
-  const gaveUp = giveUp(id, timeoutMs, options.signal);
+  const { timeout, signal } = checkKeys(options, ["timeout", "signal"], `result() of run "${id}"`);
+  const timeoutMs = timeout === undefined ? null : toMs(timeout, `timeout of result() of run "${id}"`);
+  if (signal !== undefined && !(attempt(() => signal instanceof AbortSignal) ?? false)) {
+    const text = `signal of result() of run "${id}" must be an AbortSignal, not ${shorten(signal)}`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  }
+  signal?.throwIfAborted();
+  const gaveUp = giveUp(id, timeoutMs, signal);
   try {
-    return await read(await Promise.race([finished, gaveUp.promise]), parts);
+    return await read(await ended(id, gaveUp.promise, parts), parts);
   } finally {
     gaveUp.stop();
+  }
+}
+
+/** The end of a run that exists. At the timeout it is looked once more: a hint may have been lost. */
+async function ended(
+  id: string,
+  gaveUp: Promise<never>,
+  { store, results, exists }: HandleParts,
+): Promise<FinishedRun> {
+  const known = exists ? [id] : explain(`waiting for run "${id}"`, () => store.known([id]));
+  if ((await Promise.race([known, gaveUp])).length === 0) notFound(id);
+  const { finished, stop } = results.wait(id);
+  try {
+    return await Promise.race([finished, gaveUp]);
+  } catch (error) {
+    const [late] = error instanceof TimeoutError ? await store.finished([id]).catch(() => []) : [];
+    if (late) return late;
+    throw error;
+  } finally {
     stop();
   }
+}
+
+/** The longest timer: a longer one would fire at once. */
+const LONGEST = 2 ** 31 - 1;
+
+async function sleepFor(ms: number, signal: AbortSignal): Promise<void> {
+  for (let left = ms; left > 0 && !signal.aborted; left -= LONGEST) await pause(Math.min(left, LONGEST), signal);
 }
 
 /** Rejects at the timeout or the signal. */
@@ -106,21 +151,19 @@ function giveUp(
   timeoutMs: number | null,
   signal: AbortSignal | undefined,
 ): { promise: Promise<never>; stop: () => void } {
-  let timer: NodeJS.Timeout | undefined;
-  let abort: (() => void) | undefined;
+  const over = new AbortController();
   const promise = new Promise<never>((_, reject) => {
-    if (timeoutMs !== null) {
-      const late = (): void =>
-        reject(new TimeoutError(`run "${id}" had not finished after ${timeoutMs} ms; it goes on`));
-      timer = setTimeout(late, Math.min(timeoutMs, 2 ** 31 - 1));
-    }
-    abort = () => reject(signal!.reason);
-    signal?.addEventListener("abort", abort, { once: true });
+    const abort = (): void => reject(signal!.reason);
+    signal?.addEventListener("abort", abort, { once: true, signal: over.signal });
+    // It may have been aborted since it was checked.
+    if (signal?.aborted) abort();
+    if (timeoutMs === null) return;
+    const late = `run "${id}" had not finished after ${timeoutMs} ms; it goes on, so wait again, or without a timeout`;
+    void sleepFor(timeoutMs, over.signal).then(() => over.signal.aborted || reject(new TimeoutError(late)));
   });
-  const stop = (): void => {
-    clearTimeout(timer);
-    if (abort) signal?.removeEventListener("abort", abort);
-  };
+  // It may be over before anybody waits for it.
+  promise.catch(() => {});
+  const stop = (): void => over.abort();
   return { promise, stop };
 }
 

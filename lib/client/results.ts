@@ -1,4 +1,6 @@
 /** Waiting for runs to finish: told by this process, or by hints, and looking again behind both. */
+import { PerdureError } from "../core/errors.ts";
+import { isConnectionLost, isTransient, toPerdureError } from "../db/pg-errors.ts";
 import type { Store } from "../db/store.ts";
 
 export interface FinishedRun {
@@ -16,28 +18,36 @@ export interface ResultsOptions {
   readonly onWatching: (watching: boolean) => Promise<void>;
 }
 
-type Resolve = (finished: FinishedRun) => void;
+/** Who waits for one run. */
+interface Waiter {
+  readonly resolve: (finished: FinishedRun) => void;
+  readonly reject: (error: PerdureError) => void;
+}
 /** A look follows the last by at least this long. */
 const GAP_MS = 10;
 const POLL_MS = 2000;
 
 export class Results {
   readonly #options: ResultsOptions;
-  readonly #waiting = new Map<string, Set<Resolve>>();
+  readonly #waiting = new Map<string, Set<Waiter>>();
   #looking = false;
   #again = false;
   #poll: NodeJS.Timeout | undefined;
+  #closed = false;
 
   constructor(options: ResultsOptions) {
     this.#options = options;
   }
 
-  /** The end of a run. `stop` gives the wait up. */
+  /** The end of a run. Rejects when this engine shuts down, or when the database refuses the question. `stop` gives the wait up. */
   wait(runId: string): { readonly finished: Promise<FinishedRun>; readonly stop: () => void } {
-    let own!: Resolve;
-    const finished = new Promise<FinishedRun>((resolve) => {
-      own = resolve;
+    if (this.#closed) throw closed();
+    let own!: Waiter;
+    const finished = new Promise<FinishedRun>((resolve, reject) => {
+      own = { resolve, reject };
     });
+    // Who gave the wait up does not hear of a rejection.
+    finished.catch(() => {});
     this.#add(runId, own);
     if (!this.#options.isHere(runId))
       void this.#options.onWatching(true).then(
@@ -52,7 +62,7 @@ export class Results {
     const waiting = this.#waiting.get(finished.id);
     if (!waiting) return;
     this.#waiting.delete(finished.id);
-    for (const resolve of waiting) resolve(finished);
+    for (const { resolve } of waiting) resolve(finished);
     this.#rest();
   }
 
@@ -64,8 +74,7 @@ export class Results {
 
   async #look(): Promise<void> {
     this.#looking = true;
-    // A look that fails is followed by another.
-    const found = await this.#options.store.finished([...this.#waiting.keys()]).catch(() => []);
+    const found = await this.#options.store.finished([...this.#waiting.keys()]).catch((error) => this.#failed(error));
     for (const finished of found) this.tell(finished);
     if (this.#again) await new Promise((resolve) => setTimeout(resolve, GAP_MS));
     this.#looking = false;
@@ -75,16 +84,35 @@ export class Results {
     }
   }
 
-  #add(runId: string, resolve: Resolve): void {
+  /** An outage is waited for: another look follows. What the server refuses, it would refuse again. */
+  #failed(error: unknown): FinishedRun[] {
+    if (!isConnectionLost(error) && !isTransient(error)) this.#rejectAll(toPerdureError(error, "waiting for runs"));
+    return [];
+  }
+
+  #rejectAll(error: PerdureError): void {
+    const waiting = [...this.#waiting.values()];
+    this.#waiting.clear();
+    for (const waiters of waiting) for (const { reject } of waiters) reject(error);
+    this.#rest();
+  }
+
+  /** Gives up all waits. */
+  close(): void {
+    this.#closed = true;
+    this.#rejectAll(closed());
+  }
+
+  #add(runId: string, waiter: Waiter): void {
     const waiting = this.#waiting.get(runId);
-    if (waiting) waiting.add(resolve);
-    else this.#waiting.set(runId, new Set([resolve]));
+    if (waiting) waiting.add(waiter);
+    else this.#waiting.set(runId, new Set([waiter]));
     this.#poll ??= setInterval(() => this.look(), POLL_MS);
   }
 
-  #remove(runId: string, resolve: Resolve): void {
+  #remove(runId: string, waiter: Waiter): void {
     const waiting = this.#waiting.get(runId);
-    waiting?.delete(resolve);
+    waiting?.delete(waiter);
     if (waiting?.size === 0) this.#waiting.delete(runId);
     this.#rest();
   }
@@ -95,4 +123,10 @@ export class Results {
     this.#poll = undefined;
     void this.#options.onWatching(false).catch(() => {});
   }
+}
+
+function closed(): PerdureError {
+  const text =
+    "this engine was shut down, so it waits for no results any more; the run goes on where another serves it";
+  return new PerdureError("PERDURE_STATE", text);
 }

@@ -2,11 +2,10 @@
 import { randomUUID } from "node:crypto";
 import type { ValueCodec } from "../core/codec.ts";
 import { PerdureError, RunFinishedError } from "../core/errors.ts";
-import { checkKeys, checkName, shorten } from "../core/options.ts";
+import { checkArray, checkBoolean, checkKeys, checkName, shorten } from "../core/options.ts";
 import { validate } from "../core/schema.ts";
 import type { EventDefinition, Received } from "../core/types.ts";
-import type { Flusher } from "../db/flusher.ts";
-import type { SendAnswer } from "../db/writes.ts";
+import type { SendAnswer, Writer } from "../db/writes.ts";
 
 /** An event as `event()` returns it. */
 export interface EventLike<T> {
@@ -16,10 +15,15 @@ export interface EventLike<T> {
 
 export interface SendOptions {
   /** Names this event within the run and event name: a second one with the same reference is dropped. */
-  reference?: string;
+  reference?: string | undefined;
   /** True: an event to a finished run is dropped without an error. Default false. */
-  ignoreFinished?: boolean;
+  ignoreFinished?: boolean | undefined;
 }
+
+/** What follows the event: its data, which may be left out only where it is null, and the options. */
+export type SendArguments<T> = [T] extends [null]
+  ? [data?: T, options?: SendOptions]
+  : [data: T, options?: SendOptions];
 
 /** What became of an event that was sent to many runs. */
 export interface SentMany {
@@ -28,7 +32,7 @@ export interface SentMany {
 }
 
 export interface SenderParts {
-  readonly flusher: Flusher;
+  readonly flusher: Writer;
   readonly codec: ValueCodec;
   readonly definitionOf: (event: unknown) => EventDefinition | undefined;
 }
@@ -48,18 +52,22 @@ export class Sender {
   }
 
   /** One statement for all; a run that cannot take it does not keep it from the others. */
-  async many<T>(ids: readonly string[], event: EventLike<T>, data: T, options: SendOptions = {}): Promise<SentMany> {
+  async many<T>(runIds: readonly string[], event: EventLike<T>, data: T, options: SendOptions = {}): Promise<SentMany> {
     const definition = this.#parts.definitionOf(event);
     if (!definition)
       throw new PerdureError("PERDURE_OPTION", `send() needs an event made by event(), not ${shorten(event)}`);
     const what = `event "${definition.name}"`;
-    checkKeys(options, ["reference", "ignoreFinished"], `send() of ${what}`);
-    const reference = options.reference === undefined ? null : checkName(options.reference, `reference of ${what}`);
+    const given = checkKeys(options, ["reference", "ignoreFinished"], `send() of ${what}`);
+    const reference = given.reference === undefined ? null : checkName(given.reference, `reference of ${what}`);
+    const ignoreFinished = checkBoolean(given.ignoreFinished ?? false, `ignoreFinished in send() of ${what}`);
+    const ids = checkArray(runIds, `run ids in send() of ${what}`);
     for (const id of ids) checkName(id, "run id");
-    const value = await validate(definition.schema, data === undefined ? null : data, `data of ${what}`);
+    const sent = data === undefined ? null : data;
+    // Without a schema nothing is awaited: the data may look like a promise.
+    const value = definition.schema ? await validate(definition.schema, sent, `data of ${what}`) : sent;
     const text = this.#parts.codec.encode(value, `data of ${what}`);
     const answers = await Promise.all(ids.map((id) => this.#write(id, definition.name, text, reference)));
-    return sort(ids, answers, definition.name, options.ignoreFinished ?? false);
+    return sort(ids, answers, definition.name, ignoreFinished);
   }
 
   #write(id: string, name: string, data: string, reference: string | null): Promise<SendAnswer> {

@@ -44,13 +44,16 @@ export class ErrorClasses {
     for (const known of registered) this.#register(known);
   }
 
-  /** The stored name of the error's class, or of the nearest class that it extends and that is known. Warns once per unknown class. */
-  nameOf(error: object): string {
+  /**
+   * The stored name of the error's class, or of the nearest class that it extends and that is known. `warn`: once per unknown
+   * class. Not of causes: they are often classes that nobody can import, and code seldom branches on them.
+   */
+  nameOf(error: object, warn: boolean): string {
     const first = Object.getPrototypeOf(error) as object | null;
     for (let proto = first; proto; proto = Object.getPrototypeOf(proto)) {
       const name = this.#names.get(proto) ?? nameInOtherCopy(error, proto);
       if (name === undefined) continue;
-      if (proto !== first) this.#warnOf(first!, name);
+      if (warn && proto !== first) this.#warnOf(first!, name);
       return name;
     }
     return "Error";

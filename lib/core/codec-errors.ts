@@ -30,12 +30,12 @@ export function errorSlots(error: object): string[] {
   return [...hidden, ...keys];
 }
 
-/** The stored form of an error. Its slots are read once each. */
-export function errorToFields(error: object, classes: ErrorClasses, take: TakeSlot): ErrorFields {
+/** The stored form of an error. Its slots are read once each. `warn`: whether to warn of a class that is not registered. */
+export function errorToFields(error: object, classes: ErrorClasses, warn: boolean, take: TakeSlot): ErrorFields {
   const message = textOf(error, "message") ?? "";
   const stack = textOf(error, "stack");
   const fields: ErrorFields = {
-    class: classes.nameOf(error),
+    class: classes.nameOf(error, warn),
     name: truncate(textOf(error, "name") ?? "Error"),
     message: truncate(message),
   };

@@ -32,6 +32,8 @@ export class Snapshot {
   readonly #path: PathStep[] = [];
   readonly #nodes: object[] = [];
   #places: Map<object, number> | undefined;
+  /** How many errors the walk is inside of by their `cause`. */
+  #causes = 0;
 
   constructor(what: string, classes: ErrorClasses) {
     this.#what = what;
@@ -185,10 +187,13 @@ export class Snapshot {
   }
 
   #error(error: object, depth: number): unknown {
-    const fields = errorToFields(error, this.#classes, (value, key) => {
+    const outer = this.#causes;
+    const fields = errorToFields(error, this.#classes, outer === 0, (value, key) => {
       this.#path[depth] = key;
+      this.#causes = outer + (key === "cause" ? 1 : 0);
       return this.#valueOrDropped(value, depth + 1);
     });
+    this.#causes = outer;
     return this.#special(new Lowered("Error", fields));
   }
 

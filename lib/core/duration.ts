@@ -1,6 +1,6 @@
 /** Lengths of time as users write them, turned into milliseconds. */
 import { PerdureError } from "./errors.ts";
-import { checkKeys, isPlainObject, shorten } from "./options.ts";
+import { attempt, checkKeys, isPlainObject, shorten } from "./options.ts";
 
 type Part = `${number}${"d" | "h" | "m" | "s" | "ms"}`;
 
@@ -52,7 +52,9 @@ export function toMs(duration: Duration, what: string): number {
 function amountsOf(duration: unknown, what: string): number[] | undefined {
   if (typeof duration === "number") return [0, 0, 0, 0, duration];
   if (typeof duration === "string") return amountsOfText(duration);
-  return isPlainObject(duration) ? amountsOfFields(duration, what) : undefined;
+  return attempt(() => isPlainObject(duration))
+    ? amountsOfFields(duration as Record<string, unknown>, what)
+    : undefined;
 }
 
 function amountsOfText(text: string): number[] | undefined {
@@ -61,8 +63,8 @@ function amountsOfText(text: string): number[] | undefined {
   return wellFormed ? parts!.map((part) => Number(part ?? 0)) : undefined;
 }
 
-function amountsOfFields(fields: Record<string, unknown>, what: string): number[] | undefined {
-  checkKeys(fields, FIELDS, what);
+function amountsOfFields(duration: Record<string, unknown>, what: string): number[] | undefined {
+  const fields = checkKeys(duration, FIELDS, what);
   const given = FIELDS.map((field) => fields[field]);
   const isDuration = given.some((amount) => amount !== undefined) && given.every(isAmount);
   return isDuration ? given.map((amount) => amount ?? 0) : undefined;

@@ -35,7 +35,7 @@ export function theEngine(what: string, fits: (engine: Launched) => boolean): La
 /** Warns of, or refuses, a step called outside a workflow, where a launched engine was told to. */
 export function checkOutside(what: string): void {
   for (const engine of engines) {
-    const message = `${what} was called outside a workflow, so nothing is recorded; an await that lost the async context may be the cause`;
+    const message = `${what} was called outside a workflow, so nothing is recorded: call it from a workflow's function, and await what leads to it, or set \`outside\` to "call"`;
     if (engine.outside === "refuse") throw new PerdureError("PERDURE_CONTEXT", message);
     if (engine.outside === "warn") engine.warn(message);
   }

@@ -23,10 +23,11 @@ const MERKLE = 1_024;
  * 16 characters (96 bits) of base64url. The order of an object's keys does not count, nor whether equal parts are one
  * object or several, unless the value has a cycle; the order of Map entries and Set items does, and a property that is
  * undefined differs from none. An error counts by name, message and own properties, not by stack.
+ * @param what Opens the message of an error.
  * @throws PERDURE_SERIALIZE for functions, symbols and objects of unknown classes.
  */
-export function canonicalHash(values: readonly unknown[]): string {
-  const text = new Canon("tree").textOf(values) ?? new Canon("graph").textOf(values)!;
+export function canonicalHash(values: readonly unknown[], what: () => string = () => "arguments"): string {
+  const text = new Canon("tree", what).textOf(values) ?? new Canon("graph", what).textOf(values)!;
   return sha256(text).slice(0, 16);
 }
 
@@ -45,11 +46,13 @@ class Cycle extends Error {}
  */
 class Canon {
   readonly #isGraph: boolean;
+  readonly #what: () => string;
   readonly #path: PathStep[] = [];
   readonly #open: object[] = [];
   readonly #known = new Map<object, string>();
 
-  constructor(form: "tree" | "graph") {
+  constructor(form: "tree" | "graph", what: () => string) {
+    this.#what = what;
     this.#isGraph = form === "graph";
   }
 
@@ -59,10 +62,10 @@ class Canon {
       return this.#value(value);
     } catch (error) {
       if (error instanceof Cycle) return undefined;
-      if (error instanceof Refused) throw refuse("arguments", error.path, error.refusal());
+      if (error instanceof Refused) throw refuse(this.#what(), error.path, error.refusal());
       if (!isStackOverflow(error))
-        throw refuse("arguments", this.#path.slice(0, this.#open.length), refusalOfThrow(error));
-      throw refuse("arguments", [], { problem: "nested too deeply for the stack that is left", fix: "flatten it" });
+        throw refuse(this.#what(), this.#path.slice(0, this.#open.length), refusalOfThrow(error));
+      throw refuse(this.#what(), [], { problem: "nested too deeply for the stack that is left", fix: "flatten it" });
     }
   }
 

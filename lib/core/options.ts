@@ -13,8 +13,16 @@ export function shorten(value: unknown): string {
     const shown = clip(value, /["\\]/);
     return `"${shown.text}"${shown.cut ? "…" : ""}`;
   }
-  const shown = clip(inspect(value, { depth: 1, breakLength: Infinity, maxArrayLength: 5, customInspect: false }));
+  const shown = clip(inspected(value));
   return shown.text + (shown.cut ? "…" : "");
+}
+
+function inspected(value: unknown): string {
+  try {
+    return inspect(value, { depth: 1, breakLength: Infinity, maxArrayLength: 5, customInspect: false });
+  } catch {
+    return `a value of type ${typeof value} that cannot be shown`;
+  }
 }
 
 // Whole escapes only: `"\u00` would show a value that was never given.
@@ -84,18 +92,67 @@ export function isPlainObject(value: unknown): value is Record<string, unknown> 
 }
 
 /**
- * Refuses options that nobody would read. `where` is whose options they are: `step "reserve"`.
- * Throws PERDURE_OPTION when `given` is no plain object or has a key that is not in `known`, whatever its value.
+ * A copy of the options that were given, read once, so that what is checked is what is used. `where` is whose options they
+ * are: `step "reserve"`. Throws PERDURE_OPTION when `given` is no plain object or has a key that is not in `known`, whatever
+ * its value.
  */
-export function checkKeys(given: unknown, known: readonly string[], where: string): void {
-  if (!isPlainObject(given)) {
-    throw new PerdureError("PERDURE_OPTION", `options of ${where} must be a plain object, not ${shorten(given)}`);
-  }
-  const unknown = Object.keys(given).find((key) => !known.includes(key));
-  if (unknown === undefined) return;
+export function checkKeys<T>(given: T, known: readonly string[], where: string): T {
+  const options = copyOf(given, where);
+  const unknown = Object.keys(options as object).find((key) => !known.includes(key));
+  if (unknown === undefined) return options;
   const meant = nearest(unknown, known);
   const help = meant ? `did you mean "${meant}"?` : `it takes ${known.join(", ") || "no options"}`;
   throw new PerdureError("PERDURE_OPTION", `unknown option ${shorten(unknown)} of ${where}; ${help}`);
+}
+
+/** The options of a definition that takes a name, or options with a name: `kind` is "step". The same as checkKeys, and where they stand. */
+export function checkNamed<T extends { name: unknown }>(
+  given: string | T,
+  known: readonly string[],
+  kind: string,
+): { readonly options: T; readonly where: string } {
+  const options = typeof given === "string" ? ({ name: given } as T) : copyOf(given, kind);
+  const where = `${kind} ${shorten(options.name)}`;
+  return { options: checkKeys(options, known, where), where };
+}
+
+function copyOf<T>(given: T, where: string): T {
+  let copy: T | undefined;
+  try {
+    if (isPlainObject(given)) copy = { ...given };
+  } catch (cause) {
+    const text = `options of ${where} cannot be read, as ${inspected(cause).split("\n")[0]} was thrown; pass a plain object`;
+    throw new PerdureError("PERDURE_OPTION", text, { cause });
+  }
+  if (copy) return copy;
+  throw new PerdureError("PERDURE_OPTION", `options of ${where} must be a plain object, not ${shorten(given)}`);
+}
+
+/** A copy of the array that was given. Throws PERDURE_OPTION, beginning with `what`. */
+export function checkArray<T>(value: readonly T[], what: string): T[] {
+  let items: T[] | undefined;
+  try {
+    if (Array.isArray(value)) items = [...(value as T[])];
+  } catch {
+    // It is refused below.
+  }
+  if (items) return items;
+  throw new PerdureError("PERDURE_OPTION", `${what} must be an array, not ${shorten(value)}`);
+}
+
+/** Returns `value` if it is true or false. Throws PERDURE_OPTION, beginning with `what`. */
+export function checkBoolean(value: boolean, what: string): boolean {
+  if (typeof value === "boolean") return value;
+  throw new PerdureError("PERDURE_OPTION", `${what} must be true or false, not ${shorten(value)}`);
+}
+
+/** What `read` gives, or undefined where the value at hand refuses to be read: a Proxy, a getter. */
+export function attempt<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
 }
 
 /**
@@ -115,10 +172,10 @@ export function checkName(value: unknown, what: string): string {
  */
 export function checkSchemaName(value: unknown): string {
   return checkText(value, "schema name", `it must be ${SCHEMA_RULE}`, (text, bytes) => {
-    const isReserved = text.startsWith("pg_");
-    return (
-      textProblem(text, bytes, 63) ?? (isReserved ? "begins with pg_, which Postgres keeps for itself" : undefined)
-    );
+    const problem = textProblem(text, bytes, 63);
+    if (problem) return problem;
+    if (text.startsWith("pg_")) return "begins with pg_, which Postgres keeps for itself";
+    return text.includes("$perdure$") ? "contains $perdure$, which ends the bodies of our functions" : undefined;
   });
 }
 

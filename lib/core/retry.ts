@@ -1,7 +1,7 @@
 /** Whether a failed attempt is tried again, and how long after. Arithmetic only: who asks also keeps the clock and asks `shouldRetry`. */
 import { type Duration, MAX_DURATION, toMs } from "./duration.ts";
 import { PerdureError } from "./errors.ts";
-import { checkKeys, isPlainObject, nearest, shorten } from "./options.ts";
+import { attempt, checkKeys, isPlainObject, nearest, shorten } from "./options.ts";
 
 /** Asked with each error that could be retried; false ends the retries at once. */
 export type ShouldRetry = (error: unknown) => boolean | Promise<boolean>;
@@ -48,10 +48,9 @@ const KEYS: Record<Retry["type"], readonly string[]> = {
 const TYPES = Object.keys(KEYS);
 
 /** The plan for `retry`. `where` is whose it is: `step "reserve"`. Throws PERDURE_OPTION for what is unknown, missing or out of range. */
-export function checkRetry(retry: Retry, where: string): RetryPlan {
+export function checkRetry(given: Retry, where: string): RetryPlan {
   const what = `retry of ${where}`;
-  checkType(retry, what);
-  checkKeys(retry, KEYS[retry.type], what);
+  const retry = checkKeys(given, KEYS[typeOf(given, what)], what);
   const shouldRetry = checkShouldRetry(retry.shouldRetry, what);
   const once = { type: retry.type, maxAttempts: 1, baseDelay: 0, factor: 1, maxDelay: MAX_DURATION, shouldRetry };
   if (retry.type === "never") return once;
@@ -78,13 +77,14 @@ export function delayAfter(plan: RetryPlan, failedAttempts: number, random: () =
   return plan.type === "jittered" ? random() * delay : delay;
 }
 
-function checkType(retry: unknown, what: string): void {
-  if (!isPlainObject(retry)) {
+function typeOf(retry: unknown, what: string): Retry["type"] {
+  const given = attempt(() => isPlainObject(retry) && { type: retry.type });
+  if (!given) {
     const help = 'write { type: "fixed", maxAttempts: 3, delay: "1s" } or another type';
     throw refuse(`${what} must be a plain object, not ${shorten(retry)}; ${help}`);
   }
-  const { type } = retry;
-  if (typeof type === "string" && TYPES.includes(type)) return;
+  const { type } = given;
+  if (typeof type === "string" && TYPES.includes(type)) return type as Retry["type"];
   const meant = typeof type === "string" ? nearest(type, TYPES) : undefined;
   const help = meant ? `did you mean "${meant}"?` : `it must be one of ${TYPES.join(", ")}`;
   throw refuse(`unknown type ${shorten(type)} in ${what}; ${help}`);

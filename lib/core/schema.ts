@@ -1,11 +1,11 @@
 /** Validation by Standard Schema, and the words for what it finds. */
 import { PerdureError } from "./errors.ts";
+import { attempt } from "./options.ts";
 import type { Schema, SchemaIssue } from "./types.ts";
 
 /** Throws PERDURE_OPTION unless `schema` is one. */
 export function checkSchema(schema: unknown, what: string): void {
-  const standard = (schema as Schema | null)?.["~standard"];
-  if (typeof standard?.validate !== "function") {
+  if (typeof attempt(() => (schema as Schema | null)?.["~standard"]?.validate) !== "function") {
     throw new PerdureError(
       "PERDURE_OPTION",
       `${what} must be a Standard Schema (zod, valibot, arktype and others make them)`,

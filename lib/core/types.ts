@@ -61,21 +61,21 @@ export interface WorkflowDefinition {
 /** What `.with()` sets for the runs that are started from a copy of a workflow. */
 export interface StartOptions {
   /** The run's id, unique in the schema while the run is kept. Default: a random UUID. */
-  id?: string;
+  id?: string | undefined;
   /** What to do when the id is taken by another workflow or other input. Default `"error"`. */
-  onConflict?: "error" | "return_existing";
+  onConflict?: "error" | "return_existing" | undefined;
   /** The queue that the run lines up in. Default: the workflow's. */
-  queue?: string;
+  queue?: string | undefined;
   /** −32768 to 32767, lower first. Default 0. */
-  priority?: number;
+  priority?: number | undefined;
   /** Start that much later, by the database's clock. */
-  delay?: Duration;
+  delay?: Duration | undefined;
   /** Start at that instant, by the database's clock; at once when it is past. */
-  startAt?: Date;
+  startAt?: Date | undefined;
   /** Retry policy of this run's workflow. Default: the workflow's. `shouldRetry` cannot travel with a run. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** How long this run may take from its first claim, waits included. Default: the workflow's. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
 }
 
 /** An event as it was defined. */

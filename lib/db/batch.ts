@@ -1,9 +1,10 @@
 /** One batch: the rows of each kind become one statement, all in one transaction, sent in one round trip. */
+import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import type { News } from "./flusher.ts";
 import { channelOf } from "./notifier.ts";
 import { quoteSchema } from "./schema-name.ts";
-import { type BatchContext, SHAPES, WRITE_ORDER, type WriteKind } from "./writes.ts";
+import { type BatchContext, type Lanes, SHAPES, type StartRow, WRITE_ORDER, type WriteKind } from "./writes.ts";
 
 /** A queued write. */
 export interface Item {
@@ -11,6 +12,8 @@ export interface Item {
   readonly row: unknown;
   /** Writes of the same lane keep their order; null: none. */
   readonly lane: string | null;
+  /** When it was queued, in ms by the monotonic clock. */
+  readonly since: number;
   readonly resolve: (answer: unknown) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -24,7 +27,7 @@ export interface Batch {
 
 // Set here, in each transaction: whatever default the role or the database has, nothing of the session is relied on.
 const BEGIN = "begin isolation level read committed read write";
-const BEGIN_ALONE = `${BEGIN}; set local lock_timeout = '2s'`;
+const beginAlone = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
 
 type Answer = { ord: number; verdict: string; [column: string]: unknown };
 
@@ -37,13 +40,13 @@ export async function runBatch(
 ): Promise<Batch> {
   const groups = groupByKind(items);
   const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
-  const queries: (string | QueryConfig)[] = [context.wait ? BEGIN_ALONE : BEGIN];
+  const queries: (string | QueryConfig)[] = [context.lockMs === null ? BEGIN : beginAlone(context.lockMs)];
   for (const group of groups) queries.push(statement(group.kind, group.items, context));
   if (makesNews) queries.push(call(context.schema, "wanted", [context.worker]));
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), makesNews);
+  return readBatch(groups, results.slice(1), makesNews, context);
 }
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
@@ -52,7 +55,12 @@ const NEWSWORTHY = new Set<WriteKind>(["handBack", "start", "retry", "send", "du
 
 /** One round trip. All results, or the first error once every answer is in: the connection is quiet then. */
 async function sendAll(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
-  const settled = await Promise.allSettled(queries.map((query) => client.query(query as QueryConfig)));
+  const { stream } = (client as unknown as { connection: { stream: Writable } }).connection;
+  // One packet: the driver would send one for each statement.
+  stream.cork();
+  const sent = queries.map((query) => client.query(query as QueryConfig));
+  stream.uncork();
+  const settled = await Promise.allSettled(sent);
   const failed = settled.find((s) => s.status === "rejected");
   if (failed) throw failed.reason;
   return settled.map((s) => (s as PromiseFulfilledResult<QueryResult>).value);
@@ -97,12 +105,21 @@ function statement(
   const shape = SHAPES[kind];
   const values = shape.single
     ? shape.single(items[0]!.row as never, context)
-    : [
-        ...shape.columns.map((column) => items.map((item) => (item.row as Record<string, unknown>)[column])),
-        ...shape.rest(context),
-      ];
+    : [...shape.columns.map((column) => arrayOf(items, column)), ...shape.rest(context)];
   return call(context.schema, shape.fn, values);
 }
+
+/** One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. */
+function arrayOf(items: readonly Item[], column: string): string {
+  let text = "";
+  for (const item of items) {
+    const value = (item.row as Record<string, unknown>)[column];
+    text += `${text && ","}${typeof value === "string" ? quoted(value) : String(value ?? "NULL")}`;
+  }
+  return `{${text}}`;
+}
+
+const quoted = (text: string): string => `"${/["\\]/.test(text) ? text.replace(/["\\]/g, "\\$&") : text}"`;
 
 /** A call of one of our set-returning functions, prepared once per connection. */
 export function call(schema: string, fn: string, values: unknown[]): { name: string; text: string; values: unknown[] } {
@@ -110,10 +127,21 @@ export function call(schema: string, fn: string, values: unknown[]): { name: str
   return { name: `${channelOf(schema)}:${fn}`, text: `select * from ${quoteSchema(schema)}.${fn}(${places})`, values };
 }
 
-function readBatch(groups: readonly Group[], results: readonly QueryResult[], asked: boolean): Batch {
+function readBatch(
+  groups: readonly Group[],
+  results: readonly QueryResult[],
+  asked: boolean,
+  context: BatchContext,
+): Batch {
   const answered: { item: Item; answer: unknown }[] = [];
   const busy: Item[] = [];
-  const news: News = { work: 0, done: 0, change: 0, wanted: asked ? results[groups.length]!.rows[0] : null };
+  const news: News = {
+    work: 0,
+    foreign: 0,
+    done: 0,
+    change: 0,
+    wanted: asked ? results[groups.length]!.rows[0] : null,
+  };
   groups.forEach((group, at) => {
     const rows = results[at]!.rows as Answer[];
     if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
@@ -125,7 +153,7 @@ function readBatch(groups: readonly Group[], results: readonly QueryResult[], as
         else answered.push({ item, answer: row });
       }
     }
-    addNews(news, group.kind, rows);
+    addNews(news, group, rows, context.lanes);
   });
   return { answered, busy, news };
 }
@@ -135,13 +163,31 @@ function normal(kind: WriteKind, row: Answer): unknown {
   return kind === "handBack" ? { count: row.hand_back } : row;
 }
 
-function addNews(news: News, kind: WriteKind, rows: readonly Answer[]): void {
-  if (kind === "start") news.work += rows.filter((r) => r.verdict === "created" && !r.leased).length;
-  else if (kind === "send") {
-    news.work += rows.filter((r) => r.woken).length;
-    news.change += rows.filter((r) => r.working).length;
-  } else if (kind === "due") news.work += Number(rows[0]!.woken);
-  else if (kind === "handBack") news.work += Number(rows[0]!.hand_back);
-  else if (kind === "retry") news.work += rows.filter((r) => r.verdict === "ok").length;
-  else if (kind === "finish") news.done += rows.filter((r) => r.verdict === "ok").length;
+function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], lanes: Lanes): void {
+  const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
+  if (kind === "start") {
+    const started = rows
+      .filter((row) => row.verdict === "created" && !row.leased)
+      .map((row) => items[row.ord - 1]!.row as StartRow);
+    news.work += started.length;
+    news.foreign += started.filter((row) => !serves(lanes, row)).length;
+  } else if (kind === "send") {
+    const woken = rows.filter((row) => row.woken);
+    news.work += woken.length;
+    news.foreign += woken.filter((row) => !serves(lanes, row as unknown as Lane)).length;
+    news.change += rows.filter((row) => row.working).length;
+  } else if (kind === "due") {
+    news.work += Number(rows[0]!.woken);
+    news.foreign += Number(rows[0]!.woken);
+  } else if (kind === "handBack") news.work += Number(rows[0]!.hand_back);
+  else if (kind === "retry") news.work += ok();
+  else if (kind === "finish") news.done += ok();
+}
+
+type Lane = Pick<StartRow, "workflow" | "version" | "queue">;
+
+function serves({ workflows, versions, queues }: Lanes, lane: Lane): boolean {
+  return workflows.some(
+    (workflow, at) => workflow === lane.workflow && versions[at] === lane.version && queues[at] === lane.queue,
+  );
 }

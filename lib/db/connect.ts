@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import type { DatabaseConfig, DatabaseOption, DatabasePool } from "./database-option.ts";
+import { pause } from "./deadline.ts";
 import { startPostgres } from "./embedded.ts";
 import { toPerdureError } from "./pg-errors.ts";
 
@@ -26,6 +27,8 @@ const NOT_A_DATABASE =
   "option `database` is not a Postgres URL such as postgres://user:password@host:5432/app, nor a pg config, nor a pg Pool";
 
 const SETTINGS = { application_name: "perdure", keepAlive: true, keepAliveInitialDelayMillis: 10_000 } as const;
+/** How long clients that are out may take to come back when the pool ends. */
+const GOODBYE_MS = 2000;
 const POOL = { max: 5, connectionTimeoutMillis: 5000 } as const;
 
 /** Opens no connection; the embedded server, where it is needed, is started. */
@@ -43,7 +46,11 @@ async function connectEmbedded(): Promise<Database> {
 }
 
 function isPool(value: DatabaseOption): value is DatabasePool {
-  return typeof value === "object" && value !== null && "totalCount" in value && typeof value.connect === "function";
+  try {
+    return typeof value === "object" && value !== null && "totalCount" in value && typeof value.connect === "function";
+  } catch {
+    return false;
+  }
 }
 
 function configOf(value: string | DatabaseConfig): pg.PoolConfig {
@@ -71,11 +78,11 @@ const passwordOf = (config: pg.ClientConfig): pg.ClientConfig =>
   config.password === undefined ? {} : { password: config.password };
 
 function database(pool: pg.Pool, ownsPool: boolean, stopEmbedded?: () => Promise<void>): Database {
-  const deafen = surviveLostConnections(pool);
+  const clients = surviveLostConnections(pool);
   let closing: Promise<void> | undefined;
   const close = async () => {
-    if (ownsPool) await pool.end();
-    deafen();
+    if (ownsPool) await endPool(pool, clients.open);
+    clients.deafen();
     await stopEmbedded?.();
   };
   return {
@@ -104,19 +111,31 @@ async function beside<T>(pool: pg.Pool, work: (client: pg.PoolClient) => Promise
 }
 
 /** An error event that nobody hears ends the process. Whoever uses the client learns of the loss from its query. */
-function surviveLostConnections(pool: pg.Pool): () => void {
+function surviveLostConnections(pool: pg.Pool): { readonly open: Set<pg.PoolClient>; readonly deafen: () => void } {
   const heard = new WeakSet<pg.PoolClient>();
+  const open = new Set<pg.PoolClient>();
   const ignore = () => {};
   const hear = (client: pg.PoolClient) => {
     if (heard.has(client)) return;
     heard.add(client);
+    open.add(client);
     client.on("error", ignore);
   };
+  const forget = (client: pg.PoolClient) => open.delete(client);
   // acquire too: a pool that was given may hold clients that connected before.
-  pool.on("error", ignore).on("connect", hear).on("acquire", hear);
-  return () => {
-    pool.off("error", ignore).off("connect", hear).off("acquire", hear);
+  pool.on("error", ignore).on("connect", hear).on("acquire", hear).on("remove", forget);
+  const deafen = () => {
+    pool.off("error", ignore).off("connect", hear).off("acquire", hear).off("remove", forget);
   };
+  return { open, deafen };
+}
+
+/** A pool's end waits for clients that are out; a step that never gives its client back is not waited for. */
+async function endPool(pool: pg.Pool, open: ReadonlySet<pg.PoolClient>): Promise<void> {
+  const stop = new AbortController();
+  void pool.end().finally(() => stop.abort());
+  await pause(GOODBYE_MS, stop.signal);
+  for (const client of open) client.connection.stream.destroy();
 }
 
 /** Opens a client of its own; the caller ends it. */

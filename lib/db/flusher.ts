@@ -3,10 +3,11 @@
  * nothing in flight at once, under load in groups. A stale row is refused alone; a row that a stranger's transaction holds is
  * written alone, behind; the writes of one run never overtake each other.
  */
-import type { ClientBase } from "pg";
-import type { PerdureError } from "../core/errors.ts";
+import type { Client, ClientBase } from "pg";
+import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
+import { within } from "./deadline.ts";
 import { isConnectionLost, isTransient, toPerdureError } from "./pg-errors.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
@@ -15,12 +16,15 @@ const MAX_BYTES = 4 * 1024 * 1024;
 /** How long the database may be away before a caller outside a run is told. A run waits for as long as it takes. */
 const PATIENCE_MS = 30_000;
 
+/** No answer to a batch by then: the connection is replaced, and the batch issued again. */
+const ANSWER_MS = 15_000;
+
 export interface FlusherOptions {
   readonly schema: string;
   readonly worker: string;
   readonly lanes: Lanes;
   /** Opens the flusher's own connection, in pipeline mode. */
-  readonly connect: () => Promise<ClientBase & { end(): Promise<void> }>;
+  readonly connect: () => Promise<Client>;
   /** Runs a batch on another connection: for rows that must wait for a lock. */
   readonly beside: <T>(work: (client: ClientBase) => Promise<T>) => Promise<T>;
   /** True: a batch that makes news also asks who wants to hear of it. */
@@ -34,7 +38,10 @@ export interface FlusherOptions {
 
 /** What a batch brought about for others. */
 export interface News {
+  /** Runs that became claimable. */
   work: number;
+  /** Of these, those that this process may not serve. */
+  foreign: number;
   done: number;
   change: number;
   /** Others that want to hear of work or of finishes; null: not asked. */
@@ -48,18 +55,24 @@ export class Flusher {
   #flying = false;
   #scheduled = false;
   #closed = false;
-  #client: (ClientBase & { end(): Promise<void> }) | null = null;
+  #client: Client | null = null;
   #idle: (() => void)[] = [];
 
   constructor(options: FlusherOptions) {
     this.#options = options;
-    this.#alone = new Alone((items) => this.#runAlone(items));
+    this.#alone = new Alone({
+      run: (items, lockMs) => this.#runAlone(items, lockMs),
+      onWritten: () => this.#wakeIdle(),
+    });
   }
 
-  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take. */
+  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
+    // It would open a connection that nobody ends.
+    if (this.#closed) return Promise.reject(new PerdureError("PERDURE_STATE", "this engine has shut down"));
     return new Promise((resolve, reject) => {
-      this.#queue.push({ kind, row, lane: laneOf(kind, row), resolve: resolve as Item["resolve"], reject });
+      const lane = laneOf(kind, row);
+      this.#queue.push({ kind, row, lane, since: performance.now(), resolve: resolve as Item["resolve"], reject });
       this.#schedule();
     });
   }
@@ -71,9 +84,14 @@ export class Flusher {
     }
   }
 
-  /** Ends the connection once everything queued is written. */
-  async close(): Promise<void> {
-    await this.settled();
+  /** Ends the connection once everything queued is written, or after `timeoutMs`: what is not written by then is rejected. */
+  async close(timeoutMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([this.settled(), late]);
+    clearTimeout(timer);
     this.#closed = true;
     await this.#client?.end().catch(() => {});
   }
@@ -90,13 +108,11 @@ export class Flusher {
     );
   }
 
+  // One batch: the next is put together two turns later too, when what the answers set going is known and rides along.
   async #fly(): Promise<void> {
     this.#flying = true;
-    while (this.#queue.length > 0) {
-      const items = this.#take();
-      if (items.length > 0) await this.#send(items);
-      else break;
-    }
+    const items = this.#take();
+    if (items.length > 0) await this.#send(items);
     this.#flying = false;
     this.#wakeIdle();
   }
@@ -113,10 +129,7 @@ export class Flusher {
     let at = 0;
     for (; at < this.#queue.length && items.length < MAX_ROWS && bytes < MAX_BYTES; at += 1) {
       const item = this.#queue[at]!;
-      if (item.lane !== null && this.#alone.holds(item.lane)) {
-        this.#alone.add(item);
-        continue;
-      }
+      if (this.#setAside(item)) continue;
       items.push(item);
       bytes += sizeOf(item);
     }
@@ -124,14 +137,20 @@ export class Flusher {
     return items;
   }
 
+  #setAside(item: Item): boolean {
+    if (item.lane === null || !this.#alone.holds(item.lane)) return false;
+    this.#alone.add(item);
+    return true;
+  }
+
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
   async #send(items: Item[], again = false): Promise<void> {
-    const since = performance.now();
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
-        const client = (this.#client ??= await this.#options.connect());
+        this.#client ??= await this.#options.connect();
+        const client = this.#client;
         this.#settle(
-          await runBatch(client, items, this.#context(again || failures > 0, false), this.#options.asksWanted()),
+          await inTime(runBatch(client, items, this.#context(again || failures > 0, null), this.#options.asksWanted())),
         );
         return;
       } catch (error) {
@@ -140,7 +159,8 @@ export class Flusher {
         if (this.#closed) return reject(items, toPerdureError(error, "writing"));
         if (!lost && !isTransient(error)) return this.#divide(items, error, again);
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
-        if (performance.now() - since > PATIENCE_MS) items = dropImpatient(items, error);
+        items = dropImpatient(items, error);
+        this.#queue = dropImpatient(this.#queue, error);
         await new Promise((resolve) =>
           setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)),
         );
@@ -154,6 +174,7 @@ export class Flusher {
     this.#client = null;
     // The answer may be lost for good while the old connection lingers.
     void client?.end().catch(() => {});
+    client?.connection.stream.destroy();
     if (client) this.#options.onLostAnswer();
     return true;
   }
@@ -162,12 +183,16 @@ export class Flusher {
     if (items.length === 1) return reject(items, toPerdureError(error, "writing"));
     const middle = items.length >> 1;
     await this.#send(items.slice(0, middle), again);
-    await this.#send(items.slice(middle), again);
+    // The first half may have met a lock: what follows it in its lane stays behind it.
+    await this.#send(
+      items.slice(middle).filter((item) => !this.#setAside(item)),
+      again,
+    );
   }
 
-  #context(again: boolean, wait: boolean) {
+  #context(again: boolean, lockMs: number | null) {
     const { schema, worker, lanes } = this.#options;
-    return { schema, worker, lanes, again, wait };
+    return { schema, worker, lanes, again, lockMs };
   }
 
   #settle(batch: Batch): void {
@@ -176,20 +201,36 @@ export class Flusher {
     if (batch.news) this.#options.onNews(batch.news);
   }
 
-  async #runAlone(items: Item[]): Promise<Item[]> {
+  async #runAlone(items: Item[], lockMs: number): Promise<Item[]> {
     try {
       const batch = await this.#options.beside((client) =>
-        runBatch(client, items, this.#context(true, true), this.#options.asksWanted()),
+        inTime(runBatch(client, items, this.#context(true, lockMs), this.#options.asksWanted())),
       );
       this.#settle({ ...batch, busy: [] });
       return [...batch.busy];
     } catch (error) {
-      if (isConnectionLost(error) || isTransient(error)) return items;
+      if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);
       reject(items, toPerdureError(error, "writing"));
       return [];
-    } finally {
-      this.#wakeIdle();
     }
+  }
+}
+
+/** The batch, or an error like that of a broken connection: a half-open socket never answers. */
+async function inTime(batch: Promise<Batch>): Promise<Batch> {
+  // Its late failure is nobody's.
+  batch.catch(() => {});
+  let over = false;
+  try {
+    return await within(
+      batch.finally(() => {
+        over = true;
+      }),
+      ANSWER_MS,
+      "a batch of writes",
+    );
+  } catch (error) {
+    throw over ? error : Object.assign(error as Error, { code: "ETIMEDOUT" });
   }
 }
 
@@ -197,13 +238,15 @@ function reject(items: readonly Item[], error: PerdureError): void {
   for (const item of items) item.reject(error);
 }
 
-/** Starts and sends are given up: whether they took effect is not known, and doing them again with the same id or reference is safe. */
-function dropImpatient(items: readonly Item[], error: unknown): Item[] {
-  const impatient = (item: Item): boolean => item.kind === "start" || item.kind === "send";
-  reject(
-    items.filter(impatient),
-    toPerdureError(error, "writing; whether it took effect is not known, the same call may be made again"),
-  );
+/** Starts and sends that waited too long are given up: doing them again with the same id or reference is safe. */
+function dropImpatient(items: Item[], error: unknown): Item[] {
+  const late = performance.now() - PATIENCE_MS;
+  const impatient = (item: Item): boolean => item.since < late && (item.kind === "start" || item.kind === "send");
+  const given = items.filter(impatient);
+  if (given.length === 0) return items;
+  const text =
+    "writing (whether it took effect is not known: with the same id or reference it may safely be done again)";
+  reject(given, toPerdureError(error, text));
   return items.filter((item) => !impatient(item));
 }
 

@@ -3,9 +3,10 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type pg from "pg";
 import { PerdureError } from "../core/errors.ts";
+import { checkSchemaName } from "../core/options.ts";
 import { type LedgerRow, type Migration, pendingMigrations } from "./migration-files.ts";
 import { isConnectionLost, isOurs, toPerdureError } from "./pg-errors.ts";
-import { checkSchemaName, inSchema, quoteSchema } from "./schema-name.ts";
+import { inSchema, quoteSchema } from "./schema-name.ts";
 
 export interface MigrateOptions {
   /** Opens a direct connection, which migrate ends. */
@@ -49,7 +50,7 @@ export async function assertMigrated(client: pg.ClientBase, schema: string): Pro
   const pending = pendingMigrations(ledger, schema);
   if (pending.length === 0) return;
   const have = ledger.at(-1)?.name ?? "none";
-  const text = `schema "${schema}" has migration ${have} and needs ${pending.at(-1)!.name}: run \`perdure migrate\`, or launch with \`migrate\` on`;
+  const text = `schema "${schema}" has migration ${have} and needs ${pending.at(-1)!.name}: call migrate() of an engine, or launch with \`migrate\` on`;
   throw new PerdureError("PERDURE_SCHEMA", text);
 }
 

@@ -19,7 +19,7 @@ interface Rule {
 const UNREACHABLE = "check that the server runs and that host and port are right";
 const TLS = "the server and the client disagree about TLS: set `ssl` or `sslmode` in the `database` option";
 const NO_LOGIN = "check user, password and pg_hba.conf";
-const MIGRATE = "run `perdure migrate`, or launch with `migrate` on";
+const MIGRATE = "call migrate() of an engine, or launch with `migrate` on";
 
 const RULES: readonly Rule[] = [
   { match: /^PD001$/, code: "PERDURE_NOT_FOUND", fix: "" },
@@ -45,6 +45,13 @@ const RULES: readonly Rule[] = [
     fix: TLS,
   },
   { match: /^SASL|password must be a string/, code: "PERDURE_AUTH", fix: NO_LOGIN },
+  {
+    match: /^55P03$/,
+    code: "PERDURE_DATABASE",
+    fix: "an open transaction elsewhere holds the lock: end it, then try again",
+  },
+  { match: /^57014$/, code: "PERDURE_DATABASE", fix: "raise statement_timeout for this role, or try again" },
+  { match: /^(53100|58030)$/, code: "PERDURE_DATABASE", fix: "the server is out of disk space: free some" },
   { match: /^42501$/, code: "PERDURE_PRIVILEGE", fix: "" },
   { match: /^25006$/, code: "PERDURE_READ_ONLY", fix: "connect to the primary, with a role that may write" },
   { match: /^(3F000|42P01|42883|42703)$/, code: "PERDURE_SCHEMA", fix: MIGRATE },

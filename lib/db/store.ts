@@ -20,6 +20,7 @@ export interface Beat {
   readonly alive: boolean;
   readonly others: number;
   readonly leads: boolean;
+  readonly untidy: boolean;
   readonly now_ms: number;
 }
 
@@ -55,7 +56,7 @@ export class Store {
   }
 
   async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024]));
+    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024, false]));
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
   }
 

@@ -31,20 +31,20 @@ export class PgTransactor {
   async run<T>(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
-    signal: AbortSignal,
+    over: () => boolean,
   ): Promise<Ran<T>> {
     for (let reruns = 0; ; reruns += 1) {
-      const client = await this.#connect(signal);
+      const client = await this.#connect(over);
       const once = new Once<T>(client, this.#schema);
       try {
-        const ran = await once.run(work, record, signal);
+        const ran = await once.run(work, record, over);
         client.release();
         return ran;
       } catch (error) {
         client.release(true);
         const settled = await this.#settle(once, error);
         if (settled) return settled;
-        if (!mayRunAgain(error, once) || reruns >= RERUNS || signal.aborted) throw error;
+        if (!mayRunAgain(error, once) || reruns >= RERUNS || over()) throw error;
         await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(1000, 10 * 2 ** reruns)));
       }
     }
@@ -56,7 +56,8 @@ export class PgTransactor {
     try {
       await client.query(BEGIN);
       const result = await work(client);
-      await client.query("commit");
+      checkOpen(client);
+      await commit(client);
       client.release();
       return result;
     } catch (error) {
@@ -65,12 +66,12 @@ export class PgTransactor {
     }
   }
 
-  async #connect(signal: AbortSignal): Promise<pg.PoolClient> {
+  async #connect(over: () => boolean): Promise<pg.PoolClient> {
     for (let failures = 0; ; failures += 1) {
       try {
         return await this.#pool.connect();
       } catch (error) {
-        if (signal.aborted) throw error;
+        if (over()) throw error;
         await new Promise((resolve) => setTimeout(resolve, Math.min(1000, 20 * 2 ** failures)));
       }
     }
@@ -113,43 +114,28 @@ class Once<T> {
   async run(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
-    signal: AbortSignal,
+    over: () => boolean,
   ): Promise<Ran<T>> {
     await this.#client.query(BEGIN);
     const result = await work(this.#client);
-    signal.throwIfAborted();
-    this.#checkOpen();
+    if (over())
+      throw new PerdureError("PERDURE_STATE", "the run has ended in this process, so its transaction is rolled back");
+    checkOpen(this.#client);
     const row = record(result);
     this.recorded = { row, result };
     const shape = SHAPES.record;
     const arrays = shape.columns.map((column) => [(row as unknown as Record<string, unknown>)[column]]);
     const { text, values } = call(this.#schema, shape.fn, [...arrays, true]);
-    const { rows } = await this.#client.query({ text, values });
+    const { rows } = await this.#client.query({ text, values }).catch((error: unknown) => {
+      throw isAborted(error) ? aborted() : error;
+    });
     if (rows[0].verdict !== "ok") {
       await this.#client.query("rollback");
       return { result, verdict: "stale" };
     }
     this.committing = true;
-    const { command } = await this.#client.query("commit");
-    if (command !== "COMMIT") throw new Error("the transaction was rolled back");
+    await commit(this.#client);
     return { result, verdict: "ok" };
-  }
-
-  // The function may have swallowed an error that aborted the transaction, or ended the transaction itself.
-  #checkOpen(): void {
-    const status = (this.#client as unknown as { getTransactionStatus?: () => string | null }).getTransactionStatus?.();
-    if (status === "E") {
-      throw new PerdureError(
-        "PERDURE_STATE",
-        "the transaction was aborted by an error that the step's function caught; let it through, or use a savepoint",
-      );
-    }
-    if (status === "I") {
-      throw new PerdureError(
-        "PERDURE_STATE",
-        "the step's function ended its transaction itself; leave commit and rollback to the step",
-      );
-    }
   }
 }
 
@@ -160,5 +146,32 @@ function mayRunAgain(error: unknown, once: Once<unknown>): boolean {
     code === "40P01" ||
     (isConnectionLost(error) && !once.committing) ||
     (once.committing && isConnectionLost(error))
+  );
+}
+
+/** The function may have swallowed an error that aborted the transaction, or ended the transaction itself. */
+function checkOpen(client: pg.PoolClient): void {
+  const status = (client as unknown as { getTransactionStatus?: () => string | null }).getTransactionStatus?.();
+  if (status === "E") throw aborted();
+  if (status === "I") {
+    throw new PerdureError(
+      "PERDURE_STATE",
+      "the step's function ended its transaction itself; leave commit and rollback to the step",
+    );
+  }
+}
+
+// An error is told before the client knows what it has done to the transaction: what comes next finds it out.
+const isAborted = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === "25P02";
+
+async function commit(client: pg.PoolClient): Promise<void> {
+  const { command } = await client.query("commit");
+  if (command !== "COMMIT") throw aborted();
+}
+
+function aborted(): PerdureError {
+  return new PerdureError(
+    "PERDURE_STATE",
+    "the transaction was aborted by an error that the step's function caught; let it through, or use a savepoint",
   );
 }

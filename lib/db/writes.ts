@@ -143,6 +143,8 @@ export interface LoadedRow {
   readonly tries: number;
   readonly at_ms: number;
   readonly more: boolean;
+  /** Of a claim: more runs are claimable than were asked for. */
+  readonly backlog: boolean;
 }
 
 interface Answered {
@@ -172,6 +174,11 @@ export interface Writes {
 }
 export type WriteKind = keyof Writes;
 
+/** Where writes are handed in, for those who need no more of the flusher. Free of the driver's types, which applications may lack. */
+export interface Writer {
+  write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]>;
+}
+
 /** What a worker serves: parallel arrays of workflow, version and queue. */
 export interface Lanes {
   readonly workflows: readonly string[];
@@ -185,8 +192,8 @@ export interface BatchContext {
   readonly lanes: Lanes;
   /** The batch is issued again, as its first answer was lost. */
   readonly again: boolean;
-  /** Wait for locks: the row is written alone. */
-  readonly wait: boolean;
+  /** How long to wait for locks, in ms: rows of one run, written alone. Null: rows that are held are passed over. */
+  readonly lockMs: number | null;
 }
 
 /** How a kind becomes a statement. */
@@ -200,7 +207,7 @@ export interface WriteShape {
   readonly single?: (row: never, context: BatchContext) => unknown[];
 }
 
-const wait = (context: BatchContext): unknown[] => [context.wait];
+const wait = ({ lockMs }: BatchContext): unknown[] => [lockMs !== null];
 const lanes = (c: BatchContext): unknown[] => [c.lanes.workflows, c.lanes.versions, c.lanes.queues];
 const none = (): unknown[] => [];
 const fenced = ["run", "epoch"];
@@ -232,7 +239,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
     ],
     rest: (c) => [c.worker, ...lanes(c)],
   },
-  resume: { fn: "resume_runs", columns: fenced, rest: (c) => [c.worker, c.wait] },
+  resume: { fn: "resume_runs", columns: fenced, rest: (c) => [c.worker, ...wait(c)] },
   wait: { fn: "begin_waits", columns: [...slotted, "kind", "topic", "length", "until", "tries"], rest: wait },
   try: { fn: "record_tries", columns: [...slotted, "try", "name", "started", "at", "error"], rest: wait },
   record: {
@@ -245,7 +252,11 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   retry: { fn: "retry_runs", columns: [...fenced, "attempt", "error", "reopened", "delay"], rest: wait },
   block: { fn: "block_runs", columns: [...fenced, "reason"], rest: wait },
   finish: { fn: "finish_runs", columns: [...fenced, "state", "value"], rest: wait },
-  send: { fn: "send_events", columns: ["id", "name", "data", "reference", "token"], rest: (c) => [c.again, c.wait] },
+  send: {
+    fn: "send_events",
+    columns: ["id", "name", "data", "reference", "token"],
+    rest: (c) => [c.again, ...wait(c)],
+  },
   due: { fn: "wake_due", columns: [], rest: none, single: (row: Writes["due"]["row"]) => [row.limit] },
   claim: {
     fn: "claim_runs",

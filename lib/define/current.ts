@@ -10,7 +10,7 @@ export function currentRun(): RunInfo {
   if (here) return here.body.run;
   throw new PerdureError(
     "PERDURE_CONTEXT",
-    "currentRun() works only inside a workflow or a step of one; here is neither",
+    "currentRun() works only inside a workflow or a step of one; here is neither. Pass on what the code needs as an argument",
   );
 }
 
@@ -20,7 +20,7 @@ export function currentStep(): StepInfo {
   if (step) return step;
   throw new PerdureError(
     "PERDURE_CONTEXT",
-    "currentStep() works only inside a step that a workflow called; here is none",
+    "currentStep() works only inside a step that a workflow called; here is none. Pass on what the code needs as an argument",
   );
 }
 

@@ -3,7 +3,7 @@ import { type Body, refuseInStep, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { checkOutside, theEngine } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkChoice, checkKeys, checkName, shorten } from "../core/options.ts";
+import { checkChoice, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
@@ -13,30 +13,30 @@ export interface StepOptions {
   /** Names the step in the history: 1 to 255 bytes. Part of every slot, so renaming a step is a change for runs in flight. */
   name: string;
   /** When a failed try is tried again. Default `{ type: "never" }`. A crash of the process never counts as a try. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** How long one try may take; then its signal is aborted and it fails with a TimeoutError. Default: no limit. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** Checks the argument (of a step with one) before each try; the function gets what the schema returns. */
-  input?: Schema;
+  input?: Schema | undefined;
   /** Checks the result after each try; what the schema returns is recorded. */
-  output?: Schema;
+  output?: Schema | undefined;
   /** What happens after the process died in the middle: `"retry"` (default) runs it again, `"fail"` fails it. */
-  onCrash?: "retry" | "fail";
+  onCrash?: "retry" | "fail" | undefined;
 }
 
 /** What `.with()` sets for the calls of a copy of a step. */
 export interface StepCallOptions {
   /** Retry policy of these calls. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** Time limit of each try of these calls. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** Names the call within its run, in place of its arguments: the same reference gives the first outcome again. */
-  reference?: string | { id: string; onConflict?: "error" | "return_existing" };
+  reference?: string | { id: string; onConflict?: "error" | "return_existing" | undefined } | undefined;
 }
 
 /** A function of a step's own type: always a promise. */
 export type Durable<F extends AnyFunction> =
-  ReturnType<F> extends PromiseLike<unknown> ? F : (...args: Parameters<F>) => Promise<ReturnType<F>>;
+  ReturnType<F> extends PromiseLike<unknown> ? F : (...args: Parameters<F>) => Promise<Awaited<ReturnType<F>>>;
 
 /** A step: call it like the function it wraps. */
 export type Step<F extends AnyFunction> = Durable<F> & {
@@ -74,7 +74,7 @@ export function transaction<A extends unknown[], R, Tx = TransactionClient>(
   fn: (tx: Tx, ...args: A) => Promise<R> | R,
 ): Transaction<A, R> {
   const definition = define("transaction", nameOrOptions, fn as AnyFunction);
-  const outside = (args: unknown[]) =>
+  const outside = async (args: unknown[]) =>
     theEngine(`transaction "${definition.name}"`, () => true).transact(definition, args);
   return callable(definition, outside) as unknown as Transaction<A, R>;
 }
@@ -93,9 +93,9 @@ export function runStep<R>(name: string, fn: () => R | Promise<R>): Promise<R> {
 }
 
 function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOptions, fn: AnyFunction): StepDefinition {
-  const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
-  const where = `${kind} ${shorten((options as { name?: unknown } | undefined)?.name)}`;
-  checkKeys(options, ["name", "retry", "timeout", "input", "output", "onCrash"], where);
+  const known = ["name", "retry", "timeout", "input", "output", "onCrash"];
+  const { options, where } = checkNamed<StepOptions>(nameOrOptions, known, kind);
+  const { retry = { type: "never" }, onCrash = "retry" } = options;
   if (typeof fn !== "function")
     throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
   if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
@@ -104,9 +104,9 @@ function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOption
     kind,
     name: checkName(options.name, `${kind} name`),
     fn: fn as unknown as StepDefinition["fn"],
-    plan: checkRetry(options.retry ?? { type: "never" }, where),
+    plan: checkRetry(retry, where),
     timeoutMs: options.timeout === undefined ? null : toMs(options.timeout, `timeout of ${where}`),
-    onCrash: checkChoice(options.onCrash ?? "retry", ["retry", "fail"], `onCrash of ${where}`),
+    onCrash: checkChoice(onCrash, ["retry", "fail"], `onCrash of ${where}`),
     input: options.input,
     output: options.output,
     reference: null,
@@ -129,9 +129,9 @@ function callIn(body: Body, definition: StepDefinition, args: unknown[]): Promis
   return body.step(definition, args);
 }
 
-function configure(definition: StepDefinition, options: StepCallOptions): StepDefinition {
+function configure(definition: StepDefinition, given: StepCallOptions): StepDefinition {
   const where = `with() of ${definition.kind} "${definition.name}"`;
-  checkKeys(options, ["retry", "timeout", "reference"], where);
+  const options = checkKeys(given, ["retry", "timeout", "reference"], where);
   return {
     ...definition,
     ...(options.retry === undefined ? {} : { plan: checkRetry(options.retry, where) }),
@@ -141,10 +141,14 @@ function configure(definition: StepDefinition, options: StepCallOptions): StepDe
 }
 
 function checkReference(given: NonNullable<StepCallOptions["reference"]>, where: string): Reference {
-  const reference = typeof given === "string" ? { id: given } : given;
-  checkKeys(reference, ["id", "onConflict"], `reference in ${where}`);
+  const what = `reference in ${where}`;
+  const { id, onConflict = "error" } = checkKeys(
+    typeof given === "string" ? { id: given } : given,
+    ["id", "onConflict"],
+    what,
+  ) as Partial<Reference>;
   return {
-    id: checkName(reference.id, `reference in ${where}`),
-    onConflict: checkChoice(reference.onConflict ?? "error", ["error", "return_existing"], `onConflict in ${where}`),
+    id: checkName(id, what),
+    onConflict: checkChoice(onConflict, ["error", "return_existing"], `onConflict in ${where}`),
   };
 }

@@ -1,7 +1,7 @@
 /** What a body can wait for: events, and the clock. */
 import { bodyFor } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
-import { checkKeys, checkName, shorten } from "../core/options.ts";
+import { attempt, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { EventDefinition, Received, Schema, Slept } from "../core/types.ts";
 import { checkInstant } from "./workflow.ts";
@@ -11,7 +11,7 @@ export interface EventOptions<T> {
   /** 1 to 255 bytes. */
   name: string;
   /** Checks the data when it is sent from TypeScript; what the schema returns is stored. */
-  schema?: Schema<T>;
+  schema?: Schema<T> | undefined;
 }
 
 /** A message into a run, with data of type `T`. */
@@ -21,7 +21,7 @@ export interface Event<T> {
   wait(): Promise<Received<T>>;
   /** The same; null when none came within `timeout`. An event that comes later feeds the next wait. */
   wait(options: { timeout: Duration }): Promise<Received<T> | null>;
-  wait(options?: { timeout?: Duration }): Promise<Received<T> | null>;
+  wait(options?: { timeout?: Duration | undefined }): Promise<Received<T> | null>;
 }
 
 const DEFINITION = Symbol.for("perdure.event.1");
@@ -32,15 +32,12 @@ const DEFINITION = Symbol.for("perdure.event.1");
  * @example const paymentReceived = event<{ amount: number }>("payment-received");
  */
 export function event<T = null>(nameOrOptions: string | EventOptions<T>): Event<T> {
-  const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
-  const where = `event ${shorten((options as { name?: unknown } | undefined)?.name)}`;
-  checkKeys(options, ["name", "schema"], where);
+  const { options, where } = checkNamed<EventOptions<T>>(nameOrOptions, ["name", "schema"], "event");
   if (options.schema !== undefined) checkSchema(options.schema, `schema of ${where}`);
   const definition: EventDefinition = { name: checkName(options.name, "event name"), schema: options.schema };
   const wait = (waitOptions: { timeout?: Duration } = {}): Promise<Received<T> | null> => {
     const body = bodyFor(`wait() of event "${definition.name}"`);
-    checkKeys(waitOptions, ["timeout"], `wait() of event "${definition.name}"`);
-    const { timeout } = waitOptions;
+    const { timeout } = checkKeys(waitOptions, ["timeout"], `wait() of event "${definition.name}"`);
     const timeoutMs = timeout === undefined ? null : toMs(timeout, `timeout of event "${definition.name}"`);
     return body.event(definition, timeoutMs) as Promise<Received<T> | null>;
   };
@@ -49,7 +46,7 @@ export function event<T = null>(nameOrOptions: string | EventOptions<T>): Event<
 
 /** What is behind an event value; undefined when `value` is none. */
 export function eventOf(value: unknown): EventDefinition | undefined {
-  return (value as { [DEFINITION]?: EventDefinition } | null | undefined)?.[DEFINITION];
+  return attempt(() => (value as { [DEFINITION]?: EventDefinition } | null | undefined)?.[DEFINITION]);
 }
 
 /**

@@ -3,7 +3,7 @@ import { bodyFor, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { theEngine } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkChoice, checkInteger, checkKeys, checkName, shorten } from "../core/options.ts";
+import { attempt, checkChoice, checkInteger, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
@@ -13,21 +13,21 @@ export interface WorkflowOptions {
   /** Names the workflow in the database: 1 to 255 bytes. */
   name: string;
   /** A run stays on the version it was started with. Default `"1"`. */
-  version?: string;
+  version?: string | undefined;
   /** Checks the argument (of a workflow with one) before a run is made; the run gets what the schema returns. */
-  input?: Schema;
+  input?: Schema | undefined;
   /** Checks the result; what the schema returns is stored. */
-  output?: Schema;
+  output?: Schema | undefined;
   /** When a failed run is tried again as a whole, completed steps kept. Default `{ type: "never" }`. */
-  retry?: Retry;
+  retry?: Retry | undefined;
   /** How long a run may take from its first claim, waits included; then it fails with a TimeoutError. Default: no limit. */
-  timeout?: Duration;
+  timeout?: Duration | undefined;
   /** The queue that runs line up in. Default `"default"`. */
-  queue?: string;
+  queue?: string | undefined;
   /** What happens when the code asks for something else than is recorded: `"strict"` (default) blocks the run, `"flexible"` goes on. */
-  replay?: "strict" | "flexible";
+  replay?: "strict" | "flexible" | undefined;
   /** What a second identical call of a step does: `"again"` (default) runs it again, `"cached"` returns the first outcome. */
-  repeat?: "again" | "cached";
+  repeat?: "again" | "cached" | undefined;
 }
 
 /** Options that name one particular run. */
@@ -41,11 +41,13 @@ export interface Startable<A extends unknown[], R> {
   (...args: A): Promise<R>;
   /** A copy configured for what it starts; the original stays as it is. */
   with(options: StartOptions): Startable<A, R>;
+  /** @internal told apart at compile time from a step, and a workflow from a copy that names one particular run */
+  readonly [many]: boolean;
 }
 
 /** A workflow: call it, start it, register it. */
 export interface Workflow<A extends unknown[], R> extends Startable<A, R> {
-  /** @internal told apart at compile time from a copy that names one particular run */
+  /** @internal */
   readonly [many]: true;
   with(options: Omit<StartOptions, OneRun> & { [K in OneRun]?: never }): Workflow<A, R>;
   with(options: StartOptions): Startable<A, R>;
@@ -67,22 +69,22 @@ export function workflow<A extends unknown[], R>(
   nameOrOptions: string | WorkflowOptions,
   fn: (...args: A) => Promise<R> | R,
 ): Workflow<A, R> {
-  const options = typeof nameOrOptions === "string" ? { name: nameOrOptions } : nameOrOptions;
-  const where = `workflow ${shorten((options as { name?: unknown } | undefined)?.name)}`;
-  checkKeys(options, ["name", "version", "input", "output", "retry", "timeout", "queue", "replay", "repeat"], where);
+  const known = ["name", "version", "input", "output", "retry", "timeout", "queue", "replay", "repeat"];
+  const { options, where } = checkNamed<WorkflowOptions>(nameOrOptions, known, "workflow");
+  const { version = "1", retry = { type: "never" }, queue = "default", replay = "strict", repeat = "again" } = options;
   if (typeof fn !== "function")
     throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
   if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
   if (options.output !== undefined) checkSchema(options.output, `output of ${where}`);
   const definition: WorkflowDefinition = {
     name: checkName(options.name, "workflow name"),
-    version: checkName(options.version ?? "1", `version of ${where}`),
+    version: checkName(version, `version of ${where}`),
     fn: fn as unknown as WorkflowDefinition["fn"],
-    plan: checkRetry(options.retry ?? { type: "never" }, where),
+    plan: checkRetry(retry, where),
     timeoutMs: options.timeout === undefined ? null : toMs(options.timeout, `timeout of ${where}`),
-    queue: checkName(options.queue ?? "default", `queue of ${where}`),
-    replay: checkChoice(options.replay ?? "strict", ["strict", "flexible"], `replay of ${where}`),
-    repeat: checkChoice(options.repeat ?? "again", ["again", "cached"], `repeat of ${where}`),
+    queue: checkName(queue, `queue of ${where}`),
+    replay: checkChoice(replay, ["strict", "flexible"], `replay of ${where}`),
+    repeat: checkChoice(repeat, ["again", "cached"], `repeat of ${where}`),
     input: options.input,
     output: options.output,
   };
@@ -109,8 +111,9 @@ function callable(definition: WorkflowDefinition, options: StartOptions): object
   });
 }
 
-function checkStartOptions(given: StartOptions, where: string): StartOptions {
-  checkKeys(given, ["id", "onConflict", "queue", "priority", "delay", "startAt", "retry", "timeout"], where);
+function checkStartOptions(options: StartOptions, where: string): StartOptions {
+  const known = ["id", "onConflict", "queue", "priority", "delay", "startAt", "retry", "timeout"];
+  const given = checkKeys(options, known, where);
   if (given.id !== undefined) checkName(given.id, "run id");
   if (given.queue !== undefined) checkName(given.queue, `queue in ${where}`);
   if (given.onConflict !== undefined)
@@ -130,11 +133,16 @@ function checkStartOptions(given: StartOptions, where: string): StartOptions {
 
 /** Throws PERDURE_OPTION unless `value` is a Date that Postgres can hold. */
 export function checkInstant(value: unknown, what: string): Date {
-  if (value instanceof Date && !Number.isNaN(value.getTime()) && value.getUTCFullYear() <= 9999) return value;
-  throw new PerdureError("PERDURE_OPTION", `${what} must be a valid Date before the year 10000, not ${shorten(value)}`);
+  const instant = attempt(() => (value instanceof Date ? new Date(value.getTime()) : undefined));
+  const year = instant?.getUTCFullYear() ?? Number.NaN;
+  if (instant && year >= 1 && year <= 9999) return instant;
+  throw new PerdureError(
+    "PERDURE_OPTION",
+    `${what} must be a valid Date of the years 1 to 9999, not ${shorten(value)}`,
+  );
 }
 
 /** What is behind a workflow value; undefined when `value` is none. */
 export function internalsOf(value: unknown): Internals | undefined {
-  return typeof value === "function" ? (value as { [DEFINITION]?: Internals })[DEFINITION] : undefined;
+  return typeof value === "function" ? attempt(() => (value as { [DEFINITION]?: Internals })[DEFINITION]) : undefined;
 }

@@ -11,8 +11,8 @@ export interface Outcome {
         readonly kind: "record";
         readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name">;
       }
-    | { readonly kind: "deliver"; readonly attempt: number }
-    | { readonly kind: "none"; readonly at: number };
+    | { readonly kind: "deliver"; readonly attempt: number; readonly at: number }
+    | { readonly kind: "none" };
 }
 
 /**
@@ -27,6 +27,8 @@ export interface Call {
   readonly name: string;
   readonly deferred: Deferred;
   state: CallState;
+  /** Since when the timer it waits for is known to be written, by performance.now(); Infinity: it is not. */
+  timedAt: number;
   /** Nothing at all was known of it: strict replay asks before it begins. */
   readonly isNew: boolean;
   /** What runs a step's tries, for a second call that shares the slot. */

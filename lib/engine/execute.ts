@@ -22,7 +22,9 @@ export interface Finish {
 
 export interface ExecutePorts extends EnginePorts {
   /** The run is not in work here any more. `finish`: it has ended for good. */
-  readonly onGone: (pass: Pass, ending: Ending, finish: Finish | null) => void;
+  readonly onGone: (pass: Pass, finish: Finish | null) => void;
+  /** This process holds a run that it could not conclude. */
+  readonly onStray: () => void;
 }
 
 /** Works on a claim. Returns the pass, whose end is told to the ports. */
@@ -35,12 +37,18 @@ export function execute(claim: Claim, definition: WorkflowDefinition, ports: Exe
     },
   });
   try {
-    limit(pass);
-    pass.start(ports.codec.decode(claim.args, `input of run "${claim.id}"`) as unknown[]);
+    pass.start(argumentsOf(claim, ports));
   } catch (error) {
     pass.end({ how: "refused", error });
   }
   return pass;
+}
+
+function argumentsOf({ id, args }: Claim, { codec }: EnginePorts): unknown[] {
+  const decoded = codec.decode(args, `input of run "${id}"`);
+  if (Array.isArray(decoded)) return decoded;
+  const text = `input of run "${id}": the stored value cannot be read back: it is no array of arguments`;
+  throw new PerdureError("PERDURE_DECODE", text);
 }
 
 /** Reads the rest of a history that was too long for the claim. */
@@ -54,26 +62,23 @@ export async function load(claim: Claim, ports: EnginePorts): Promise<Claim> {
   return { ...claim, history, more: false };
 }
 
-/** The workflow's timeout: waits included, from the first claim. */
-function limit(pass: Pass): void {
-  const { deadline } = pass.claim;
-  if (deadline === null) return;
-  const check = (): void => {
-    if (pass.over) return;
-    const left = deadline - pass.ports.clock.now();
-    if (left <= 0) pass.end({ how: "late" });
-    else setTimeout(check, Math.min(left + 1, 2 ** 31 - 1)).unref();
-  };
-  check();
+/** The text of an error, as a column takes it. */
+function reasonOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replaceAll("\0", "\\0");
 }
 
 /** Writes what the body came to. */
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
-  const finish = await write(pass, ending, ports).catch((error: unknown) => {
-    ports.logger.error(`run "${pass.run.id}" could not be concluded; it is handed back`, error);
-    return null;
-  });
-  ports.onGone(pass, ending, finish);
+  try {
+    ports.onGone(pass, await write(pass, ending, ports));
+  } catch (error) {
+    // Handed back, it would come to the same again, and for ever.
+    ports.logger.error(`perdure: run "${pass.run.id}" could not be concluded; it is blocked`, error);
+    const blocked = await pass.ledger.write("block", { reason: `could not be concluded: ${reasonOf(error)}` });
+    ports.onGone(pass, null);
+    if (!blocked) ports.onStray();
+  }
 }
 
 async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish | null> {
@@ -85,19 +90,23 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
     case "late":
       return finishWith(pass, "failed", timeoutOf(pass), ports);
     case "blocked":
-      await pass.ledger.write("block", { reason: ending.reason });
-      return null;
+      return block(pass, ending.reason, ports);
     case "refused":
-      await pass.ledger.write("block", {
-        reason: `undecodable: ${(ending.error as Error)?.message ?? String(ending.error)}`,
-      });
-      return null;
+      return block(pass, `undecodable: ${reasonOf(ending.error)}`, ports);
     case "lost":
     case "suspended":
       return null;
     default:
       return ending satisfies never;
   }
+}
+
+/** Whoever waits for the result of a blocked run waits without end, so a person is told. */
+async function block(pass: Pass, reason: string, { logger }: ExecutePorts): Promise<null> {
+  if (await pass.ledger.write("block", { reason })) {
+    logger.warn(`perdure: run "${pass.run.id}" of workflow "${pass.run.workflow}" is blocked: ${reason}`);
+  }
+  return null;
 }
 
 function timeoutOf(pass: Pass): TimeoutError {
@@ -127,19 +136,24 @@ function floatingError(pass: Pass): PerdureError {
 
 /** Tries the workflow again as its policy says, or fails the run. */
 async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<Finish | null> {
-  const delay = await retryDelay(pass, thrown);
-  if (delay === null) return finishWith(pass, "failed", thrown, ports);
+  const { delay, error: last } = await retryDelay(pass, thrown);
+  if (delay === null) return finishWith(pass, "failed", last, ports);
   const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`);
-  const reopened = JSON.stringify(pass.slotsOf(thrown));
+  const reopened = JSON.stringify(pass.escaped.slotsOf(thrown));
   await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
   return null;
 }
 
-async function retryDelay(pass: Pass, thrown: unknown): Promise<number | null> {
+/** The delay until the next attempt, null: none. What shouldRetry throws takes the place of the error. */
+async function retryDelay(pass: Pass, error: unknown): Promise<{ delay: number | null; error: unknown }> {
   const plan = planOf(pass);
   const delay = delayAfter(plan, pass.claim.attempt);
-  if (delay === null || thrown instanceof NonRetryableError) return null;
-  return plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay;
+  if (delay === null || error instanceof NonRetryableError) return { delay: null, error };
+  try {
+    return { delay: plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay, error };
+  } catch (judged) {
+    return { delay: null, error: judged };
+  }
 }
 
 /** The policy that the run was started with wins over the workflow's; a function cannot be stored and stays the workflow's. */

@@ -6,14 +6,16 @@ export class History {
   readonly #places = new Map<string, number>();
   readonly #waits = new Map<string, OpenWait>();
   readonly #begun: ReadonlySet<string>;
+  readonly #attempt: number;
   readonly #reopenedFrom: number;
   /** Places whose slot was called and whose outcome is not handed out, ascending. */
   readonly #called: number[] = [];
   readonly #open: Set<number> = new Set();
   #required = 0;
 
-  constructor(claim: Pick<Claim, "history" | "waits" | "begun" | "reopenedFrom">) {
+  constructor(claim: Pick<Claim, "history" | "waits" | "begun" | "attempt" | "reopenedFrom">) {
     this.#recorded = claim.history;
+    this.#attempt = claim.attempt;
     this.#begun = new Set(claim.begun);
     this.#reopenedFrom = claim.reopenedFrom ?? Infinity;
     for (const wait of claim.waits) this.#waits.set(wait.slot, wait);
@@ -24,9 +26,9 @@ export class History {
     });
   }
 
-  // What came after a failure that a retry set aside may not be asked for again, or not yet.
-  #isRequired(recorded: Recorded): boolean {
-    return (recorded.no ?? Infinity) < this.#reopenedFrom || this.#reopenedFrom === Infinity;
+  // What came after a failure that a retry set aside may not be asked for again, or not yet. The attempt after it asks for all of its own.
+  #isRequired({ attempt, no }: Recorded): boolean {
+    return attempt === this.#attempt || (no ?? Infinity) < this.#reopenedFrom || this.#reopenedFrom === Infinity;
   }
 
   /** True while outcomes that unchanged code must ask for are not handed out. */
@@ -60,6 +62,11 @@ export class History {
     let at = this.#called.length;
     while (at > 0 && this.#called[at - 1]! > place) at -= 1;
     this.#called.splice(at, 0, place);
+  }
+
+  /** True while an outcome that the body asked for is not handed out. */
+  get called(): boolean {
+    return this.#called.length > 0;
   }
 
   /** The next outcome to hand out, the earliest among the called; undefined: none. */

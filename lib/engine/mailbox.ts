@@ -1,12 +1,17 @@
 /** The unread mail of a run as its claim knows it: by name, in the order in which it became visible. */
 import type { Claim, Mail } from "../core/types.ts";
 
+/** As many as the SQL function unread returns at most. */
+const MAILS_PER_LOOK = 1000;
+
 export class Mailbox {
   readonly #byName = new Map<string, Mail[]>();
   /** The run's mail counter up to which everything is known here. */
   seen: number;
   /** The last mail known. */
   last = "0";
+  /** There is more unread mail than one look brings. */
+  partial = false;
 
   constructor(claim: Pick<Claim, "mail" | "unread">) {
     this.seen = claim.mail;
@@ -14,9 +19,10 @@ export class Mailbox {
   }
 
   take(seen: number, unread: readonly Mail[]): void {
-    this.seen = seen;
+    // Two looks may have crossed.
+    this.seen = Math.max(this.seen, seen);
+    this.partial = unread.length >= MAILS_PER_LOOK;
     for (const mail of unread) {
-      // Two looks may have crossed.
       if (BigInt(mail.seq) <= BigInt(this.last)) continue;
       this.last = mail.seq;
       const queue = this.#byName.get(mail.name);

@@ -17,6 +17,8 @@ export type Ending =
 
 /** What a look at a run has found. */
 export interface News {
+  /** When it was asked for, by performance.now(): what was written after that it may not know. */
+  readonly askedAt: number;
   readonly held: boolean;
   readonly mail: number;
   readonly unread: readonly Mail[];
@@ -31,7 +33,7 @@ export interface Transactor {
   run<T>(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
-    signal: AbortSignal,
+    over: () => boolean,
   ): Promise<{ readonly result: T; readonly verdict: "ok" | "stale" }>;
 }
 

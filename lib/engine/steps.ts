@@ -1,21 +1,27 @@
 /** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
-import { scope } from "../core/context.ts";
-import { NonRetryableError, PerdureError, RunConflictError, TimeoutError } from "../core/errors.ts";
+import { NonRetryableError, PerdureError, RunConflictError } from "../core/errors.ts";
 import { canonicalHash } from "../core/hash.ts";
 import { delayAfter } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import type { Recorded, StepDefinition, StepInfo, TransactionClient } from "../core/types.ts";
+import type { Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
+import { Attempt } from "./attempt.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
+import { defer } from "./promise.ts";
 
 /** How long a try runs before it is marked as begun, so that a person sees what is running. */
 const MARK_AFTER_MS = 1000;
+/** Nothing that a function can throw. */
+const NOTHING = Symbol("nothing");
 
 /** Enters a step's call: its slot is taken here and now, in the order of the calls. */
 export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]): Promise<unknown> {
   const { kind, name, reference } = definition;
-  const hash = definition.addressByArguments || reference ? canonicalHash(args) : null;
+  const hash =
+    definition.addressByArguments || reference
+      ? canonicalHash(args, () => `arguments of ${kind} "${name}" of run "${pass.run.id}"`)
+      : null;
   const address = reference
     ? referenceAddress(kind, name, reference.id)
     : hash === null
@@ -38,6 +44,8 @@ class StepRun {
   readonly #slot: string;
   readonly #what: string;
   #failed: number;
+  /** An error that no further try would mend. */
+  #final: unknown = NOTHING;
   #key: string;
 
   constructor(pass: Pass, definition: StepDefinition, args: unknown[], slot: string, hash: string | null) {
@@ -65,11 +73,13 @@ class StepRun {
   }
 
   /** The same reference with another input. */
-  conflict(): Promise<never> {
+  conflict(): Promise<unknown> {
     const { name, reference } = this.#definition;
     const id = this.#pass.run.id;
     const text = `step "${name}" of run "${id}": reference "${reference!.id}" was used with another input. Give each input a reference of its own, or say onConflict: "return_existing"`;
-    return Promise.reject(new RunConflictError(id, text));
+    const deferred = defer();
+    deferred.reject(new RunConflictError(id, text));
+    return deferred.promise;
   }
 
   /** A recorded outcome, for the body. */
@@ -86,7 +96,7 @@ class StepRun {
   /** Throws a stored error into the body, and remembers where it came from. */
   #throws(text: string): Outcome["settle"] {
     const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`);
-    this.#pass.threw(error, this.#slot);
+    this.#pass.escaped.threw(error, this.#slot);
     return (deferred) => deferred.reject(error);
   }
 
@@ -120,7 +130,8 @@ class StepRun {
     }
     const marked = this.#definition.onCrash === "fail" || pass.claim.crashes > 0;
     if (marked && !(await this.#mark(started))) return;
-    const timer = marked ? undefined : setTimeout(() => void this.#mark(started), MARK_AFTER_MS);
+    const mark = (): unknown => pass.over || this.#mark(started);
+    const timer = marked ? undefined : setTimeout(mark, MARK_AFTER_MS);
     try {
       const { kind } = this.#definition;
       if (kind === "transaction") await this.#transact(call, started);
@@ -170,68 +181,62 @@ class StepRun {
       return this.#pass.ports.codec.encode(result, `result of ${this.#what}`);
     } catch (error) {
       // The same value would be refused again.
-      throw Object.assign(error as Error, { retryable: false });
+      this.#final = error;
+      throw error;
     }
   }
 
   async #transact(call: Call, started: number): Promise<void> {
     const pass = this.#pass;
+    const { attempt } = pass.claim;
     let value = "";
+    let at = 0;
     const { verdict } = await pass.ports.transactor.run(
       (tx) => this.#attempt(tx, (args) => this.#definition.fn(tx, ...args)),
       (result) => {
         value = this.#encode(result);
+        at = pass.ports.clock.now();
         const { kind, name } = this.#definition;
         const row = { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
         return {
           ...pass.ledger.claim,
           slot: this.#slot,
-          attempt: pass.claim.attempt,
+          attempt,
           no: null,
           kind,
           name,
-          at: pass.ports.clock.now(),
+          at,
           ...row,
         };
       },
-      pass.aborter.signal,
+      () => pass.over,
     );
     if (verdict === "stale") return pass.lose("its claim is over");
-    pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt: pass.claim.attempt } });
+    pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt, at } });
   }
 
-  /** One try: the function in its own scope, with a signal, within its time. */
+  /** One try: the function, told of by its signal when the pass ends. */
   async #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
-    const definition = this.#definition;
-    const aborter = new AbortController();
-    const stop = (): void => aborter.abort(this.#pass.aborter.signal.reason);
-    this.#pass.aborter.signal.addEventListener("abort", stop, { once: true });
-    const step: StepInfo = {
-      name: definition.name,
-      attempt: this.#failed + 1,
-      signal: aborter.signal,
-      idempotencyKey: this.#key,
-      tx,
-    };
+    const { name, timeoutMs, input, output } = this.#definition;
+    const pass = this.#pass;
+    const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey: this.#key, tx });
+    pass.attempts.add(attempt);
     try {
-      return await within(definition.timeoutMs, aborter, this.#what, () =>
-        scope.run({ body: this.#pass, step }, async () => {
-          const args = definition.input
-            ? [await validate(definition.input, this.#args[0], `input of ${this.#what}`), ...this.#args.slice(1)]
-            : this.#args;
-          return validate(definition.output, await call(args), `result of ${this.#what}`);
-        }),
-      );
+      return await attempt.run(pass.body, timeoutMs, this.#what, async () => {
+        const [first, ...rest] = this.#args;
+        const args = input ? [await validate(input, first, `input of ${this.#what}`), ...rest] : this.#args;
+        return validate(output, await call(args), `result of ${this.#what}`);
+      });
     } finally {
-      this.#pass.aborter.signal.removeEventListener("abort", stop);
+      pass.attempts.delete(attempt);
     }
   }
 
   /** Records a failed try: with the time of the next, or as the outcome. */
   async #fail(call: Call, started: number, thrown: unknown, mayRetry: boolean): Promise<void> {
     const pass = this.#pass;
-    const error = pass.ports.codec.encodeError(thrown, `error of ${this.#what}`);
-    const delay = mayRetry ? await this.#delay(thrown) : null;
+    const { delay, thrown: last } = mayRetry ? await this.#judge(thrown) : { delay: null, thrown };
+    const error = pass.ports.codec.encodeError(last, `error of ${this.#what}`);
     if (pass.over) return;
     this.#failed += 1;
     const { attempt } = pass.claim;
@@ -258,39 +263,15 @@ class StepRun {
     if (answer && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms!);
   }
 
-  async #delay(error: unknown): Promise<number | null> {
+  /** The delay until the next try, null: none. What shouldRetry throws takes the place of the error. */
+  async #judge(thrown: unknown): Promise<{ delay: number | null; thrown: unknown }> {
     const { plan } = this.#definition;
     const delay = delayAfter(plan, this.#failed + 1);
-    if (
-      delay === null ||
-      error instanceof NonRetryableError ||
-      (error as { retryable?: boolean } | null)?.retryable === false
-    )
-      return null;
-    return plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay;
+    if (delay === null || thrown === this.#final || thrown instanceof NonRetryableError) return { delay: null, thrown };
+    try {
+      return { delay: plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay, thrown };
+    } catch (error) {
+      return { delay: null, thrown: error };
+    }
   }
-}
-
-/** Runs `work`; at the end of its time aborts it and throws a TimeoutError, whatever it does later. */
-async function within<T>(
-  ms: number | null,
-  aborter: AbortController,
-  what: string,
-  work: () => Promise<T>,
-): Promise<T> {
-  if (ms === null) return work();
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => {
-        const error = new TimeoutError(`${what} took longer than its timeout of ${ms} ms`);
-        aborter.abort(error);
-        reject(error);
-      },
-      Math.min(ms, 2 ** 31 - 1),
-    );
-  });
-  const running = work();
-  running.catch(() => {});
-  return Promise.race([running, late]).finally(() => clearTimeout(timer));
 }

@@ -69,6 +69,7 @@ export class Liveness {
 
   /** Beats at once, or once more after the beat in flight: the circle of processes has changed. */
   nudge(): void {
+    if (this.#stopped) return;
     if (this.#beating) this.#beatAgain = true;
     else void this.#beat();
   }
@@ -89,10 +90,12 @@ export class Liveness {
       const beat = await store.beat(worker, certificate);
       this.#lastBeat = performance.now();
       clock.observe(beat.now_ms);
+      // A process on its way out has deleted its own row: it does not enter again.
+      if (this.#stopped) return;
       if (!beat.alive) await this.#rise();
       this.#others = beat.others;
       onBeat(beat.others, beat.leads);
-      if (beat.leads) await this.#sweep();
+      if (beat.untidy) await this.#sweep();
     } catch {
       nextMs = Math.min(500, nextMs);
       // Before others may take its runs, a process that cannot beat stops working on them.

@@ -16,6 +16,7 @@ const SUSPECT = 3;
 /** Runs claimed at once at most: each brings its history along. */
 const MOST_PER_CLAIM = 200;
 const DUE_PER_BATCH = 1000;
+const OVERDUE_MS = 500;
 
 export interface WorkerOptions {
   readonly concurrency: number;
@@ -27,6 +28,8 @@ export interface WorkerOptions {
   readonly engine: Pick<EnginePorts, "codec" | "transactor">;
   /** A run has ended for good in this process. */
   readonly onFinish: (runId: string, finish: Finish) => void;
+  /** This process holds a run that it does not go on with. */
+  readonly onStray: () => void;
   /** The first run is in work, the last is gone, or a slot is free again. */
   readonly onLoad: () => void;
 }
@@ -36,12 +39,14 @@ export class Worker {
   readonly #ports: ExecutePorts;
   readonly #active = new Map<string, Pass>();
   readonly #concluding = new Set<Pass>();
+  readonly #loading = new Set<string>();
   readonly #alarm: Alarm;
   #reserved = 0;
   #claiming = false;
   #again = false;
   #backlog = false;
   #stopping = false;
+  #muted = false;
   /** The last timer of a run that was suspended here: until then this process keeps an eye on timers. */
   #horizon = 0;
   /** Set by the heartbeat: the leader keeps an eye on all timers. */
@@ -59,14 +64,22 @@ export class Worker {
       look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
       loadMore: (key, offset) => store.loadMore(key, offset),
       onEnd: (pass, ending) => this.#ended(pass, ending),
-      onGone: (pass, ending, finish) => this.#gone(pass, ending, finish),
+      onGone: (pass, finish) => this.#gone(pass, finish),
+      onStray: options.onStray,
       onResumed: (pass) => this.#active.set(pass.claim.key, pass),
     };
   }
 
   /** Slots in which nothing runs and which nothing claims. */
   get free(): number {
-    return this.#stopping ? 0 : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
+    return this.#stopping || this.#muted
+      ? 0
+      : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
+  }
+
+  /** A slot is free that no known work will fill. */
+  get hungry(): boolean {
+    return this.free > 0 && !this.#backlog;
   }
 
   /** This process takes runs: now or when a slot is free. */
@@ -80,7 +93,8 @@ export class Worker {
 
   /** The runs that this process knows it holds. */
   keys(): string[] {
-    return [...new Set([...this.#active.keys(), ...[...this.#concluding].map((pass) => pass.claim.key)])];
+    const concluding = [...this.#concluding].map((pass) => pass.claim.key);
+    return [...new Set([...this.#active.keys(), ...this.#loading, ...concluding])];
   }
 
   /** Whether a run is in work here. */
@@ -116,6 +130,8 @@ export class Worker {
       // The limit is known when the batch is sent: slots that become free until then count.
       const { loaded } = await this.#options.flusher.write("claim", {
         limit: () => {
+          // A batch that is issued again asks again.
+          this.#reserved -= limit;
           limit = Math.min(this.free, MOST_PER_CLAIM);
           this.#reserved += limit;
           return limit;
@@ -124,10 +140,13 @@ export class Worker {
       this.#reserved -= limit;
       const claims = toClaims(loaded as LoadedRow[]);
       for (const claim of claims) this.#begin(claim);
-      this.#backlog = claims.length > 0 && claims.length === limit;
+      this.#backlog = loaded[0]?.backlog ?? false;
     } catch (error) {
       this.#reserved -= limit;
-      this.#options.logger.error("claiming runs failed", error);
+      // Not at once again: the next poll tries.
+      this.#backlog = false;
+      this.#again = false;
+      this.#options.logger.error("perdure: claiming runs failed", error);
     }
     this.#claiming = false;
     if (this.#again || this.#backlog) {
@@ -138,25 +157,30 @@ export class Worker {
 
   #begin(claim: Claim): void {
     const definition = this.#options.workflows.get(registeredName(claim.workflow, claim.version));
-    if (!definition || this.#stopping) return;
+    if (!definition || this.#stopping || this.#muted) return;
     if (claim.more) void this.#beginLong(claim, definition);
     else this.#enter(execute(claim, definition, this.#ports));
   }
 
   async #beginLong(claim: Claim, definition: WorkflowDefinition): Promise<void> {
     this.#reserved += 1;
+    this.#loading.add(claim.key);
     try {
       const whole = await load(claim, this.#ports);
       this.#enter(execute(whole, definition, this.#ports));
     } catch (error) {
       this.#options.logger.error(`reading the history of run "${claim.id}" failed`, error);
+      this.#options.onStray();
     } finally {
+      this.#loading.delete(claim.key);
       this.#reserved -= 1;
     }
   }
 
   #enter(pass: Pass): void {
     if (pass.over) return;
+    // The run was taken from a claim of this very process, which has not noticed yet.
+    this.#active.get(pass.claim.key)?.lose("its claim is over");
     this.#active.set(pass.claim.key, pass);
     if (this.#active.size === 1) this.#options.onLoad();
   }
@@ -168,7 +192,7 @@ export class Worker {
     if (ending.how === "suspended") this.#freed(pass);
   }
 
-  #gone(pass: Pass, _ending: Ending, finish: Finish | null): void {
+  #gone(pass: Pass, finish: Finish | null): void {
     this.#concluding.delete(pass);
     if (finish) this.#options.onFinish(pass.run.id, finish);
     this.#freed(pass);
@@ -180,24 +204,27 @@ export class Worker {
     this.#options.onLoad();
   }
 
-  /** A timer of a run that was suspended here is due in so many milliseconds. */
+  /** A timer of a run that was suspended, or started for later, here is due in so many milliseconds. */
   watch(dueMs: number): void {
     const due = this.#options.clock.now() + dueMs;
     this.#horizon = Math.max(this.#horizon, due);
     this.#alarm.at(due);
   }
 
-  /** The next timer of all, as a poll found it: the leader wakes for it. */
+  /** The next timer of all, as a poll found it: the leader wakes for it. What is overdue was left behind: a dead leader leads for a while yet. */
   hear(nextMs: number | null): void {
     if (nextMs === null) return;
     const due = this.#options.clock.now() + nextMs;
-    if (this.leads || due <= this.#horizon) this.#alarm.at(due);
+    if (this.leads || due <= this.#horizon || nextMs < -OVERDUE_MS) this.#alarm.at(due);
   }
 
   /** Timers are due: makes their runs claimable and claims, in one batch. */
   async ring(): Promise<void> {
     if (this.#stopping) return;
-    const due = this.#options.flusher.write("due", { limit: DUE_PER_BATCH });
+    const due = this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
+      this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
+      return { woken: 0, next_ms: null };
+    });
     this.poke();
     const { woken, next_ms } = await due;
     if (woken >= DUE_PER_BATCH) void this.ring();
@@ -218,6 +245,7 @@ export class Worker {
   async #look(passes: readonly Pass[]): Promise<(News | undefined)[]> {
     const { store, clock } = this.#options;
     const claims = passes.map((pass) => pass.ledger.claim);
+    const askedAt = performance.now();
     const rows = await store.look(
       claims.map((c) => c.run),
       claims.map((c) => c.epoch),
@@ -225,11 +253,24 @@ export class Worker {
     );
     const byRun = new Map(rows.map((row) => [row.run, row]));
     if (rows[0]) clock.observe(rows[0].now_ms);
-    return claims.map((claim) => toNews(byRun.get(claim.run), clock.now()));
+    return claims.map((claim) => toNews(byRun.get(claim.run), askedAt, clock.now()));
   }
 
-  /** All claims of this process are void: nothing is written any more, steps are told to stop. */
-  loseAll(why: string): void {
+  /** All claims of this process are void: nothing is written any more, steps are told to stop; and it claims no others. */
+  mute(why: string): void {
+    this.#muted = true;
+    this.#loseAll(why);
+  }
+
+  /** A heartbeat got through. True: the first since the claims were void. */
+  unmute(): boolean {
+    const muted = this.#muted;
+    this.#muted = false;
+    if (muted) this.poke();
+    return muted;
+  }
+
+  #loseAll(why: string): void {
     for (const pass of [...this.#active.values()]) pass.lose(why);
   }
 
@@ -244,13 +285,13 @@ export class Worker {
     });
     await Promise.race([drained, late]);
     clearTimeout(timer);
-    this.loseAll("this process shuts down");
+    this.#loseAll("this process shuts down");
   }
 }
 
-function toNews(row: Look | undefined, now: number): News | undefined {
-  if (!row) return { held: false, mail: 0, unread: [], due: new Map(), next: null };
+function toNews(row: Look | undefined, askedAt: number, now: number): News | undefined {
+  if (!row) return { askedAt, held: false, mail: 0, unread: [], due: new Map(), next: null };
   const due = new Map<string, boolean>(row.due === null ? [] : JSON.parse(row.due));
   const next = row.next_ms === null ? null : now + row.next_ms;
-  return { held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
+  return { askedAt, held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
 }

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8f3ce424fccaccf31e43a629bd515cc46151bc8d
+--! Hash: sha1:d6b8269717c186071cf79fef2ded9d72ec8dc98e
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -10,7 +10,8 @@
 create function :SCHEMA.clock() returns timestamptz language sql stable parallel safe as 'select statement_timestamp()';
 
 -- An instant as milliseconds since 1970, the form in which instants reach JavaScript, and back.
-create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql immutable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
+-- to_ms is stable, as extract is: declared immutable it would not be inlined.
+create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql stable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
 create function :SCHEMA.from_ms(p_ms float8) returns timestamptz language sql immutable parallel safe as 'select to_timestamp(p_ms / 1000)';
 create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable parallel safe as 'select p_ms * interval ''1 millisecond''';
 
@@ -170,12 +171,15 @@ create function :SCHEMA.channel() returns text language sql stable as $perdure$
   where c.oid = (select l.tableoid from :SCHEMA.leader l)
 $perdure$;
 
+-- Functions that batches call plan once per connection, perhaps when the tables are still empty and a scan of them looks cheap: they keep to
+-- the indexes (enable_seqscan), and are not compiled for the price that this pretends (jit).
+
 -- Locks the rows of runs, in key order, and says what they hold now.
 -- Called by every function that changes runs. p_wait: wait for a lock; otherwise rows that a stranger holds are left out, and stay left
 -- out for the rest of the transaction, so that no later write of a run overtakes a skipped one.
 -- Locks: runs, in key order.
 create function :SCHEMA.hold_runs(p_keys bigint[], p_wait boolean)
-returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql as $perdure$
+returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
@@ -216,7 +220,7 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );
 
 -- Starting runs.
@@ -232,7 +236,7 @@ create function :SCHEMA.start_runs(
   p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
   p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
   p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[]
-) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql as $perdure$
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -312,17 +316,19 @@ create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json langua
   ) m
 $perdure$;
 
--- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs).
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
+-- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
-returns setof :SCHEMA.loaded language plpgsql as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
+  v_backlog boolean;
 begin
   with lane as (
     select * from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
@@ -363,7 +369,8 @@ begin
   )
   select array_agg(key) into v_keys from claimed;
   if v_keys is not null then
-    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys));
+    v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
 end $perdure$;
 
@@ -371,7 +378,7 @@ end $perdure$;
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it with a higher p_offset.
 -- Called by claim_runs, and by the engine for long histories. Locks: nothing.
-create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer) returns setof :SCHEMA.loaded language sql stable as $perdure$
+create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
@@ -396,7 +403,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false)
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
   left join lateral (
@@ -404,9 +411,10 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       select q.*, bool_or(q.cut) over () as more
       from (
         select s.*, row_number() over w as rn,
-          row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
+          row_number() over w > 1000 or sum(s.size) over w - s.size > p_bytes as cut
         from (
-          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
+            coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
           from :SCHEMA.checkpoint c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
           where c.run = r.key
@@ -434,7 +442,7 @@ $perdure$;
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
   p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_ords integer[];
@@ -481,7 +489,7 @@ end $perdure$;
 -- Records in which place of the order an outcome that someone else wrote was handed to the body.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.record_deliveries(p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -503,7 +511,7 @@ end $perdure$;
 create function :SCHEMA.record_tries(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_tries integer[], p_names text[], p_started float8[], p_ats float8[],
   p_errors text[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -534,7 +542,7 @@ end $perdure$;
 create function :SCHEMA.begin_waits(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
   p_lengths float8[], p_untils float8[], p_tries integer[], p_wait boolean
-) returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+) returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -567,7 +575,7 @@ end $perdure$;
 -- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
-returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -604,7 +612,7 @@ end $perdure$;
 -- Takes a suspended run back for the claim that suspended it: its body, still in memory, goes on by itself (an await of its own ended).
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.resume_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -631,7 +639,7 @@ end $perdure$;
 -- Called by the engine after a hint, after a timer, and when a suspension was refused. One snapshot, so counter and mail agree.
 -- Locks: nothing.
 create function :SCHEMA.look_runs(p_runs bigint[], p_epochs integer[], p_after bigint[])
-returns table (run bigint, held boolean, mail integer, unread text, due text, next_ms float8, now_ms float8) language sql stable as $perdure$
+returns table (run bigint, held boolean, mail integer, unread text, due text, next_ms float8, now_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select g.run,
     r.epoch = g.epoch and r.state = 'running',
     r.mail,
@@ -676,7 +684,7 @@ end $perdure$;
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -708,7 +716,7 @@ $perdure$;
 -- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
 -- Called by the flusher's sends and by send_event. Locks: runs, in key order.
 create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
-returns table (ord integer, verdict text, key bigint, woken boolean, working boolean) language plpgsql as $perdure$
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -738,7 +746,7 @@ begin
       due = case when r.topics && n.topics then null else r.due end,
       topics = case when r.topics && n.topics then null else r.topics end
     from news n where r.key = n.run
-    returning r.key, r.state, r.ready_at = v_now and r.state = 'pending' as woken
+    returning r.key, r.state, r.workflow, r.version, r.queue, r.ready_at = v_now and r.state = 'pending' as woken
   )
   select g.ord::integer, case
       when g.key is null then 'unknown'
@@ -746,7 +754,7 @@ begin
       when h.key is null then 'busy'
       when h.state in ('completed', 'failed', 'cancelled') then 'finished'
       else 'duplicate'
-    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false)
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue
   from given g
   left join held h using (key)
   left join put p on p.run = g.key and p.token = g.token
@@ -764,6 +772,10 @@ declare
 begin
   if run_id is null or event is null or octet_length(event) not between 1 and 255 then
     raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
+  end if;
+  if octet_length(reference) not between 1 and 255 then
+    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
+      using errcode = 'PD005', hint = 'Send a hash of it.';
   end if;
   if octet_length(data::text) > 1048576 then
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
@@ -787,7 +799,7 @@ comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller
 
 -- Finishes runs. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -817,7 +829,7 @@ end $perdure$;
 -- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.retry_runs(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -852,7 +864,7 @@ end $perdure$;
 
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -892,12 +904,15 @@ begin
   perform :SCHEMA.hint('cd');
 end $perdure$;
 
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run).
+-- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
 create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
 #variable_conflict use_variable
 declare
   v_verdict text;
 begin
+  if run_id is null then
+    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
+  end if;
   select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
   if v_verdict is null then
     raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
@@ -917,8 +932,9 @@ create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8
 $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
--- its runs are others'. others: live processes beside it. Locks: the worker's row, the leader's.
-create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, now_ms float8) language plpgsql as $perdure$
+-- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
+-- Locks: the worker's row, the leader's.
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -926,6 +942,12 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
+  untidy := leads and exists (
+    select from :SCHEMA.worker w where w.id <> p_id and case
+      when w.dead_at is null then w.beat_at + w.lease < v_now
+      else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
+    end
+  );
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
@@ -966,7 +988,7 @@ $perdure$;
 -- What an idle process asks now and then, behind the hints: is there work for it, do others hold runs, when is the next timer.
 -- Called by the worker's poll. Locks: nothing.
 create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
-returns table (work boolean, others_hold boolean, next_ms float8) language sql stable as $perdure$
+returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
     (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
@@ -996,7 +1018,7 @@ $perdure$;
 -- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
 -- checkpoint between, it is blocked. A run that had begun stands before those that had not. Returns how many became claimable.
 -- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
-create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql as $perdure$
+create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_dead bigint[];
@@ -1013,7 +1035,8 @@ begin
   update :SCHEMA.worker w set dead_at = v_now where w.id = any(v_dead);
   select array_agg(r.key) into v_keys from (
     select r.key from :SCHEMA.run r
-    where r.worker = any(v_dead) or (p_workers is null and r.worker in (select w.id from :SCHEMA.worker w where w.dead_at is not null))
+    -- one array, so that the index of held runs serves it: an `or` would scan the table
+    where r.worker = any(v_dead || case when p_workers is null then array(select w.id from :SCHEMA.worker w where w.dead_at is not null) end)
     order by r.key for no key update skip locked
   ) r;
   with back as (
@@ -1037,13 +1060,15 @@ begin
 end $perdure$;
 
 -- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
--- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order.
+-- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
+-- locked: such a run is given back by the next call, or taken back once the worker is gone.
 create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
 declare
   v_count integer;
 begin
   with mine as materialized (
-    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep) order by r.key for no key update
+    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
+    order by r.key for no key update skip locked
   ), back as (
     update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
@@ -1051,9 +1076,11 @@ begin
   return v_count;
 end $perdure$;
 
--- Takes a process out at its end. Called after hand_back. Locks: the worker's row, the leader's.
+-- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
+-- Locks: the worker's row, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
-  delete from :SCHEMA.worker where id = p_id;
+  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
+  delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
 $perdure$;
@@ -1072,6 +1099,7 @@ create view :SCHEMA.runs as
     case
       when r.state = 'suspended' and cardinality(r.topics) = 1 then split_part(r.topics[1], ':', 1)
       when r.state = 'suspended' then 'several'
+      when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
     r.reason, r.queue, r.priority, r.attempt, null::text as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
@@ -1083,8 +1111,13 @@ create view :SCHEMA.steps as
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
   select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
-  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run;
-comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, and one per open wait.';
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run
+  union all
+  select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt
+  from :SCHEMA.try t join :SCHEMA.run r on r.key = t.run and r.state = 'running' and r.attempt = t.attempt
+  where t.finished_at is null
+    and not exists (select from :SCHEMA.checkpoint c where c.run = t.run and c.slot = t.slot and c.attempt = t.attempt);
+comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, one per open wait, and one per step that has run for a second or more.';
 
 create view :SCHEMA.events as
   select m.seq as id, r.id as run_id, m.name, m.reference, m.sent_at, m.slot as consumed_by

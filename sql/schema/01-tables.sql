@@ -6,7 +6,8 @@
 create function :SCHEMA.clock() returns timestamptz language sql stable parallel safe as 'select statement_timestamp()';
 
 -- An instant as milliseconds since 1970, the form in which instants reach JavaScript, and back.
-create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql immutable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
+-- to_ms is stable, as extract is: declared immutable it would not be inlined.
+create function :SCHEMA.to_ms(p_at timestamptz) returns float8 language sql stable parallel safe as 'select extract(epoch from p_at)::float8 * 1000';
 create function :SCHEMA.from_ms(p_ms float8) returns timestamptz language sql immutable parallel safe as 'select to_timestamp(p_ms / 1000)';
 create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable parallel safe as 'select p_ms * interval ''1 millisecond''';
 
@@ -166,12 +167,15 @@ create function :SCHEMA.channel() returns text language sql stable as $perdure$
   where c.oid = (select l.tableoid from :SCHEMA.leader l)
 $perdure$;
 
+-- Functions that batches call plan once per connection, perhaps when the tables are still empty and a scan of them looks cheap: they keep to
+-- the indexes (enable_seqscan), and are not compiled for the price that this pretends (jit).
+
 -- Locks the rows of runs, in key order, and says what they hold now.
 -- Called by every function that changes runs. p_wait: wait for a lock; otherwise rows that a stranger holds are left out, and stay left
 -- out for the rest of the transaction, so that no later write of a run overtakes a skipped one.
 -- Locks: runs, in key order.
 create function :SCHEMA.hold_runs(p_keys bigint[], p_wait boolean)
-returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql as $perdure$
+returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
@@ -212,5 +216,5 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );

@@ -11,7 +11,7 @@ create function :SCHEMA.start_runs(
   p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
   p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
   p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[]
-) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql as $perdure$
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();

@@ -8,17 +8,19 @@ create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json langua
   ) m
 $perdure$;
 
--- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs).
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
+-- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
-returns setof :SCHEMA.loaded language plpgsql as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
+  v_backlog boolean;
 begin
   with lane as (
     select * from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
@@ -59,7 +61,8 @@ begin
   )
   select array_agg(key) into v_keys from claimed;
   if v_keys is not null then
-    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys));
+    v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
 end $perdure$;
 
@@ -67,7 +70,7 @@ end $perdure$;
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it with a higher p_offset.
 -- Called by claim_runs, and by the engine for long histories. Locks: nothing.
-create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer) returns setof :SCHEMA.loaded language sql stable as $perdure$
+create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
@@ -92,7 +95,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false)
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
   left join lateral (
@@ -100,9 +103,10 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       select q.*, bool_or(q.cut) over () as more
       from (
         select s.*, row_number() over w as rn,
-          row_number() over w > 1000 or sum(octet_length(s.value)) over w - octet_length(s.value) > p_bytes as cut
+          row_number() over w > 1000 or sum(s.size) over w - s.size > p_bytes as cut
         from (
-          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at
+          select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
+            coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
           from :SCHEMA.checkpoint c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
           where c.run = r.key

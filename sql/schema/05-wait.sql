@@ -6,7 +6,7 @@
 create function :SCHEMA.begin_waits(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
   p_lengths float8[], p_untils float8[], p_tries integer[], p_wait boolean
-) returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+) returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -39,7 +39,7 @@ end $perdure$;
 -- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
-returns table (ord integer, verdict text, due_ms float8) language plpgsql as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -76,7 +76,7 @@ end $perdure$;
 -- Takes a suspended run back for the claim that suspended it: its body, still in memory, goes on by itself (an await of its own ended).
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.resume_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -103,7 +103,7 @@ end $perdure$;
 -- Called by the engine after a hint, after a timer, and when a suspension was refused. One snapshot, so counter and mail agree.
 -- Locks: nothing.
 create function :SCHEMA.look_runs(p_runs bigint[], p_epochs integer[], p_after bigint[])
-returns table (run bigint, held boolean, mail integer, unread text, due text, next_ms float8, now_ms float8) language sql stable as $perdure$
+returns table (run bigint, held boolean, mail integer, unread text, due text, next_ms float8, now_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select g.run,
     r.epoch = g.epoch and r.state = 'running',
     r.mail,
@@ -148,7 +148,7 @@ end $perdure$;
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin

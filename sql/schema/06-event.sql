@@ -16,7 +16,7 @@ $perdure$;
 -- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
 -- Called by the flusher's sends and by send_event. Locks: runs, in key order.
 create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
-returns table (ord integer, verdict text, key bigint, woken boolean, working boolean) language plpgsql as $perdure$
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -46,7 +46,7 @@ begin
       due = case when r.topics && n.topics then null else r.due end,
       topics = case when r.topics && n.topics then null else r.topics end
     from news n where r.key = n.run
-    returning r.key, r.state, r.ready_at = v_now and r.state = 'pending' as woken
+    returning r.key, r.state, r.workflow, r.version, r.queue, r.ready_at = v_now and r.state = 'pending' as woken
   )
   select g.ord::integer, case
       when g.key is null then 'unknown'
@@ -54,7 +54,7 @@ begin
       when h.key is null then 'busy'
       when h.state in ('completed', 'failed', 'cancelled') then 'finished'
       else 'duplicate'
-    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false)
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue
   from given g
   left join held h using (key)
   left join put p on p.run = g.key and p.token = g.token
@@ -72,6 +72,10 @@ declare
 begin
   if run_id is null or event is null or octet_length(event) not between 1 and 255 then
     raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
+  end if;
+  if octet_length(reference) not between 1 and 255 then
+    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
+      using errcode = 'PD005', hint = 'Send a hash of it.';
   end if;
   if octet_length(data::text) > 1048576 then
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)

@@ -2,7 +2,7 @@
 
 -- Finishes runs. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -32,7 +32,7 @@ end $perdure$;
 -- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.retry_runs(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -67,7 +67,7 @@ end $perdure$;
 
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql as $perdure$
+returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -107,12 +107,15 @@ begin
   perform :SCHEMA.hint('cd');
 end $perdure$;
 
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run).
+-- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
 create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
 #variable_conflict use_variable
 declare
   v_verdict text;
 begin
+  if run_id is null then
+    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
+  end if;
   select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
   if v_verdict is null then
     raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';

@@ -9,8 +9,9 @@ create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8
 $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
--- its runs are others'. others: live processes beside it. Locks: the worker's row, the leader's.
-create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, now_ms float8) language plpgsql as $perdure$
+-- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
+-- Locks: the worker's row, the leader's.
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -18,6 +19,12 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
+  untidy := leads and exists (
+    select from :SCHEMA.worker w where w.id <> p_id and case
+      when w.dead_at is null then w.beat_at + w.lease < v_now
+      else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
+    end
+  );
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
@@ -58,7 +65,7 @@ $perdure$;
 -- What an idle process asks now and then, behind the hints: is there work for it, do others hold runs, when is the next timer.
 -- Called by the worker's poll. Locks: nothing.
 create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
-returns table (work boolean, others_hold boolean, next_ms float8) language sql stable as $perdure$
+returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
     (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
@@ -88,7 +95,7 @@ $perdure$;
 -- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
 -- checkpoint between, it is blocked. A run that had begun stands before those that had not. Returns how many became claimable.
 -- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
-create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql as $perdure$
+create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_dead bigint[];
@@ -105,7 +112,8 @@ begin
   update :SCHEMA.worker w set dead_at = v_now where w.id = any(v_dead);
   select array_agg(r.key) into v_keys from (
     select r.key from :SCHEMA.run r
-    where r.worker = any(v_dead) or (p_workers is null and r.worker in (select w.id from :SCHEMA.worker w where w.dead_at is not null))
+    -- one array, so that the index of held runs serves it: an `or` would scan the table
+    where r.worker = any(v_dead || case when p_workers is null then array(select w.id from :SCHEMA.worker w where w.dead_at is not null) end)
     order by r.key for no key update skip locked
   ) r;
   with back as (
@@ -129,13 +137,15 @@ begin
 end $perdure$;
 
 -- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
--- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order.
+-- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
+-- locked: such a run is given back by the next call, or taken back once the worker is gone.
 create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
 declare
   v_count integer;
 begin
   with mine as materialized (
-    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep) order by r.key for no key update
+    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
+    order by r.key for no key update skip locked
   ), back as (
     update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
@@ -143,9 +153,11 @@ begin
   return v_count;
 end $perdure$;
 
--- Takes a process out at its end. Called after hand_back. Locks: the worker's row, the leader's.
+-- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
+-- Locks: the worker's row, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
-  delete from :SCHEMA.worker where id = p_id;
+  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
+  delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
 $perdure$;

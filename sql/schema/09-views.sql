@@ -5,6 +5,7 @@ create view :SCHEMA.runs as
     case
       when r.state = 'suspended' and cardinality(r.topics) = 1 then split_part(r.topics[1], ':', 1)
       when r.state = 'suspended' then 'several'
+      when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
     r.reason, r.queue, r.priority, r.attempt, null::text as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
@@ -16,8 +17,13 @@ create view :SCHEMA.steps as
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
   select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
-  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run;
-comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, and one per open wait.';
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run
+  union all
+  select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt
+  from :SCHEMA.try t join :SCHEMA.run r on r.key = t.run and r.state = 'running' and r.attempt = t.attempt
+  where t.finished_at is null
+    and not exists (select from :SCHEMA.checkpoint c where c.run = t.run and c.slot = t.slot and c.attempt = t.attempt);
+comment on view :SCHEMA.steps is 'One row per recorded step or wait of a run, one per open wait, and one per step that has run for a second or more.';
 
 create view :SCHEMA.events as
   select m.seq as id, r.id as run_id, m.name, m.reference, m.sent_at, m.slot as consumed_by

@@ -501,6 +501,11 @@ await t.test(
     t.same(lines, [
       "error class PaymentDeclined is not registered, so it comes back as Error; add it: new Perdure({ errors: [PaymentDeclined] })",
     ]);
+    const quiet = new ValueCodec({ warn });
+    quiet.revive(new TypeError("fetch failed", { cause: new PaymentDeclined(1) }));
+    t.equal(lines.length, 1, "of a cause nobody is warned");
+    quiet.revive(new AggregateError([new PaymentDeclined(1)]));
+    t.equal(lines.length, 2, "of one among several errors");
     const elsewhere: any = codec.decodeError(knowing.encodeError(new PaymentDeclined(9), "e"), "e");
     t.same([Object.getPrototypeOf(elsewhere), elsewhere.name], [Error.prototype, "PaymentDeclined"]);
   },

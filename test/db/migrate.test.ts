@@ -84,11 +84,22 @@ test("a second call does nothing, and waits for no lock", async (t) => {
 test("odd but valid schema names work, and others are refused", async (t) => {
   const url = await freshDatabase(t);
   const longest = `${"é".repeat(31)}x`;
-  for (const schema of ["Weird Schema", "select", "é", longest, "a-b.c", "; drop table x --"]) {
+  for (const schema of [
+    "Weird Schema",
+    "select",
+    "é",
+    longest,
+    "a-b.c",
+    "; drop table x --",
+    'a"b',
+    "a'b",
+    "a$$b",
+    "a\\b",
+  ]) {
     t.same(await migrate({ connect: connectTo(url), schema }), { applied: all }, schema);
     t.same(await migrate({ connect: connectTo(url), schema }), { applied: [] }, schema);
   }
-  for (const schema of ["", `${longest}x`, "pg_mine", 'a"b', "a'b", "a$$b", "a\nb", "a\\b"]) {
+  for (const schema of ["", `${longest}x`, "pg_mine", "a$perdure$b", "a\nb"]) {
     await t.rejects(migrate({ connect: connectTo(url), schema }), { code: "PERDURE_NAME" }, schema);
   }
 });
@@ -179,7 +190,7 @@ test("a lock that somebody holds is waited for in short turns, under whatever ti
   const impatient = { connect: connectTo(url), schema, lockTimeoutMs: 20, attempts: 2 };
   const gaveUp = {
     code: "PERDURE_DATABASE",
-    message: /lock timeout; gave up after 2 attempts: look in pg_stat_activity/,
+    message: /lock timeout; .*gave up after 2 attempts: look in pg_stat_activity/,
   };
   await t.rejects(migrate(impatient), gaveUp);
   const messages: string[] = [];

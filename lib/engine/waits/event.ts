@@ -4,13 +4,8 @@ import type { EventDefinition, Mail, Received, Recorded } from "../../core/types
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 
-/** How a consumed event is recorded: the sender's data as it came, and what the mail says of it. */
-interface Envelope {
-  readonly data: unknown;
-  readonly id: string;
-  readonly sentAt: Date;
-  readonly reference: string | null;
-}
+/** How a consumed event is recorded: the sender's text as it came, so that no limit is met twice, and what the mail says of it. */
+type Envelope = Pick<Mail, "data" | "reference" | "sentAt"> & { readonly id: string };
 
 export function eventCall(pass: Pass, definition: EventDefinition, timeoutMs: number | null): Promise<unknown> {
   const { name } = definition;
@@ -18,7 +13,7 @@ export function eventCall(pass: Pass, definition: EventDefinition, timeoutMs: nu
     slot: pass.take(nameAddress("event", name)),
     kind: "event",
     name,
-    begin: (call) => void begin(pass, call, timeoutMs),
+    begin: (call) => begin(pass, call, timeoutMs),
     ring: (call) => ring(pass, call),
     replay: (recorded) => replay(pass, recorded),
   });
@@ -50,17 +45,16 @@ async function begin(pass: Pass, call: Call, timeoutMs: number | null): Promise<
 
 /** There is mail, or the time is up. */
 function ring(pass: Pass, call: Call): void {
-  const mail = pass.mail(call.name);
+  const mail = pass.mailbox.shift(call.name);
   pass.ready(call, mail ? received(pass, call, mail) : late(pass));
 }
 
 function received(pass: Pass, call: Call, mail: Mail): Outcome {
-  const what = `event "${call.name}" of run "${pass.run.id}"`;
-  const data = pass.ports.codec.decode(mail.data, what);
-  const envelope: Envelope = { data, id: mail.seq, sentAt: new Date(mail.sentAt), reference: mail.reference };
-  const value = pass.ports.codec.encode(envelope, what);
-  const row = { outcome: "completed", value, hash: null, tries: 1, started: mail.sentAt, mail: mail.seq };
-  return { settle: (deferred) => deferred.resolve(toReceived(envelope)), write: { kind: "record", row } };
+  const { data, reference, sentAt } = mail;
+  const envelope: Envelope = { id: mail.seq, sentAt, reference, data };
+  const value = JSON.stringify(envelope);
+  const row = { outcome: "completed", value, hash: null, tries: 1, started: sentAt, mail: mail.seq };
+  return { settle: gives(pass, call.name, envelope), write: { kind: "record", row } };
 }
 
 function late(pass: Pass): Outcome {
@@ -70,13 +64,15 @@ function late(pass: Pass): Outcome {
 
 function replay(pass: Pass, recorded: Recorded): Outcome["settle"] {
   if (recorded.outcome === "timeout") return (deferred) => deferred.resolve(null);
-  const envelope = pass.ports.codec.decode(
-    recorded.value!,
-    `event "${recorded.name}" of run "${pass.run.id}"`,
-  ) as Envelope;
-  return (deferred) => deferred.resolve(toReceived(envelope));
+  return gives(pass, recorded.name, JSON.parse(recorded.value!) as Envelope);
 }
 
-function toReceived({ data, id, sentAt, reference }: Envelope): Received<unknown> {
-  return reference === null ? { data, id, sentAt } : { data, id, sentAt, reference };
+function gives(pass: Pass, name: string, { id, sentAt, reference, data }: Envelope): Outcome["settle"] {
+  const received: Received<unknown> = {
+    data: pass.ports.codec.decode(data, `event "${name}" of run "${pass.run.id}"`),
+    id,
+    sentAt: new Date(sentAt),
+    ...(reference !== null && { reference }),
+  };
+  return (deferred) => deferred.resolve(received);
 }

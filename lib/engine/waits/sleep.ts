@@ -10,7 +10,7 @@ export function sleepCall(pass: Pass, name: string | null, until: Until): Promis
     slot,
     kind: "sleep",
     name: name ?? "",
-    begin: (call) => void begin(pass, call, until),
+    begin: (call) => begin(pass, call, until),
     ring: (call, woken) => ring(pass, call, woken),
     replay: (recorded) => (deferred) => deferred.resolve({ woken: recorded.value !== null }),
   });

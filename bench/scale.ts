@@ -1,0 +1,66 @@
+/**
+ * Does what has gathered in the tables slow the work? The drain of 5,000 runs by one process with an empty schema, beside 200,000 pending
+ * runs of a workflow that it does not serve, before 200,000 that it does, beside 1,000,000 finished runs, and beside 200,000 suspended
+ * ones with a timer. Takes minutes; asked by name only.
+ */
+import { setTimeout as pause } from "node:timers/promises";
+import { spread, table } from "./support/figures.ts";
+import type { Lab } from "./support/lab.ts";
+import { oneStep } from "./throughput.ts";
+
+const RUNS = 5000;
+const ROUNDS = 3;
+
+const COLUMNS = "id, workflow, version, queue, priority, state, ready_at, due, topics, created_at, finished_at";
+const LATER = "now() + g * interval '1 second' + interval '1 day'";
+const AMONG: Readonly<Record<string, string>> = {
+  "an empty schema": "",
+  "200,000 pending, not served here":
+    "'other', '1', 'default', 0, 'pending', now(), null::timestamptz, null::text[], now(), null::timestamptz from generate_series(1, 200000) g",
+  "200,000 pending, served after these":
+    "'one-step', '1', 'default', 9, 'pending', now(), null::timestamptz, null::text[], now(), null::timestamptz from generate_series(1, 200000) g",
+  "200,000 suspended with a timer": `'one-step', '1', 'default', 0, 'suspended', null::timestamptz, ${LATER}, array['sleep:'], now(), null::timestamptz from generate_series(1, 200000) g`,
+  "1,000,000 finished":
+    "'one-step', '1', 'default', 0, 'completed', null::timestamptz, null::timestamptz, null::text[], now(), now() from generate_series(1, 1000000) g",
+};
+
+export async function scale(lab: Lab): Promise<void> {
+  const schemas: [string, string][] = [];
+  for (const [name, rows] of Object.entries(AMONG)) schemas.push([name, await filled(lab, rows)]);
+  const rates = new Map<string, number[]>(schemas.map(([name]) => [name, []]));
+  for (let round = -1; round < ROUNDS; round += 1) {
+    for (const [name, schema] of schemas) {
+      const rate = await drainSome(lab, schema);
+      if (round >= 0) rates.get(name)!.push(rate);
+    }
+  }
+  const rows = [...rates].map(([name, of]) => [name, spread(of)]);
+  lab.print(table([["drained among", "runs/s"], ...rows]));
+}
+
+/** A schema with these runs in it, each with its input and, where it has finished, a checkpoint and an outcome. */
+async function filled(lab: Lab, rows: string): Promise<string> {
+  const schema = await lab.schema();
+  if (rows) await lab.sql(`insert into ${schema}.run (${COLUMNS}) select gen_random_uuid(), ${rows}`);
+  await lab.sql(`insert into ${schema}.input (run, args, hash) select key, '{"json":[1]}', 'h' from ${schema}.run`);
+  await lab.sql(
+    `insert into ${schema}.outcome (run, value) select key, '{"json":2}' from ${schema}.run where finished_at is not null`,
+  );
+  await lab.sql(`insert into ${schema}.checkpoint
+    select key, 'step:one#0', 1, 1, 'step', 'one', 'completed', '{"json":2}', null, 1, 1, now(), now() from ${schema}.run where finished_at is not null`);
+  for (const name of ["run", "input", "outcome", "checkpoint"]) await lab.sql(`vacuum analyze ${schema}.${name}`);
+  return schema;
+}
+
+async function drainSome(lab: Lab, schema: string): Promise<number> {
+  const starter = await lab.engine(schema, { worker: false });
+  await Promise.all(Array.from({ length: RUNS }, () => starter.start(oneStep, 1)));
+  await starter.shutdown();
+  const count = `select count(*)::int as count from ${schema}.run where ready_at is not null and priority = 0 and workflow = 'one-step'`;
+  const start = performance.now();
+  const worker = await lab.engine(schema, { workflows: [oneStep], worker: { concurrency: 200 } });
+  while ((await lab.sql(count))[0].count > 0) await pause(10);
+  const rate = (RUNS * 1000) / (performance.now() - start);
+  await worker.shutdown();
+  return rate;
+}

@@ -1,0 +1,98 @@
+/**
+ * The rows that runs write, written by bare `pg`: the same tables, the same fence, no library. Singly: one commit for the start, for
+ * each checkpoint and for the finish. In batches: two fixed statements over arrays, the checkpoint and the finish in one.
+ */
+import type pg from "pg";
+import { uuidv7 } from "../../lib/client/start.ts";
+
+const WORKER = "1";
+const ARGS = '{"json":[1]}';
+const HASH = "0123456789abcdef";
+const VALUE = '{"json":2}';
+
+const RUN = "id, workflow, version, queue, priority, state, epoch, worker, created_at, started_at";
+const BORN = `'bare', '1', 'default', 0, 'running', 1, ${WORKER}, now(), now()`;
+const CHECKPOINT = "run, slot, attempt, no, kind, name, outcome, value, tries, epoch, started_at, at";
+
+export class Bare {
+  readonly #schema: string;
+
+  constructor(schema: string) {
+    this.#schema = schema;
+  }
+
+  #named(name: string, text: string, values: unknown[]): { name: string; text: string; values: unknown[] } {
+    return { name, text: text.replaceAll("$S.", `${this.#schema}.`), values };
+  }
+
+  /** One run of so many steps, a commit for every write. */
+  async single(client: pg.Client, steps: number): Promise<void> {
+    const start = `with made as (insert into $S.run (${RUN}) values ($1, ${BORN}) returning key)
+      insert into $S.input (run, args, hash) select key, $2::json, $3 from made returning run`;
+    const key = (await client.query(this.#named("start", start, [uuidv7(), ARGS, HASH]))).rows[0].run;
+    const record = `with own as (select key from $S.run where key = $1 and epoch = 1 and state = 'running' for no key update)
+      insert into $S.checkpoint (${CHECKPOINT}) select key, $2, 1, $3, 'step', 'one', 'completed', $4, 1, 1, now(), now() from own`;
+    for (let no = 1; no <= steps; no += 1) {
+      await client.query(this.#named("record", record, [key, slot(no), no, VALUE]));
+    }
+    const finish = `with own as (update $S.run set state = 'completed', worker = null, finished_at = now()
+        where key = $1 and epoch = 1 and state = 'running' returning key)
+      insert into $S.outcome (run, value) select key, $2::json from own`;
+    await client.query(this.#named("finish", finish, [key, VALUE]));
+  }
+
+  /** So many runs side by side: one commit for all starts, one for the nth step of all. The last step and the finish are one. */
+  async batch(client: pg.Client, runs: number, steps: number): Promise<void> {
+    const start = `with given as (select * from unnest($1::text[], $2::text[], $3::text[]) as g(id, args, hash)),
+      made as (insert into $S.run (${RUN}) select id, ${BORN} from given returning key, id),
+      stored as (insert into $S.input (run, args, hash) select key, args::json, hash from made join given using (id))
+      select key from made`;
+    const ids = Array.from({ length: runs }, uuidv7);
+    const given = [ids, ids.map(() => ARGS), ids.map(() => HASH)];
+    const { rows } = await client.query(this.#named("start_batch", start, given));
+    const keys = rows.map((row) => row.key);
+    for (let no = 1; no < steps; no += 1) await this.#recordBatch(client, keys, no);
+    await this.finishBatch(client, keys, steps);
+  }
+
+  async #recordBatch(client: pg.Client, keys: readonly string[], no: number): Promise<void> {
+    await client.query(this.#named("record_batch", `${FENCED} ${PUT} select count(*) from put`, rowsOf(keys, no)));
+  }
+
+  /** The last checkpoint and the finish, in one statement. */
+  async finishBatch(client: pg.Client, keys: readonly string[], no: number): Promise<void> {
+    const text = `${FENCED} ${PUT},
+      done as (update $S.run r set state = 'completed', worker = null, finished_at = now() from own where r.key = own.run returning r.key)
+      insert into $S.outcome (run, value) select key, '${VALUE}'::json from done`;
+    await client.query(this.#named("finish_batch", text, rowsOf(keys, no)));
+  }
+
+  /** Claims up to so many pending runs of a workflow, with their input. */
+  async claimBatch(client: pg.Client, workflow: string, limit: number): Promise<string[]> {
+    const text = `with free as materialized (
+        select key from $S.run where workflow = $1 and version = '1' and queue = 'default' and ready_at is not null
+        order by priority, ready_at, key limit $2 for no key update skip locked),
+      mine as (update $S.run r set state = 'running', worker = ${WORKER}, epoch = r.epoch + 1, ready_at = null, started_at = now()
+        from free where r.key = free.key returning r.key)
+      select key, args::text from mine join $S.input on run = key`;
+    return (await client.query(this.#named("claim_batch", text, [workflow, limit]))).rows.map((row) => row.key);
+  }
+}
+
+const FENCED = `with given as materialized (
+    select * from unnest($1::bigint[], $2::int[], $3::text[], $4::int[], $5::text[]) as g(run, epoch, slot, no, value)),
+  held as materialized (select key, epoch, state from $S.run where key = any($1::bigint[]) order by key for no key update),
+  own as (select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running')`;
+
+const PUT = `, put as (insert into $S.checkpoint (${CHECKPOINT})
+  select run, slot, 1, no, 'step', 'one', 'completed', value::json, 1, epoch, now(), now() from own returning 1)`;
+
+const slot = (no: number): string => `step:one/${HASH}#${no}`;
+
+const rowsOf = (keys: readonly string[], no: number): unknown[] => [
+  keys,
+  keys.map(() => 1),
+  keys.map(() => slot(no)),
+  keys.map(() => no),
+  keys.map(() => VALUE),
+];

@@ -1,0 +1,22 @@
+/** From an error that escaped a body back to the slots whose failure it carries. Pure. */
+export class Escaped {
+  readonly #slots = new Map<unknown, string[]>();
+
+  /** The body was thrown this error, for the failure of a slot. */
+  threw(error: unknown, slot: string): void {
+    const slots = this.#slots.get(error);
+    if (slots) slots.push(slot);
+    else this.#slots.set(error, [slot]);
+  }
+
+  /** The slots that an error carries: itself, in its cause, in its errors. */
+  slotsOf(error: unknown, seen = new Set<unknown>()): string[] {
+    if (seen.has(error)) return [];
+    seen.add(error);
+    const own = this.#slots.get(error) ?? [];
+    if (typeof error !== "object" || error === null) return own;
+    const { cause, errors } = error as { cause?: unknown; errors?: unknown };
+    const within = [...(cause === undefined ? [] : [cause]), ...(Array.isArray(errors) ? errors : [])];
+    return [...own, ...within.flatMap((inner) => this.slotsOf(inner, seen))];
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * The order in which outcomes reach a body: recorded ones first, by their number; then new ones, as they come, each given the next
+ * number, written with it. One at a time: who calls next() leaves a turn of the event loop between.
+ */
+import type { DatabaseClock } from "../core/clock.ts";
+import type { Claim, Recorded } from "../core/types.ts";
+import type { Call, Outcome } from "./call.ts";
+import type { History } from "./history.ts";
+import type { Ledger } from "./ledger.ts";
+
+type Replay = (recorded: Recorded) => Outcome["settle"];
+
+export class Handover {
+  readonly #history: History;
+  readonly #ledger: Ledger;
+  readonly #clock: DatabaseClock;
+  readonly #attempt: number;
+  readonly #recorded = new Map<string, { call: Call; replay: Replay }>();
+  readonly #ready: { call: Call; outcome: Outcome }[] = [];
+  #no: number;
+  #now: number;
+
+  constructor(claim: Claim, history: History, ledger: Ledger, clock: DatabaseClock) {
+    this.#history = history;
+    this.#ledger = ledger;
+    this.#clock = clock;
+    this.#attempt = claim.attempt;
+    this.#no = claim.history.reduce((last, recorded) => Math.max(last, recorded.no ?? 0), claim.lastNo ?? 0);
+    this.#now = Math.round(claim.startedAt);
+  }
+
+  /** The database's instant of the last outcome handed over; before the first, of the run's start. */
+  get now(): number {
+    return this.#now;
+  }
+
+  /** A recorded call is in line, at its number's place. */
+  recorded(call: Call, replay: Replay): void {
+    this.#recorded.set(call.slot, { call, replay });
+    this.#history.call(call.slot);
+  }
+
+  /** A new outcome is in line, behind all others. */
+  push(call: Call, outcome: Outcome): void {
+    this.#ready.push({ call, outcome });
+  }
+
+  /** Whether nothing is in line. */
+  get empty(): boolean {
+    return this.#ready.length === 0 && !this.#history.called;
+  }
+
+  /** Hands one outcome over. False: none is in line. */
+  next(): boolean {
+    const recorded = this.#history.next();
+    if (recorded) {
+      this.#replay(recorded);
+      return true;
+    }
+    const ready = this.#ready.shift();
+    if (ready) this.#give(ready.call, ready.outcome, instantOf(ready.outcome) ?? this.#clock.now());
+    return ready !== undefined;
+  }
+
+  #replay(recorded: Recorded): void {
+    const { call, replay } = this.#recorded.get(recorded.slot)!;
+    this.#recorded.delete(recorded.slot);
+    const numbered = recorded.no !== null;
+    const { attempt, at } = recorded;
+    const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at };
+    this.#give(call, { settle: replay(recorded), write }, at);
+  }
+
+  #give(call: Call, { settle, write }: Outcome, at: number): void {
+    const { slot, kind, name } = call;
+    call.state = "done";
+    // Whole milliseconds: a fraction does not survive the database's microseconds.
+    this.#now = Math.max(this.#now, Math.round(at));
+    if (write.kind !== "none") this.#no += 1;
+    const no = this.#no;
+    if (write.kind === "deliver") void this.#ledger.write("deliver", { slot, attempt: write.attempt, no });
+    if (write.kind === "record") {
+      void this.#ledger.write("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
+    }
+    settle(call.deferred);
+  }
+}
+
+/** When an outcome that someone else wrote was recorded: replay knows no other instant of it. */
+function instantOf({ write }: Outcome): number | undefined {
+  return write.kind === "deliver" ? write.at : undefined;
+}

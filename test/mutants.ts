@@ -1,0 +1,148 @@
+/**
+ * `npm run mutants`: each safeguard of the core is taken out of a copy of the compiled code, and the tests that hold it must turn
+ * red. They must be green on an unchanged copy first, or red would say nothing.
+ */
+import { spawn } from "node:child_process";
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { startPostgres } from "../lib/db/embedded.ts";
+import { TEST_SERVER } from "./support/postgres.ts";
+
+interface Mutant {
+  /** What it does without the safeguard. */
+  readonly name: string;
+  /** Under dist/lib. */
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+  /** Under dist/test: at least one test of it must fail. */
+  readonly test: string;
+}
+
+const FENCE = "join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'\n    order by g.ord";
+
+const MUTANTS: readonly Mutant[] = [
+  {
+    name: "identical calls share one slot",
+    file: "core/address.js",
+    find: "this.#next.get(address) ?? 0",
+    replace: "0",
+    test: "engine/parallel.test.js",
+  },
+  {
+    name: "all outcomes in line are handed over in one turn",
+    file: "engine/pass.js",
+    find: "if (this.#handover.next())",
+    replace: "let some = false; while (this.#handover.next()) some = true; if (some)",
+    test: "engine/parallel.test.js",
+  },
+  {
+    name: "recorded outcomes are handed over in the order of the calls",
+    file: "engine/history.js",
+    find: "this.#called[at - 1] > place",
+    replace: "false",
+    test: "engine/parallel.test.js",
+  },
+  {
+    name: "what is new begins before replay is quiescent",
+    file: "engine/pass.js",
+    find: 'return this.definition.replay === "strict" && ',
+    replace: "return false && ",
+    test: "engine/divergence.test.js",
+  },
+  {
+    name: "a checkpoint is written whatever the epoch of its claim",
+    file: "db/committed.js",
+    find: FENCE,
+    replace: FENCE.replace(" and h.epoch = g.epoch", ""),
+    test: "engine/replay.test.js",
+  },
+  {
+    name: "a checkpoint is written to a run that nobody runs",
+    file: "db/committed.js",
+    find: FENCE,
+    replace: FENCE.replace(" and h.state = 'running'", ""),
+    test: "engine/replay.test.js",
+  },
+  {
+    name: "a run is given up whatever its mail counter says",
+    file: "db/committed.js",
+    find: "h.mail <> g.mail as mailed",
+    replace: "false as mailed",
+    test: "events/held.test.js",
+  },
+];
+
+/** A test that hangs without the safeguard has failed. */
+const DEADLINE_S = 60;
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+/** Refuses migrations whose text is not the committed one: not in a copy. */
+const HASHED = "db/migration-files.js";
+const COPY = join(ROOT, ".mutants");
+
+const postgres = process.env.DATABASE_URL ? undefined : await startPostgres(TEST_SERVER);
+const env = {
+  ...process.env,
+  DATABASE_URL: postgres?.url ?? process.env.DATABASE_URL,
+  TAP_TIMEOUT: `${DEADLINE_S}`,
+};
+
+/** The names of the tests of a file that fail. A file with no green test at all tells of a broken copy, not of a safeguard. */
+async function red(test: string): Promise<string[]> {
+  const child = spawn(process.execPath, [join(COPY, "test", test)], { env, stdio: ["ignore", "pipe", "ignore"] });
+  let output = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    output += text;
+  });
+  const timer = setTimeout(() => child.kill("SIGKILL"), (DEADLINE_S + 20) * 1000);
+  const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
+  clearTimeout(timer);
+  const names = (verdict: string): string[] => [
+    ...new Set([...output.matchAll(new RegExp(`^${verdict} \\d+ - (.*?)(?: # .*)?$`, "gm"))].map((match) => match[1]!)),
+  ];
+  if (names("ok").length === 0)
+    throw new Error(`${test} has no green test: exit code ${code}\n${output.slice(0, 4000)}`);
+  return names("not ok");
+}
+
+async function copy(mutant?: Mutant): Promise<void> {
+  await rm(COPY, { recursive: true, force: true });
+  await cp(join(ROOT, "dist"), COPY, { recursive: true });
+  if (!mutant) return;
+  const file = join(COPY, "lib", mutant.file);
+  const text = await readFile(file, "utf8");
+  const parts = text.split(mutant.find);
+  if (parts.length !== 2) throw new Error(`"${mutant.name}": ${mutant.file} holds its text ${parts.length - 1} times`);
+  await writeFile(file, parts.join(mutant.replace));
+  const migrations = join(COPY, "lib", HASHED);
+  await writeFile(
+    migrations,
+    (await readFile(migrations, "utf8")).replaceAll(/if \(headers\.get\(/g, "if (false && ("),
+  );
+}
+
+async function survivors(): Promise<string[]> {
+  const left: string[] = [];
+  await copy();
+  for (const test of new Set(MUTANTS.map((mutant) => mutant.test))) {
+    for (const name of await red(test)) left.push(`red without any mutant: ${test}: ${name}`);
+  }
+  for (const mutant of MUTANTS) {
+    await copy(mutant);
+    const names = await red(mutant.test);
+    console.log(`${names.length > 0 ? "found" : "MISSED"}: ${mutant.name}`);
+    for (const name of names) console.log(`    ${mutant.test}: ${name}`);
+    if (names.length === 0) left.push(`no test of ${mutant.test} fails when ${mutant.name}`);
+  }
+  return left;
+}
+
+try {
+  const left = await survivors();
+  for (const line of left) console.error(line);
+  process.exitCode = left.length > 0 ? 1 : 0;
+} finally {
+  await rm(COPY, { recursive: true, force: true });
+  await postgres?.stop();
+}

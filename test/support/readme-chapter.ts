@@ -1,0 +1,62 @@
+/** What a chapter of the README takes for granted: a launched engine that has the workflows shown, and a connection for its SQL. */
+import { deepStrictEqual } from "node:assert/strict";
+import * as library from "../../lib/index.ts";
+import { inDatabase } from "./postgres.ts";
+
+const made: library.Workflow<any, any>[] = [];
+const engines: library.Perdure[] = [];
+let served = 0;
+let assertions = 0;
+
+/** As the library's, and the workflow is registered in the chapter's engine. */
+export const workflow: typeof library.workflow = (nameOrOptions, fn) => {
+  const one = library.workflow(nameOrOptions, fn);
+  made.push(one);
+  return one;
+};
+
+/** The engine on DATABASE_URL, launched when it is first asked for something. */
+export const perdure: library.Perdure = new Proxy({} as library.Perdure, {
+  get: (_, method: "start" | "send" | "get") =>
+    method === "get"
+      ? (...args: [string]) => engines.at(-1)!.get(...args)
+      : async (...args: unknown[]) =>
+          ((await engine())[method] as (...all: unknown[]) => unknown).call(engines.at(-1), ...args),
+});
+
+async function engine(): Promise<library.Perdure> {
+  if (served === made.length && engines.length > 0) return engines.at(-1)!;
+  // Workflows called like functions need the one engine that registers them.
+  await Promise.all(engines.splice(0).map((old) => old.shutdown()));
+  served = made.length;
+  const one = new library.Perdure({ workflows: made });
+  engines.push(one);
+  await one.launch();
+  return one;
+}
+
+/** Runs the statements of an `sql` block. */
+export async function sql(text: string): Promise<void> {
+  await inDatabase(process.env.DATABASE_URL!, (client) => client.query(text));
+}
+
+export function equal(actual: unknown, expected: unknown): void {
+  deepStrictEqual(actual, expected);
+  assertions += 1;
+}
+
+/** Runs a chapter's program. Returns how many assertions held. */
+export async function runChapter(program: string, database: string): Promise<number> {
+  process.env.DATABASE_URL = database;
+  made.length = 0;
+  served = 0;
+  assertions = 0;
+  try {
+    // A chapter may have SQL and no engine.
+    await new library.Perdure().migrate();
+    await import(program);
+    return assertions;
+  } finally {
+    await Promise.all(engines.splice(0).map((one) => one.shutdown()));
+  }
+}

@@ -1,0 +1,367 @@
+/**
+ * The public types, held by the compiler: `npm run check` fails when one of them changes. Nothing here runs.
+ * `// @ts-expect-error` marks what must be refused.
+ */
+
+import {
+  currentRun,
+  type currentStep,
+  type Duration,
+  event,
+  type now,
+  Perdure,
+  type Received,
+  type Retry,
+  type RunHandle,
+  type RunInfo,
+  type random,
+  runStep,
+  type SentMany,
+  type Slept,
+  type Startable,
+  type StepInfo,
+  sleep,
+  sleepUntil,
+  step,
+  type TransactionClient,
+  transaction,
+  type uuid,
+  type Workflow,
+  workflow,
+} from "perdure";
+import type pg from "pg";
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
+const same = <A, B>(_equal: Equal<A, B>): void => {};
+
+// ---- the program a reader sees first
+
+const createOrder = step("create-order", async (orderId: string) => void orderId);
+const reserveInventory = step(
+  { name: "reserve-inventory", retry: { type: "exponential", maxAttempts: 5, baseDelay: "1s" } },
+  async (orderId: string) => void orderId,
+);
+const fulfillOrder = step("fulfill-order", async (orderId: string) => void orderId);
+const releaseInventory = step("release-inventory", async (orderId: string) => void orderId);
+const paymentReceived = event<{ amount: number }>("payment-received");
+
+const processOrder = workflow("process-order", async (orderId: string) => {
+  await createOrder(orderId);
+  await reserveInventory(orderId);
+  const payment = await paymentReceived.wait({ timeout: { minutes: 30 } });
+  if (payment) await fulfillOrder(orderId);
+  else await releaseInventory(orderId);
+});
+
+export async function main(): Promise<void> {
+  const perdure = new Perdure({ database: process.env.DATABASE_URL, workflows: [processOrder] });
+  await perdure.launch();
+  const run = await perdure.start(processOrder.with({ id: "order-42" }), "order-42");
+  await perdure.send("order-42", paymentReceived, { amount: 99 });
+  await run.result();
+  await perdure.shutdown();
+}
+
+// ---- steps keep their function's own type
+
+const asyncStep = step("a", async (id: string, count?: number) => ({ id, count }));
+same<Parameters<typeof asyncStep>, [id: string, count?: number | undefined]>(true);
+same<ReturnType<typeof asyncStep>, Promise<{ id: string; count: number | undefined }>>(true);
+
+const syncStep = step("s", (id: string) => id.length);
+same<Parameters<typeof syncStep>, [id: string]>(true);
+same<ReturnType<typeof syncStep>, Promise<number>>(true);
+
+const maybeStep = step("m", (id: string): number | Promise<number> => (id ? 1 : Promise.resolve(2)));
+same<Awaited<ReturnType<typeof maybeStep>>, number>(true);
+void maybeStep("x").then((value) => value.toFixed());
+
+const genericStep = step("g", async <T>(value: T): Promise<T[]> => [value]);
+export const ofNumbers: Promise<number[]> = genericStep(1);
+export const ofStrings: Promise<string[]> = genericStep("x");
+// @ts-expect-error a generic keeps its argument's type
+export const ofOthers: Promise<number[]> = genericStep("x");
+
+const restStep = step("r", async (first: number, ...more: string[]) => more.length + first);
+same<Parameters<typeof restStep>, [first: number, ...more: string[]]>(true);
+
+// @ts-expect-error an argument of another type
+void asyncStep(1);
+// @ts-expect-error an argument is missing
+void asyncStep();
+// @ts-expect-error one argument too many
+void syncStep("x", "y");
+// @ts-expect-error a step needs a function
+step("no");
+// @ts-expect-error options without a name
+step({ retry: { type: "never" } }, async () => {});
+// @ts-expect-error an unknown option
+step({ name: "x", retires: 3 }, async () => {});
+// @ts-expect-error onCrash is retry or fail
+step({ name: "x", onCrash: "ignore" }, async () => {});
+
+void asyncStep
+  .with({ retry: { type: "never" }, timeout: "1m", reference: "parcel-1" })("x")
+  .then(({ id }) => id);
+void asyncStep.with({ reference: { id: "parcel-1", onConflict: "return_existing" } })("x", 2);
+same<ReturnType<typeof asyncStep.with>, typeof asyncStep>(true);
+export const genericCopy: Promise<boolean[]> = genericStep.with({ timeout: 5 })(true);
+// @ts-expect-error a step has no id, its calls have references
+asyncStep.with({ id: "x" });
+// @ts-expect-error onConflict needs a reference
+asyncStep.with({ onConflict: "error" });
+// @ts-expect-error a name is not changed by a copy
+asyncStep.with({ name: "b" });
+
+same<ReturnType<typeof runStep<number>>, Promise<number>>(true);
+void runStep("sum", () => 1).then((n) => n.toFixed());
+void runStep("sum", async () => "x").then((s) => s.trim());
+// @ts-expect-error an anonymous step takes no arguments
+void runStep("sum", (n: number) => n);
+
+// ---- transactions are called without tx
+
+const debit = transaction("debit", async (tx, account: string, cents: number) => {
+  const { rows, rowCount } = await tx.query("select $1", [account, cents]);
+  return { rows, rowCount };
+});
+same<Parameters<typeof debit>, [account: string, cents: number]>(true);
+same<Awaited<ReturnType<typeof debit>>["rowCount"], number | null>(true);
+const byPool = transaction(
+  "by-pool",
+  async (tx: pg.PoolClient, id: string) => (await tx.query<{ n: number }>("select 1 n")).rows[0]!.n + id.length,
+);
+same<Parameters<typeof byPool>, [id: string]>(true);
+same<ReturnType<typeof byPool>, Promise<number>>(true);
+const byClient = transaction({ name: "by-client", timeout: "5s" }, async (tx: pg.ClientBase) => void tx.on);
+same<Parameters<typeof byClient>, []>(true);
+const syncTransaction = transaction("sync", (_tx: TransactionClient, n: number) => n);
+same<ReturnType<typeof syncTransaction>, Promise<number>>(true);
+void debit.with({ timeout: "1s" })("a", 1);
+// @ts-expect-error tx is not the caller's
+void byPool(null, "x");
+// @ts-expect-error an argument is missing
+void debit("a");
+
+// ---- workflows: any number of arguments, the function's result
+
+const twoArguments = workflow("two", async (a: string, b?: number) => ({ a, b }));
+same<typeof twoArguments, Workflow<[a: string, b?: number], { a: string; b: number | undefined }>>(true);
+const syncWorkflow = workflow(
+  { name: "sync", version: "2", retry: { type: "fixed", maxAttempts: 3, delay: 5 } },
+  (n: number) => n > 1,
+);
+same<typeof syncWorkflow, Workflow<[n: number], boolean>>(true);
+const nothing = workflow("nothing", async () => {});
+same<typeof nothing, Workflow<[], void>>(true);
+same<ReturnType<typeof twoArguments>, Promise<{ a: string; b: number | undefined }>>(true);
+void twoArguments("x", 1);
+// @ts-expect-error an argument of another type
+void twoArguments(1);
+// @ts-expect-error an unknown option
+workflow({ name: "x", retires: 3 }, async () => {});
+// @ts-expect-error replay is strict or flexible
+workflow({ name: "x", replay: "loose" }, async () => {});
+
+same<ReturnType<typeof queued>, Startable<[orderId: string], void>>(true);
+const queued = () =>
+  processOrder.with({ id: "a", onConflict: "return_existing", queue: "q", priority: -5, retry: { type: "never" } });
+export const copies: Workflow<[orderId: string], void>[] = [
+  processOrder,
+  processOrder.with({ queue: "q", timeout: "1h" }),
+];
+new Perdure({ workflows: [processOrder, twoArguments, syncWorkflow.with({ priority: 1 })] });
+// @ts-expect-error a copy with an id names one particular run
+new Perdure({ workflows: [processOrder.with({ id: "order-42" })] });
+// @ts-expect-error a copy with a delay names one particular run
+new Perdure({ workflows: [processOrder.with({ delay: "1h" })] });
+// @ts-expect-error a copy with an instant names one particular run
+new Perdure({ workflows: [processOrder.with({ startAt: new Date() })] });
+// @ts-expect-error a copy of such a copy names it still
+new Perdure({ workflows: [processOrder.with({ id: "order-42" }).with({ queue: "q" })] });
+// @ts-expect-error a step is no workflow
+new Perdure({ workflows: [createOrder] });
+// @ts-expect-error an unknown option
+processOrder.with({ prio: 1 });
+// @ts-expect-error a Date, not a text
+processOrder.with({ startAt: "2030-01-01" });
+
+// ---- events: what is sent and what is received
+
+same<typeof waits, () => Promise<void>>(true);
+export const waits = async (): Promise<void> => {
+  same<Awaited<ReturnType<typeof forever>>, Received<{ amount: number }>>(true);
+  const forever = () => paymentReceived.wait();
+  const limited = () => paymentReceived.wait({ timeout: "30m" });
+  same<Awaited<ReturnType<typeof limited>>, Received<{ amount: number }> | null>(true);
+  const perhaps = (timeout: Duration | undefined) => paymentReceived.wait({ timeout });
+  same<Awaited<ReturnType<typeof perhaps>>, Received<{ amount: number }> | null>(true);
+  const { data, id, sentAt, reference } = await paymentReceived.wait();
+  same<typeof data, { amount: number }>(true);
+  same<typeof id, string>(true);
+  same<typeof sentAt, Date>(true);
+  same<typeof reference, string | undefined>(true);
+  // @ts-expect-error a wait takes a timeout only
+  void paymentReceived.wait({ within: "30m" });
+};
+
+const approved = event("approved");
+const optional = event<string | null>("optional");
+const checked = event({
+  name: "checked",
+  schema: {} as { "~standard": { version: 1; vendor: "x"; validate: (value: unknown) => { value: { ok: true } } } },
+});
+same<Awaited<ReturnType<(typeof checked)["wait"]>> extends Received<{ ok: true }> | null ? 1 : 0, 1>(true);
+same<Awaited<ReturnType<(typeof approved)["wait"]>>, Received<null> | null>(true);
+
+export async function sends(perdure: Perdure, handle: RunHandle<number>): Promise<void> {
+  const one = () => perdure.send("id", paymentReceived, { amount: 1 }, { reference: "r", ignoreFinished: true });
+  same<ReturnType<typeof one>, Promise<void>>(true);
+  const many = () => perdure.send(["a", "b"] as const, paymentReceived, { amount: 1 });
+  same<ReturnType<typeof many>, Promise<SentMany>>(true);
+  const { sent, failed } = await many();
+  same<typeof sent, string[]>(true);
+  same<(typeof failed)[number]["id"], string>(true);
+  await perdure.send("id", approved);
+  await perdure.send("id", approved, null, { reference: "r" });
+  await perdure.send(["id"], approved);
+  await perdure.send("id", optional, null);
+  await handle.send(paymentReceived, { amount: 1 });
+  await handle.send(approved);
+  // @ts-expect-error data is required unless it can be null
+  await perdure.send("id", paymentReceived);
+  // @ts-expect-error data is required unless it can be null
+  await handle.send(paymentReceived);
+  // @ts-expect-error data of another type
+  await perdure.send("id", paymentReceived, { amount: "1" });
+  // @ts-expect-error data of another type, to many
+  await perdure.send(["a"], paymentReceived, { amount: "1" });
+  // @ts-expect-error an event that takes no data
+  await perdure.send("id", approved, { amount: 1 });
+  // @ts-expect-error an unknown option
+  await perdure.send("id", paymentReceived, { amount: 1 }, { ref: "r" });
+  // @ts-expect-error an event, not its name
+  await perdure.send("id", "payment-received", { amount: 1 });
+}
+
+// ---- sleeps, durations, retries, what code asks about itself
+
+same<ReturnType<typeof sleep>, Promise<Slept>>(true);
+same<ReturnType<typeof sleepUntil>, Promise<Slept>>(true);
+same<Slept, { readonly woken: boolean }>(true);
+export const sleeps = () => [sleep(5), sleep("nap", "1h"), sleepUntil(new Date()), sleepUntil("nap", new Date())];
+// @ts-expect-error an instant is a Date
+void sleepUntil(Date.now());
+// @ts-expect-error a name alone is no duration
+void sleep("nap");
+
+export const durations: Duration[] = [
+  0,
+  1500,
+  "250ms",
+  "1.5h",
+  "1h30m",
+  "1d12h30m",
+  { days: 1, hours: 2, milliseconds: 3 },
+  { minutes: undefined, seconds: 1 },
+];
+// @ts-expect-error no unit
+export const noUnit: Duration = "30";
+// @ts-expect-error an unknown unit
+export const noSuchUnit: Duration = "30 minutes";
+// @ts-expect-error an unknown field
+export const noSuchField: Duration = { weeks: 1 };
+
+export const retries: Retry[] = [
+  { type: "never" },
+  { type: "never", shouldRetry: () => true },
+  { type: "fixed", maxAttempts: 3, delay: "1s", shouldRetry: async (error: unknown) => error instanceof TypeError },
+  { type: "exponential", maxAttempts: Infinity, baseDelay: { seconds: 1 }, factor: 3, maxDelay: "1h" },
+  { type: "jittered", maxAttempts: 3, baseDelay: 100 },
+];
+// @ts-expect-error an unknown type
+export const noSuchRetry: Retry = { type: "linear", maxAttempts: 3 };
+// @ts-expect-error fixed has a delay
+export const noDelay: Retry = { type: "fixed", maxAttempts: 3 };
+// @ts-expect-error exponential has a baseDelay
+export const noBase: Retry = { type: "exponential", maxAttempts: 3, delay: "1s" };
+
+same<ReturnType<typeof currentRun>, RunInfo>(true);
+same<ReturnType<typeof currentStep>, StepInfo>(true);
+same<
+  Pick<RunInfo, "id" | "workflow" | "version" | "attempt" | "signal">,
+  {
+    readonly id: string;
+    readonly workflow: string;
+    readonly version: string;
+    readonly attempt: number;
+    readonly signal: AbortSignal;
+  }
+>(true);
+same<
+  Omit<StepInfo, "tx">,
+  { readonly name: string; readonly attempt: number; readonly signal: AbortSignal; readonly idempotencyKey: string }
+>(true);
+same<StepInfo["tx"], TransactionClient | undefined>(true);
+same<ReturnType<typeof now>, Date>(true);
+same<ReturnType<typeof uuid>, string>(true);
+same<ReturnType<typeof random>, number>(true);
+// @ts-expect-error what code is told about its run is not its to change
+currentRun().id = "x";
+
+// ---- outside
+
+export async function outside(perdure: Perdure): Promise<void> {
+  const started = () => perdure.start(twoArguments, "x", 1);
+  same<Awaited<ReturnType<typeof started>>, RunHandle<{ a: string; b: number | undefined }>>(true);
+  const configured = () => perdure.start(syncWorkflow.with({ id: "x", delay: "1h" }), 1);
+  same<Awaited<ReturnType<typeof configured>>, RunHandle<boolean>>(true);
+  const named = () => perdure.start("two", "x", 1);
+  same<Awaited<ReturnType<typeof named>>, RunHandle>(true);
+  same<ReturnType<typeof bare>, RunHandle>(true);
+  const bare = () => perdure.get("id");
+  const typed = () => perdure.get(syncWorkflow, "id");
+  same<ReturnType<typeof typed>, RunHandle<boolean>>(true);
+  const asserted = () => perdure.get<number>("id");
+  same<ReturnType<typeof asserted>, RunHandle<number>>(true);
+  const result = () => asserted().result({ timeout: "1m", signal: AbortSignal.timeout(5) });
+  same<ReturnType<typeof result>, Promise<number>>(true);
+  await asserted().cancel("because");
+  await asserted().wake();
+  same<
+    Awaited<ReturnType<RunHandle["status"]>>["state"],
+    "pending" | "running" | "suspended" | "paused" | "blocked" | "completed" | "failed" | "cancelled"
+  >(true);
+  // @ts-expect-error an argument of another type
+  await perdure.start(twoArguments, 1);
+  // @ts-expect-error an argument is missing
+  await perdure.start(processOrder);
+  // @ts-expect-error a step cannot be started
+  await perdure.start(createOrder, "x");
+  // @ts-expect-error an unknown option
+  await asserted().result({ within: "1m" });
+  same<ReturnType<Perdure["migrate"]>, Promise<{ applied: string[] }>>(true);
+  await perdure.shutdown({ timeout: "5s" });
+  await using scoped = new Perdure();
+  void scoped;
+}
+
+class Declined extends Error {}
+export const engines = (pool: pg.Pool) => [
+  new Perdure(),
+  new Perdure({ database: pool, worker: false, shutdownOn: ["SIGTERM"], errors: [Declined], logger: console }),
+  new Perdure({
+    database: { host: "h", password: async () => "p", max: 3 },
+    schema: "s",
+    listenUrl: undefined,
+    lease: "10s",
+    notify: false,
+  }),
+  new Perdure({ worker: { concurrency: 5, queues: ["a"] }, migrate: false, outside: "warn" }),
+];
+// @ts-expect-error an unknown option
+new Perdure({ concurency: 5 });
+// @ts-expect-error an unknown option of the worker
+new Perdure({ worker: { concurency: 5 } });
+// @ts-expect-error worker is false or its settings
+new Perdure({ worker: true });
