@@ -11,7 +11,10 @@ import { quoteSchema } from "./schema-name.ts";
 import { type RecordRow, SHAPES } from "./writes.ts";
 
 const BEGIN = "begin isolation level read committed read write";
+/** After so many collisions with other transactions the step's own retry policy decides. */
 const RERUNS = 10;
+/** For how long a transaction that loses its connection is run again; a function that breaks its own connection ends by this. */
+const PATIENCE_MS = 60_000;
 
 interface Ran<T> {
   readonly result: T;
@@ -27,12 +30,13 @@ export class PgTransactor {
     this.#schema = schema;
   }
 
-  /** Runs `work` in a transaction that also holds the checkpoint. Lost connections, deadlocks and serialization failures run it again. */
+  /** Runs `work` in a transaction that also holds the checkpoint. A lost connection, a deadlock or a serialization failure runs it again. */
   async run<T>(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
     over: () => boolean,
   ): Promise<Ran<T>> {
+    const since = performance.now();
     for (let reruns = 0; ; reruns += 1) {
       const client = await this.#connect(over);
       const once = new Once<T>(client, this.#schema);
@@ -41,10 +45,12 @@ export class PgTransactor {
         client.release();
         return ran;
       } catch (error) {
+        const lost = isConnectionLost(error) && !(await once.answers());
         client.release(true);
-        const settled = await this.#settle(once, error);
+        const settled = lost ? await this.#settle(once) : undefined;
         if (settled) return settled;
-        if (!mayRunAgain(error, once) || reruns >= RERUNS || over()) throw error;
+        const again = lost ? performance.now() - since < PATIENCE_MS : isCollision(error) && reruns < RERUNS;
+        if (over() || !again) throw error;
         await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(1000, 10 * 2 ** reruns)));
       }
     }
@@ -78,8 +84,8 @@ export class PgTransactor {
   }
 
   /** The answer to the commit was lost: ends the old session for good, and looks whether it had committed. */
-  async #settle<T>(once: Once<T>, error: unknown): Promise<Ran<T> | undefined> {
-    if (!once.committing || !isConnectionLost(error)) return undefined;
+  async #settle<T>(once: Once<T>): Promise<Ran<T> | undefined> {
+    if (!once.committing) return undefined;
     const { row, result } = once.recorded!;
     for (let failures = 0; ; failures += 1) {
       try {
@@ -111,6 +117,14 @@ class Once<T> {
     return (this.#client as unknown as { processID: number }).processID;
   }
 
+  /** Whether the connection works: an error that looks like a lost one may be of another, which the function used. */
+  answers(): Promise<boolean> {
+    return this.#client.query("rollback").then(
+      () => true,
+      () => false,
+    );
+  }
+
   async run(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
@@ -139,15 +153,8 @@ class Once<T> {
   }
 }
 
-function mayRunAgain(error: unknown, once: Once<unknown>): boolean {
-  const code = (error as { code?: unknown } | null)?.code;
-  return (
-    code === "40001" ||
-    code === "40P01" ||
-    (isConnectionLost(error) && !once.committing) ||
-    (once.committing && isConnectionLost(error))
-  );
-}
+const isCollision = (error: unknown): boolean =>
+  ["40001", "40P01"].includes((error as { code?: string } | null)?.code ?? "");
 
 /** The function may have swallowed an error that aborted the transaction, or ended the transaction itself. */
 function checkOpen(client: pg.PoolClient): void {

@@ -18,8 +18,9 @@ async function ownServer(t: Test): Promise<{ url: string; crash: () => Promise<v
   const dataDir = await mkdtemp(join(tmpdir(), "perdure-crash-"));
   let running: RunningPostgres = await startPostgres({ dataDir });
   const { url } = running;
+  const used = [running];
   t.teardown(async () => {
-    await running.stop();
+    for (const server of used) await server.stop();
     await rm(dataDir, { recursive: true, force: true });
   });
   const crash = async (): Promise<void> => {
@@ -33,10 +34,8 @@ async function ownServer(t: Test): Promise<{ url: string; crash: () => Promise<v
     }, 10_000);
   };
   const restart = async (): Promise<void> => {
-    const before = running;
     running = await startPostgres({ dataDir, port: Number(new URL(url).port) });
-    // It joins the folder's users before the one that crashed leaves.
-    void before;
+    used.push(running);
   };
   return { url, crash, restart };
 }
@@ -45,8 +44,8 @@ test("the server crashes again and again under load: every run ends right, trans
   const own = await ownServer(t);
   const pool = new pg.Pool({ connectionString: own.url, max: 5 });
   pool.on("error", () => {});
-  const team = await crew(t, { url: own.url, schema: "crashing", pool });
   t.teardown(() => pool.end());
+  const team = await crew(t, { url: own.url, schema: "crashing", pool });
   const [one, two, client] = [await team.member(), await team.member(), await team.member({ worker: false })];
   const counts = (): Promise<any[]> =>
     team.sql(
@@ -54,10 +53,10 @@ test("the server crashes again and again under load: every run ends right, trans
     );
   const ids: string[] = [];
   for (let round = 0; round < 3; round += 1) {
-    const begun = Array.from({ length: 60 }, (_, n) => `r${round}-${n}`);
+    const begun = Array.from({ length: 150 }, (_, n) => `r${round}-${n}`);
     ids.push(...begun);
-    const starts = begun.map((id) => client.call("start", "slow", id, id, 150));
-    await pause(100 + 150 * round);
+    const starts = begun.map((id) => client.call("start", "five", id, id, ""));
+    await pause(50 + 100 * round);
     await own.crash();
     if (round === 2) await pause(3000);
     await own.restart();
@@ -66,6 +65,8 @@ test("the server crashes again and again under load: every run ends right, trans
   await eventually(async () => (await counts())[0].open === 0, 60_000);
   t.equal((await counts())[0].most, 0, "nothing is counted against a run");
   t.equal((await team.sql("select from :SCHEMA.run")).length, ids.length, "each start made one run");
+  const booked = await team.sql("select run from :SCHEMA.ledger group by run having count(*) = 2");
+  t.equal(booked.length, ids.length, "each transaction took effect once");
   const twice = await team.sql("select run, slot from :SCHEMA.checkpoint group by run, slot having count(*) > 1");
   t.same(twice, []);
   t.ok(one.alive && two.alive);
@@ -166,7 +167,7 @@ test("the answer to every other commit is lost: no conflict, no double row, no c
     lost += 1;
     return false;
   };
-  const ids = Array.from({ length: 30 }, (_, n) => `o${n}`);
+  const ids = Array.from({ length: 12 }, (_, n) => `o${n}`);
   const results: string[] = [];
   for (const id of ids) {
     const [handle] = await started(made.perdure, set.order, [id]);
@@ -222,4 +223,16 @@ test("the database is away at shutdown: it ends all the same, soon after its tim
   const since = performance.now();
   await made.perdure.shutdown({ timeout: "1s" });
   t.ok(performance.now() - since < 15_000);
+});
+
+test("an error that only looks like a lost connection is the step's own", async (t) => {
+  let tries = 0;
+  const call = transaction("call", async () => {
+    tries += 1;
+    throw Object.assign(new Error("connect ECONNREFUSED of a service"), { code: "ECONNREFUSED" });
+  });
+  const calling = workflow("calling", async () => call());
+  const { perdure } = await bench(t, { workflows: [calling] });
+  await t.rejects((await perdure.start(calling)).result(), /ECONNREFUSED/);
+  t.equal(tries, 1);
 });
