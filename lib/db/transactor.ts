@@ -6,6 +6,7 @@ import type pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import type { TransactionClient } from "../core/types.ts";
 import { call } from "./batch.ts";
+import { answered } from "./deadline.ts";
 import { isConnectionLost } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { type RecordRow, SHAPES } from "./writes.ts";
@@ -15,6 +16,8 @@ const BEGIN = "begin isolation level read committed read write";
 const RERUNS = 10;
 /** For how long a transaction that loses its connection is run again; a function that breaks its own connection ends by this. */
 const PATIENCE_MS = 60_000;
+/** How long the end of a transaction may take; behind a half-open socket it takes for ever. */
+const ANSWER_MS = 5000;
 
 interface Ran<T> {
   readonly result: T;
@@ -119,7 +122,7 @@ class Once<T> {
 
   /** Whether the connection works: an error that looks like a lost one may be of another, which the function used. */
   answers(): Promise<boolean> {
-    return this.#client.query("rollback").then(
+    return answered(this.#client.query("rollback"), ANSWER_MS, "rollback").then(
       () => true,
       () => false,
     );
@@ -172,7 +175,7 @@ function checkOpen(client: pg.PoolClient): void {
 const isAborted = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === "25P02";
 
 async function commit(client: pg.PoolClient): Promise<void> {
-  const { command } = await client.query("commit");
+  const { command } = await answered(client.query("commit"), ANSWER_MS, "commit");
   if (command !== "COMMIT") throw aborted();
 }
 

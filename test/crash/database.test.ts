@@ -62,7 +62,12 @@ test("the server crashes again and again under load: every run ends right, trans
     await own.restart();
     await Promise.all(starts);
   }
-  await eventually(async () => (await counts())[0].open === 0, 60_000);
+  await eventually(async () => (await counts())[0].open === 0, 30_000).catch(() => {});
+  t.same(
+    await team.sql("select id, state, worker, reason, crashes from :SCHEMA.run where state <> 'completed'"),
+    [],
+    "all are done",
+  );
   t.equal((await counts())[0].most, 0, "nothing is counted against a run");
   t.equal((await team.sql("select from :SCHEMA.run")).length, ids.length, "each start made one run");
   const booked = await team.sql("select run from :SCHEMA.ledger group by run having count(*) = 2");
@@ -76,10 +81,12 @@ test("the server crashes again and again under load: every run ends right, trans
 /** Five steps, two of them transactions into a table of the test's. */
 function orders() {
   const seen: string[] = [];
+  const inTransaction = new Set<string>();
   const note = (name: string) => step(name, async (id: string) => void seen.push(`${id} ${name}`));
   const book = (name: string, schema: () => string) =>
     transaction(name, async (tx, id: string) => {
       await tx.query(`insert into ${schema()}.ledger (run, step) values ($1, $2)`, [id, name]);
+      inTransaction.add(`${id} ${name}`);
       return name;
     });
   let schema = "";
@@ -97,7 +104,7 @@ function orders() {
     schema = `"${bench.schema}"`;
     await sql("create table :SCHEMA.ledger (run text, step text)");
   };
-  return { order, seen, prepare };
+  return { order, seen, inTransaction, prepare };
 }
 
 /** The runs that did not do everything exactly once. */
@@ -125,7 +132,8 @@ test("all sessions are ended between any two operations: the runs end with the r
       ended += (
         await made.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1", [schema])
       ).length;
-      await pause(Math.random() * 30);
+      // Time enough for some to get through on a busy machine.
+      await pause(20 + Math.random() * 80);
     }
   })();
   const ids = Array.from({ length: 40 }, (_, n) => `o${n}`);
@@ -137,7 +145,7 @@ test("all sessions are ended between any two operations: the runs end with the r
   going = false;
   await ending;
   t.comment(`${ended} sessions ended`);
-  t.ok(ended > 40);
+  t.ok(ended > 20);
   t.same(
     results,
     ids.map((id) => `${id}: xy`),
@@ -163,9 +171,9 @@ test("the answer to every other commit is lost: no conflict, no double row, no c
   let at = 0;
   proxy.onCommitted = () => {
     at += 1;
-    if (at % 2 === 1) return true;
+    if (at % 2 === 1) return "pass";
     lost += 1;
-    return false;
+    return "reset";
   };
   const ids = Array.from({ length: 12 }, (_, n) => `o${n}`);
   const results: string[] = [];
@@ -173,7 +181,7 @@ test("the answer to every other commit is lost: no conflict, no double row, no c
     const [handle] = await started(made.perdure, set.order, [id]);
     results.push((await handle!.result({ timeout: "20s" })) as string);
   }
-  proxy.onCommitted = () => true;
+  proxy.onCommitted = () => "pass";
   t.comment(`${lost} answers lost`);
   t.ok(lost > 30);
   t.same(
@@ -197,7 +205,7 @@ test("the answer to a claim is lost: its runs are not left to a lease", async (t
   let cuts = 6;
   proxy.onCommitted = () => {
     cuts -= 1;
-    return cuts < 0;
+    return cuts < 0 ? "pass" : "reset";
   };
   const ids = Array.from({ length: 20 }, (_, n) => `c${n}`);
   const handles = await started(client, set.order, ids);
@@ -235,4 +243,22 @@ test("an error that only looks like a lost connection is the step's own", async 
   const { perdure } = await bench(t, { workflows: [calling] });
   await t.rejects((await perdure.start(calling)).result(), /ECONNREFUSED/);
   t.equal(tries, 1);
+});
+
+test("the answer to a transaction's commit never comes: it took effect once", async (t) => {
+  const set = orders();
+  const { made, proxy } = await behind(t, set);
+  let silenced = 0;
+  // The first commit once the step's function has run is its transaction's.
+  proxy.onCommitted = () => {
+    if (!set.inTransaction.has("o x") || silenced > 0) return "pass";
+    silenced += 1;
+    return "silence";
+  };
+  const [handle] = await started(made.perdure, set.order, ["o"]);
+  const since = performance.now();
+  t.equal(await handle!.result({ timeout: "20s" }), "o: xy");
+  t.equal(silenced, 1);
+  t.ok(performance.now() - since < 14_000, "it is asked what became of it, long before a batch would be given up");
+  t.same(await wrong(made, ["o"]), []);
 });

@@ -22,8 +22,8 @@ export class FaultyProxy {
   pooling = false;
   /** No notification reaches any client, whatever else passes. */
   muted = false;
-  /** Asked at the answer to each commit; false: the answer is lost, and the connection is reset. */
-  onCommitted: () => boolean = () => true;
+  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? */
+  onCommitted: () => "pass" | "reset" | "silence" = () => "pass";
   /** Connections accepted so far, in any mode. */
   accepted = 0;
   readonly #target: { host: string; port: number };
@@ -84,11 +84,13 @@ export class FaultyProxy {
     far.on("close", () => this.#forget(pair));
     forward(pair, pair.near, far, (bytes) => bytes);
     forward(pair, far, pair.near, (bytes) => {
-      if (!bytes.includes(COMMITTED) || this.onCommitted()) return this.#filter(bytes);
-      pair.swallowing = true;
-      pair.near.resetAndDestroy();
-      far.resetAndDestroy();
-      return bytes;
+      const fate = bytes.includes(COMMITTED) ? this.onCommitted() : "pass";
+      if (fate !== "pass") pair.swallowing = true;
+      if (fate === "reset") {
+        pair.near.resetAndDestroy();
+        far.resetAndDestroy();
+      }
+      return this.#filter(bytes);
     });
   }
 
