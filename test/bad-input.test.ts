@@ -13,6 +13,7 @@ import {
   type RunHandle,
   random,
   runStep,
+  type Schema,
   sleep,
   sleepUntil,
   step,
@@ -694,6 +695,80 @@ test("an engine that is not launched, or was shut down, says so; launching twice
   ]) {
     t.strictSame(await rejection(call), over);
   }
+});
+
+test("what does not fit its schema is refused with the path, where it is given", async (t) => {
+  const positive = (async: boolean): Schema<{ amount: number }> => ({
+    "~standard": {
+      version: 1,
+      vendor: "test",
+      validate: (value) => {
+        const { amount } = (value ?? {}) as { amount?: unknown };
+        const result =
+          typeof amount === "number" && amount > 0
+            ? { value: { amount } }
+            : { issues: [{ message: "must be positive", path: ["order", { key: "amount" }] }, { message: "no" }] };
+        return async ? Promise.resolve(result) : result;
+      },
+    },
+  });
+  const why = "does not fit its schema: $.order.amount: must be positive; $: no";
+  const paid = event({ name: "paid", schema: positive(true) });
+  const returns = step({ name: "returns", output: positive(false) }, async (n: number) => ({ amount: n, extra: 1 }));
+  const w = workflow({ name: "w", input: positive(true) }, async (input: { amount: number }) => [
+    input,
+    (await paid.wait()).data,
+    await returns(input.amount - 1),
+  ]);
+  const world = await bench(t, { workflows: [w] });
+  const { perdure } = world;
+  t.strictSame(await rejection(() => perdure.start(w, { amount: 0 })), option(`input of workflow "w" ${why}`));
+  t.ok(await isEmpty(world));
+  const run = await perdure.start(w.with({ id: "a" }), { amount: 1, dropped: true } as { amount: number });
+  t.strictSame(await rejection(() => run.send(paid, { amount: -1 })), option(`data of event "paid" ${why}`));
+  t.equal((await world.sql("select count(*)::int as n from :SCHEMA.mail"))[0].n, 0);
+  await run.send(paid, { amount: 2 });
+  await t.rejects(run.result(), {
+    cause: { code: "PERDURE_OPTION", message: `result of step "returns" of run "a" ${why}` },
+  });
+  const fine = await perdure.start(w, { amount: 2, dropped: true } as { amount: number });
+  await fine.send(paid, { amount: 3 });
+  t.same(await fine.result(), [{ amount: 2 }, { amount: 3 }, { amount: 1 }]);
+});
+
+test("a sleep that is no time fails its run in words; one of nothing and one that is past return at once", async (t) => {
+  const times: Record<string, () => Promise<unknown>> = {
+    nan: () => sleep(Number.NaN),
+    negative: () => sleep(-5),
+    endless: () => sleep(1e18),
+    unnamed: () => sleep("", 5),
+    invalid: () => sleepUntil(new Date(Number.NaN)),
+    far: () => sleepUntil(new Date("+200000-01-01")),
+    late: () => event("e").wait({ timeout: -1 }),
+    nothing: () => sleep(0),
+    past: () => sleepUntil(new Date("1970-01-01")),
+  };
+  const w = workflow("w", async (which: string) => times[which]!());
+  const { perdure } = await bench(t, { workflows: [w] });
+  const causeOf = async (which: string): Promise<Refusal> => {
+    const run = await perdure.start(w, which);
+    const cause = await run.result().catch((error: Error) => error.cause);
+    return refusal(() => {
+      throw cause;
+    });
+  };
+  const duration = (shown: string, why: string): Refusal =>
+    option(`duration of sleep() is ${shown}, which is ${why}; ${TIME_RULE}`);
+  t.strictSame(await causeOf("nan"), duration("NaN", "not finite"));
+  t.strictSame(await causeOf("negative"), duration("-5", "negative"));
+  t.strictSame(await causeOf("endless"), duration("1000000000000000000", "longer than 365000 days"));
+  t.strictSame(await causeOf("unnamed"), said("PERDURE_NAME", `name of a sleep "" (0 bytes) is empty; ${NAME_RULE}`));
+  const instant = (shown: string): Refusal =>
+    option(`instant of sleepUntil() must be a valid Date of the years 1 to 9999, not ${shown}`);
+  t.strictSame(await causeOf("invalid"), instant("Invalid Date"));
+  t.strictSame(await causeOf("far"), instant("+200000-01-01T00:00:00.000Z"));
+  t.strictSame(await causeOf("late"), option(`timeout of event "e" is -1, which is negative; ${TIME_RULE}`));
+  for (const which of ["nothing", "past"]) t.same(await (await perdure.start(w, which)).result(), { woken: false });
 });
 
 // ---- places

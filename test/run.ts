@@ -1,18 +1,37 @@
-/** `npm test`: one PostgreSQL for the whole run, tap with the arguments given, tap's exit code. */
-
+/**
+ * `npm test`: one PostgreSQL for the whole run; first what must not share the machine, then the rest side by side; the worst exit
+ * code. With arguments: tap with these arguments.
+ */
 import { spawn } from "node:child_process";
+import { readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startPostgres } from "../lib/db/embedded.ts";
 import { TEST_SERVER } from "./support/postgres.ts";
 
-const postgres = process.env.DATABASE_URL ? undefined : await startPostgres(TEST_SERVER);
+/** Holds a promise about time. */
+const ALONE = [join("crash", "kill.test.js")];
+/** Most tests wait more than they work: more of them at once than the machine has processors. */
+const JOBS = 4;
+
+const here = dirname(fileURLToPath(import.meta.url));
 const tap = join(dirname(fileURLToPath(import.meta.resolve("tap"))), "run.mjs");
-const run = spawn(process.execPath, [tap, ...process.argv.slice(2)], {
-  stdio: "inherit",
-  env: { ...process.env, DATABASE_URL: postgres?.url ?? process.env.DATABASE_URL },
-});
-// A Ctrl-C reaches tap itself: it ends first, then the server.
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => run.kill(signal));
-process.exitCode = await new Promise<number>((done) => run.on("close", (code) => done(code ?? 1)));
+const postgres = process.env.DATABASE_URL ? undefined : await startPostgres(TEST_SERVER);
+const env = { ...process.env, DATABASE_URL: postgres?.url ?? process.env.DATABASE_URL };
+
+function run(args: readonly string[]): Promise<number> {
+  const child = spawn(process.execPath, [tap, ...args], { stdio: "inherit", env });
+  // A Ctrl-C reaches tap itself: it ends first, then the server.
+  const pass = (signal: NodeJS.Signals): void => void child.kill(signal);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, pass);
+  return new Promise((done) => child.on("close", (code) => done(code ?? 1)));
+}
+
+const given = process.argv.slice(2);
+const files = (readdirSync(here, { recursive: true }) as string[]).filter((file) => file.endsWith(".test.js")).sort();
+const rest = files.filter((file) => !ALONE.includes(file)).map((file) => join(here, file));
+const alone = ALONE.map((file) => join(here, file));
+const codes =
+  given.length > 0 ? [await run(given)] : [await run(["--jobs=1", ...alone]), await run([`--jobs=${JOBS}`, ...rest])];
 await postgres?.stop();
+process.exitCode = Math.max(...codes);

@@ -26,6 +26,8 @@ interface Waiter {
 /** A look follows the last by at least this long. */
 const GAP_MS = 10;
 const POLL_MS = 2000;
+/** A run in work here mostly ends by then. */
+const SOON_MS = 50;
 
 export class Results {
   readonly #options: ResultsOptions;
@@ -49,12 +51,16 @@ export class Results {
     // Who gave the wait up does not hear of a rejection.
     finished.catch(() => {});
     this.#add(runId, own);
-    if (!this.#options.isHere(runId))
-      void this.#options.onWatching(true).then(
-        () => this.look(),
-        () => this.look(),
-      );
+    if (!this.#options.isHere(runId)) this.#watch();
+    // A run that stays longer may be given up here, and end elsewhere.
+    else setTimeout(() => this.#waiting.get(runId)?.has(own) && this.#watch(), SOON_MS).unref();
     return { finished, stop: () => this.#remove(runId, own) };
+  }
+
+  /** Others shall tell. Looks once they know: what ended before was not told. */
+  #watch(): void {
+    const look = (): void => this.look();
+    void this.#options.onWatching(true).then(look, look);
   }
 
   /** A run has ended in this process. */

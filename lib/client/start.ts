@@ -95,6 +95,7 @@ function toClaim(row: StartRow, answer: StartAnswer): Claim {
     options: row.options,
     startedAt: answer.now_ms,
     deadline: row.timeout === null ? null : answer.now_ms + row.timeout,
+    now: answer.now_ms,
     history: [],
     more: false,
     waits: [],

@@ -212,6 +212,8 @@ export interface Claim {
   readonly options: string | null;
   readonly startedAt: number;
   readonly deadline: number | null;
+  /** When the claim was made, by the database's clock. */
+  readonly now: number;
   readonly history: readonly Recorded[];
   /** True: the history goes on; read the rest before replaying. */
   readonly more: boolean;

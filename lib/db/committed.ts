@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:d6b8269717c186071cf79fef2ded9d72ec8dc98e
+--! Hash: sha1:b5f1324258493a3426709bd17f7000ccbbfa7f30
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -257,14 +257,15 @@ begin
       with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, lease, ord)
     order by g.id, g.ord
   ), born as materialized (
-    select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g order by g.ord
+    select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g
+    order by g.id -- two processes that start the same ids do not wait for each other crosswise
   ), made as (
     insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms, created_at, started_at)
     select id, workflow, version, queue, priority,
       case when leased then 'running' else 'pending' end,
       case when leased then 1 else 0 end,
       case when leased then p_worker end,
-      case when not leased and not coalesce(waits, false) then v_now end,
+      case when not leased and not coalesce(waits, false) then v_now + ord * interval '1 microsecond' end, -- the claim keeps the order of the batch
       case when waits then later end,
       case when leased then v_now + :SCHEMA.ms(timeout_ms) end,
       timeout_ms, v_now,
@@ -486,6 +487,7 @@ begin
     select g.ord::integer, case
       when g.ord = any(v_ords) then 'ok'
       when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt and c.epoch = g.epoch) then 'ok'
+      when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt) then 'stale'
       else :SCHEMA.refusal(g.run, g.epoch)
     end
     from unnest(p_runs, p_epochs, p_slots, p_attempts) with ordinality as g(run, epoch, slot, attempt, ord);

@@ -29,7 +29,7 @@ const NOT_A_DATABASE =
 const SETTINGS = { application_name: "perdure", keepAlive: true, keepAliveInitialDelayMillis: 10_000 } as const;
 /** How long clients that are out may take to come back when the pool ends. */
 const GOODBYE_MS = 2000;
-const POOL = { max: 5, connectionTimeoutMillis: 5000 } as const;
+const POOL = { max: 10, connectionTimeoutMillis: 5000 } as const;
 
 /** Opens no connection; the embedded server, where it is needed, is started. */
 export async function connectDatabase(option?: DatabaseOption): Promise<Database> {

@@ -11,7 +11,7 @@ export interface DatabaseConfig {
   readonly user?: string | undefined;
   readonly password?: string | (() => string | Promise<string>) | undefined;
   readonly ssl?: boolean | object | undefined;
-  /** Connections at most. Default 5. */
+  /** Connections at most. Default 10. */
   readonly max?: number | undefined;
   /** How long to wait for a connection, in milliseconds. Default 5000. */
   readonly connectionTimeoutMillis?: number | undefined;

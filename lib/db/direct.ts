@@ -42,7 +42,11 @@ export function connectDeadline(deadlineMs: number, outageMs: number): number {
 }
 
 /** Says goodbye and waits a moment for the server to hang up; then there is no socket, whatever the server did. */
-export async function hangUp(end: () => Promise<void>, connection: Direct, goodbyeMs = GOODBYE_MS): Promise<void> {
+export async function hangUp(
+  end: () => Promise<void>,
+  connection: Pick<Direct, "cut">,
+  goodbyeMs = GOODBYE_MS,
+): Promise<void> {
   const stop = new AbortController();
   const ended = end()
     .catch(() => undefined)

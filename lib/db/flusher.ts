@@ -8,6 +8,7 @@ import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
 import { answered } from "./deadline.ts";
+import { hangUp } from "./direct.ts";
 import { isConnectionLost, isTransient, toPerdureError } from "./pg-errors.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
@@ -68,8 +69,8 @@ export class Flusher {
 
   /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
-    // It would open a connection that nobody ends.
-    if (this.#closed) return Promise.reject(new PerdureError("PERDURE_STATE", "this engine has shut down"));
+    // A write that came now would open a connection that nobody closes.
+    if (this.#closed) return Promise.reject(closed());
     return new Promise((resolve, reject) => {
       const lane = laneOf(kind, row);
       this.#queue.push({ kind, row, lane, since: performance.now(), resolve: resolve as Item["resolve"], reject });
@@ -93,7 +94,9 @@ export class Flusher {
     await Promise.race([this.settled(), late]);
     clearTimeout(timer);
     this.#closed = true;
-    await this.#client?.end().catch(() => {});
+    const client = this.#client;
+    // A half-open socket does not answer a goodbye either.
+    if (client) await hangUp(() => client.end(), { cut: () => client.connection.stream.destroy() });
   }
 
   // Two turns of the event loop: what a pass does with an outcome in its next turn, its finish for one, rides along.
@@ -147,8 +150,7 @@ export class Flusher {
   async #send(items: Item[], again = false): Promise<void> {
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
-        this.#client ??= await this.#options.connect();
-        const client = this.#client;
+        const client = await this.#connected();
         this.#settle(
           await answered(
             runBatch(client, items, this.#context(again || failures > 0, null), this.#options.asksWanted()),
@@ -160,7 +162,7 @@ export class Flusher {
       } catch (error) {
         const lost = await this.#dropLostClient(error);
         again ||= lost;
-        if (this.#closed) return reject(items, toPerdureError(error, "writing"));
+        if (this.#closed) return reject(items, closed());
         if (!lost && !isTransient(error)) return this.#divide(items, error, again);
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
         items = dropImpatient(items, error);
@@ -170,6 +172,15 @@ export class Flusher {
         );
       }
     }
+  }
+
+  async #connected(): Promise<Client> {
+    if (this.#closed) throw closed();
+    this.#client ??= await this.#options.connect();
+    const client = this.#client;
+    // Closed while it connected.
+    if (this.#closed) void client.end().catch(() => {});
+    return client;
   }
 
   async #dropLostClient(error: unknown): Promise<boolean> {
@@ -207,6 +218,7 @@ export class Flusher {
 
   async #runAlone(items: Item[], lockMs: number): Promise<Item[]> {
     try {
+      if (this.#closed) throw closed();
       const batch = await this.#options.beside((client) =>
         answered(
           runBatch(client, items, this.#context(true, lockMs), this.#options.asksWanted()),
@@ -218,10 +230,20 @@ export class Flusher {
       return [...batch.busy];
     } catch (error) {
       if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);
+      const [first, ...rest] = items;
+      // Which row it is that the database cannot take shows when each is written by itself.
+      if (rest.length > 0) return [...(await this.#runAlone([first!], lockMs)), ...rest];
       reject(items, toPerdureError(error, "writing"));
       return [];
     }
   }
+}
+
+function closed(): PerdureError {
+  return new PerdureError(
+    "PERDURE_STATE",
+    "this engine was shut down before it could write; make a new one, and try again",
+  );
 }
 
 function reject(items: readonly Item[], error: PerdureError): void {

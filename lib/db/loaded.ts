@@ -30,6 +30,7 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     options: row.options,
     startedAt: row.started_ms,
     deadline: row.deadline_ms,
+    now: row.now_ms,
     history,
     more: row.more,
     waits: (parse(row.waits) as [string, OpenWait["kind"], number | null, number | null, number, boolean][]).map(

@@ -2,7 +2,7 @@
  * Transaction steps: the function's own SQL, the fenced checkpoint and the commit, all or nothing. The fence stands last, so the
  * run's row is locked for one moment only, and a claim that is over commits nothing.
  */
-import type pg from "pg";
+import pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import type { TransactionClient } from "../core/types.ts";
 import { call } from "./batch.ts";
@@ -45,10 +45,13 @@ export class PgTransactor {
       const once = new Once<T>(client, this.#schema);
       try {
         const ran = await once.run(work, record, over);
+        once.over();
         client.release();
         return ran;
       } catch (error) {
-        const lost = isConnectionLost(error) && !(await once.answers());
+        // Asked before the release, which ends the connection.
+        const lost = once.isLost(error);
+        once.over();
         client.release(true);
         const settled = lost ? await this.#settle(once) : undefined;
         if (settled) return settled;
@@ -109,23 +112,30 @@ class Once<T> {
   readonly #client: pg.PoolClient;
   readonly #schema: string;
   committing = false;
+  #lost = false;
+  readonly #lose = (): void => {
+    this.#lost = true;
+  };
   recorded: { readonly row: RecordRow; readonly result: T } | null = null;
 
   constructor(client: pg.PoolClient, schema: string) {
     this.#client = client;
     this.#schema = schema;
+    client.once("error", this.#lose).once("end", this.#lose);
+  }
+
+  /** Hears no more of the client. */
+  over(): void {
+    this.#client.off("error", this.#lose).off("end", this.#lose);
   }
 
   get pid(): number {
     return (this.#client as unknown as { processID: number }).processID;
   }
 
-  /** Whether the connection works: an error that looks like a lost one may be of another, which the function used. */
-  answers(): Promise<boolean> {
-    return answered(this.#client.query("rollback"), ANSWER_MS, "rollback").then(
-      () => true,
-      () => false,
-    );
+  /** Whether the connection broke. An ECONNREFUSED may be the function's own, from another server: the client or Postgres tells. */
+  isLost(error: unknown): boolean {
+    return this.#lost || (isConnectionLost(error) && (this.committing || error instanceof pg.DatabaseError));
   }
 
   async run(

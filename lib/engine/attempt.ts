@@ -39,16 +39,20 @@ export class Attempt implements StepInfo {
     if (timeoutMs === null) return running;
     // What comes after the timeout is nobody's error.
     running.catch(() => {});
+    const end = performance.now() + timeoutMs;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(
-        () => {
-          const error = new TimeoutError(`${what} took longer than its timeout of ${timeoutMs} ms`);
-          this.abort(error);
-          reject(error);
-        },
-        Math.min(timeoutMs, LONGEST),
-      );
+      const ring = (): void => {
+        const left = end - performance.now();
+        if (left > 0) {
+          timer = setTimeout(ring, Math.min(left, LONGEST));
+          return;
+        }
+        const error = new TimeoutError(`${what} took longer than its timeout of ${timeoutMs} ms`);
+        this.abort(error);
+        reject(error);
+      };
+      ring();
     });
     return Promise.race([running, late]).finally(() => clearTimeout(timer));
   }

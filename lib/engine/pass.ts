@@ -84,12 +84,12 @@ export class Pass {
     this.#abortRun = info.abort;
     this.body = new PassBody(this, this.run);
     this.#alarm = new Alarm(ports.clock, () => void this.look());
-    this.#limit = new Alarm(ports.clock, () => this.#checkLimit());
+    this.#limit = new Alarm(ports.clock, () => void this.look());
   }
 
   /** Runs the body. What becomes of it is told to the ports' onEnd. */
   start(args: unknown[]): void {
-    this.#checkLimit();
+    this.#checkLimit(this.claim.now);
     if (this.over) return;
     scope.run({ body: this.body, step: null }, () => {
       Promise.resolve()
@@ -123,10 +123,10 @@ export class Pass {
   }
 
   /** The workflow's timeout: waits included, from the first claim. */
-  #checkLimit(): void {
+  #checkLimit(now: number): void {
     const { deadline } = this.claim;
     if (deadline === null || this.over) return;
-    if (deadline <= this.ports.clock.now()) this.end({ how: "late" });
+    if (deadline <= now) this.end({ how: "late" });
     else this.#limit.at(deadline);
   }
 
@@ -288,7 +288,6 @@ export class Pass {
       this.#renewedAt = performance.now();
       this.#state = "active";
       this.ports.onResumed(this);
-      this.#checkLimit();
       void this.look();
       this.#schedule();
     });
@@ -312,6 +311,7 @@ export class Pass {
 
   #takeIn(news: News): void {
     this.mailbox.take(news.mail, news.unread);
+    this.#checkLimit(news.now);
     for (const call of [...this.#waiting]) {
       if (call.kind === "event" && this.mailbox.has(call.name)) call.ring(false);
       // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.

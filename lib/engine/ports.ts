@@ -20,6 +20,8 @@ export interface News {
   /** When it was asked for, by performance.now(): what was written after that it may not know. */
   readonly askedAt: number;
   readonly held: boolean;
+  /** When it was, by the database's clock. */
+  readonly now: number;
   readonly mail: number;
   readonly unread: readonly Mail[];
   /** Slots whose timer is due, and whether it was rung early. */

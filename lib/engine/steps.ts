@@ -102,7 +102,7 @@ class StepRun {
 
   #begin(call: Call): void {
     const wait = this.#pass.history.wait(this.#slot);
-    if (wait?.due && wait.due > this.#pass.ports.clock.now()) this.#pass.waits(call, wait.due);
+    if (wait?.due && wait.due > this.#pass.claim.now) this.#pass.waits(call, wait.due);
     else this.#try(call);
   }
 

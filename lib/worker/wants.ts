@@ -46,7 +46,7 @@ export class Wants {
     }
   }
 
-  /** Writes what has changed. A write that fails is made up for by the next: behind every hint there is a poll. */
+  /** Writes what has changed. After a write that failed the next change, or the next poll, writes. */
   async settle(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -54,8 +54,12 @@ export class Wants {
     const { hungry, watching } = this.#known;
     if (this.#stopped || (wanted.hungry === hungry && wanted.watching === watching)) return;
     this.#known = wanted;
-    await this.#options.write(wanted.hungry, wanted.watching).catch(() => {});
-    if (wanted.hungry && !hungry) this.#options.onKnown();
+    try {
+      await this.#options.write(wanted.hungry, wanted.watching);
+      if (wanted.hungry && !hungry) this.#options.onKnown();
+    } catch {
+      this.#known = { hungry, watching };
+    }
   }
 
   stop(): void {

@@ -290,8 +290,8 @@ export class Worker {
 }
 
 function toNews(row: Look | undefined, askedAt: number, now: number): News | undefined {
-  if (!row) return { askedAt, held: false, mail: 0, unread: [], due: new Map(), next: null };
+  if (!row) return { askedAt, now, held: false, mail: 0, unread: [], due: new Map(), next: null };
   const due = new Map<string, boolean>(row.due === null ? [] : JSON.parse(row.due));
   const next = row.next_ms === null ? null : now + row.next_ms;
-  return { askedAt, held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
+  return { askedAt, now: row.now_ms, held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
 }

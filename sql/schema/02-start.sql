@@ -27,14 +27,15 @@ begin
       with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, lease, ord)
     order by g.id, g.ord
   ), born as materialized (
-    select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g order by g.ord
+    select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g
+    order by g.id -- two processes that start the same ids do not wait for each other crosswise
   ), made as (
     insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms, created_at, started_at)
     select id, workflow, version, queue, priority,
       case when leased then 'running' else 'pending' end,
       case when leased then 1 else 0 end,
       case when leased then p_worker end,
-      case when not leased and not coalesce(waits, false) then v_now end,
+      case when not leased and not coalesce(waits, false) then v_now + ord * interval '1 microsecond' end, -- the claim keeps the order of the batch
       case when waits then later end,
       case when leased then v_now + :SCHEMA.ms(timeout_ms) end,
       timeout_ms, v_now,

@@ -48,6 +48,7 @@ begin
     select g.ord::integer, case
       when g.ord = any(v_ords) then 'ok'
       when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt and c.epoch = g.epoch) then 'ok'
+      when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt) then 'stale'
       else :SCHEMA.refusal(g.run, g.epoch)
     end
     from unnest(p_runs, p_epochs, p_slots, p_attempts) with ordinality as g(run, epoch, slot, attempt, ord);

@@ -1,6 +1,6 @@
-/** A process that cannot write, or cannot beat, gives up what it cannot hold, and takes it up again when it can. */
+/** Connections that break or fall silent: a process gives up what it cannot hold, and takes it up again when it can. */
 import { test } from "tap";
-import { currentStep, event, Perdure, step, workflow } from "../../lib/index.ts";
+import { currentStep, event, Perdure, step, transaction, workflow } from "../../lib/index.ts";
 import { bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { freshDatabase, inDatabase, server } from "../support/postgres.ts";
@@ -64,4 +64,49 @@ test("a process whose heartbeat does not get through gives its runs up, and goes
   t.same(await run.result({ timeout: DEADLINE_MS }), [1, 7]);
   release?.();
   t.equal((await sql("select count(*)::int as n from :SCHEMA.run where state = 'running'"))[0].n, 0);
+});
+
+test("a transaction that hangs does not keep a shutdown from returning, and its session is gone", async (t) => {
+  let client: { query(text: string): Promise<{ rows: any[] }> } | undefined;
+  const hang = transaction("hang", async (tx) => {
+    client = tx;
+    await new Promise(() => {});
+  });
+  const w = workflow("w", async () => hang());
+  const { perdure, sql, another } = await bench(t, { workflows: [w] });
+  const other = await another({ worker: false });
+  const run = await perdure.start(w);
+  const tx = await eventually(() => client, DEADLINE_MS);
+  const [{ pid }] = (await tx.query("select pg_backend_pid() as pid")).rows;
+  await perdure.shutdown({ timeout: 100 });
+  t.equal((await other.get(run.id).status()).state, "pending");
+  const gone = async (): Promise<boolean> =>
+    (await sql("select from pg_stat_activity where pid = $1", [pid])).length === 0;
+  t.ok(await eventually(gone, DEADLINE_MS));
+});
+
+test("a transaction whose function fails to reach another server is tried as its policy says, and no more", async (t) => {
+  let calls = 0;
+  const pay = transaction({ name: "pay", retry: { type: "fixed", maxAttempts: 2, delay: 0 } }, async () => {
+    calls += 1;
+    throw Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" });
+  });
+  const w = workflow("w", async () => pay());
+  const { perdure } = await bench(t, { workflows: [w] });
+  await t.rejects((await perdure.start(w)).result(), { cause: { message: "connect ECONNREFUSED" } });
+  t.equal(calls, 2);
+});
+
+test("a transaction whose own session is ended runs again, without a try of its policy", async (t) => {
+  let calls = 0;
+  const pay = transaction("pay", async (tx) => {
+    calls += 1;
+    if (calls === 1) await tx.query("select pg_terminate_backend(pg_backend_pid())");
+    if (calls === 2) await tx.query("select pg_terminate_backend(pg_backend_pid())").catch(() => {});
+    await tx.query("select 1");
+    return calls;
+  });
+  const w = workflow("w", async () => pay());
+  const { perdure } = await bench(t, { workflows: [w] });
+  t.equal(await (await perdure.start(w)).result(), 3);
 });

@@ -24,7 +24,7 @@ async function begin(pass: Pass, call: Call, timeoutMs: number | null): Promise<
   if (pass.mailbox.has(call.name)) return ring(pass, call);
   const open = pass.history.wait(call.slot);
   if (open && open.lengthMs === timeoutMs) {
-    if (open.due !== null && open.due <= pass.ports.clock.now()) ring(pass, call);
+    if (open.due !== null && open.due <= pass.claim.now) ring(pass, call);
     else pass.waits(call, open.due);
     return;
   }
