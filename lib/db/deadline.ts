@@ -13,6 +13,24 @@ export async function within<T>(promise: Promise<T>, ms: number, what: string, s
   }
 }
 
+/** The answer of a connection, or an error like that of a broken one once `ms` have passed: a half-open socket never answers. */
+export async function answered<T>(answer: Promise<T>, ms: number, what: string): Promise<T> {
+  // Its late failure is nobody's.
+  answer.catch(() => {});
+  let over = false;
+  try {
+    return await within(
+      answer.finally(() => {
+        over = true;
+      }),
+      ms,
+      what,
+    );
+  } catch (error) {
+    throw over ? error : Object.assign(error as Error, { code: "ETIMEDOUT" });
+  }
+}
+
 function lateness(ms: number, what: string, over: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     let timer: NodeJS.Timeout;

@@ -7,7 +7,7 @@ import type { Client, ClientBase } from "pg";
 import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
-import { within } from "./deadline.ts";
+import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import { isConnectionLost, isTransient, toPerdureError } from "./pg-errors.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
@@ -152,7 +152,11 @@ export class Flusher {
       try {
         const client = await this.#connected();
         this.#settle(
-          await inTime(runBatch(client, items, this.#context(again || failures > 0, null), this.#options.asksWanted())),
+          await answered(
+            runBatch(client, items, this.#context(again || failures > 0, null), this.#options.asksWanted()),
+            ANSWER_MS,
+            "a batch of writes",
+          ),
         );
         return;
       } catch (error) {
@@ -216,7 +220,11 @@ export class Flusher {
     try {
       if (this.#closed) throw closed();
       const batch = await this.#options.beside((client) =>
-        inTime(runBatch(client, items, this.#context(true, lockMs), this.#options.asksWanted())),
+        answered(
+          runBatch(client, items, this.#context(true, lockMs), this.#options.asksWanted()),
+          ANSWER_MS,
+          "a batch of writes",
+        ),
       );
       this.#settle({ ...batch, busy: [] });
       return [...batch.busy];
@@ -228,24 +236,6 @@ export class Flusher {
       reject(items, toPerdureError(error, "writing"));
       return [];
     }
-  }
-}
-
-/** The batch, or an error like that of a broken connection: a half-open socket never answers. */
-async function inTime(batch: Promise<Batch>): Promise<Batch> {
-  // Its late failure is nobody's.
-  batch.catch(() => {});
-  let over = false;
-  try {
-    return await within(
-      batch.finally(() => {
-        over = true;
-      }),
-      ANSWER_MS,
-      "a batch of writes",
-    );
-  } catch (error) {
-    throw over ? error : Object.assign(error as Error, { code: "ETIMEDOUT" });
   }
 }
 

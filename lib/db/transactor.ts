@@ -6,12 +6,18 @@ import pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import type { TransactionClient } from "../core/types.ts";
 import { call } from "./batch.ts";
+import { answered } from "./deadline.ts";
 import { isConnectionLost } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { type RecordRow, SHAPES } from "./writes.ts";
 
 const BEGIN = "begin isolation level read committed read write";
+/** After so many collisions with other transactions the step's own retry policy decides. */
 const RERUNS = 10;
+/** For how long a transaction that loses its connection is run again; a function that breaks its own connection ends by this. */
+const PATIENCE_MS = 60_000;
+/** How long the end of a transaction may take; behind a half-open socket it takes for ever. */
+const ANSWER_MS = 5000;
 
 interface Ran<T> {
   readonly result: T;
@@ -27,12 +33,13 @@ export class PgTransactor {
     this.#schema = schema;
   }
 
-  /** Runs `work` in a transaction that also holds the checkpoint. Lost connections, deadlocks and serialization failures run it again. */
+  /** Runs `work` in a transaction that also holds the checkpoint. A lost connection, a deadlock or a serialization failure runs it again. */
   async run<T>(
     work: (tx: TransactionClient) => Promise<T>,
     record: (result: T) => RecordRow,
     over: () => boolean,
   ): Promise<Ran<T>> {
+    const since = performance.now();
     for (let reruns = 0; ; reruns += 1) {
       const client = await this.#connect(over);
       const once = new Once<T>(client, this.#schema);
@@ -43,12 +50,13 @@ export class PgTransactor {
         return ran;
       } catch (error) {
         // Asked before the release, which ends the connection.
-        const again = mayRunAgain(error, once);
+        const lost = once.isLost(error);
         once.over();
         client.release(true);
-        const settled = await this.#settle(once, error);
+        const settled = lost ? await this.#settle(once) : undefined;
         if (settled) return settled;
-        if (!again || reruns >= RERUNS || over()) throw error;
+        const again = lost ? performance.now() - since < PATIENCE_MS : isCollision(error) && reruns < RERUNS;
+        if (over() || !again) throw error;
         await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(1000, 10 * 2 ** reruns)));
       }
     }
@@ -82,8 +90,8 @@ export class PgTransactor {
   }
 
   /** The answer to the commit was lost: ends the old session for good, and looks whether it had committed. */
-  async #settle<T>(once: Once<T>, error: unknown): Promise<Ran<T> | undefined> {
-    if (!once.committing || !isConnectionLost(error)) return undefined;
+  async #settle<T>(once: Once<T>): Promise<Ran<T> | undefined> {
+    if (!once.committing) return undefined;
     const { row, result } = once.recorded!;
     for (let failures = 0; ; failures += 1) {
       try {
@@ -104,10 +112,9 @@ class Once<T> {
   readonly #client: pg.PoolClient;
   readonly #schema: string;
   committing = false;
-  /** The connection broke under it. */
-  lost = false;
+  #lost = false;
   readonly #lose = (): void => {
-    this.lost = true;
+    this.#lost = true;
   };
   recorded: { readonly row: RecordRow; readonly result: T } | null = null;
 
@@ -124,6 +131,11 @@ class Once<T> {
 
   get pid(): number {
     return (this.#client as unknown as { processID: number }).processID;
+  }
+
+  /** Whether the connection broke. An ECONNREFUSED may be the function's own, from another server: the client or Postgres tells. */
+  isLost(error: unknown): boolean {
+    return this.#lost || (isConnectionLost(error) && (this.committing || error instanceof pg.DatabaseError));
   }
 
   async run(
@@ -154,11 +166,8 @@ class Once<T> {
   }
 }
 
-// An ECONNREFUSED may be the function's own, from another server: what broke is told by the client, or by Postgres.
-function mayRunAgain(error: unknown, { lost }: Once<unknown>): boolean {
-  const code = (error as { code?: unknown } | null)?.code;
-  return code === "40001" || code === "40P01" || lost || (error instanceof pg.DatabaseError && isConnectionLost(error));
-}
+const isCollision = (error: unknown): boolean =>
+  ["40001", "40P01"].includes((error as { code?: string } | null)?.code ?? "");
 
 /** The function may have swallowed an error that aborted the transaction, or ended the transaction itself. */
 function checkOpen(client: pg.PoolClient): void {
@@ -176,7 +185,7 @@ function checkOpen(client: pg.PoolClient): void {
 const isAborted = (error: unknown): boolean => (error as { code?: unknown } | null)?.code === "25P02";
 
 async function commit(client: pg.PoolClient): Promise<void> {
-  const { command } = await client.query("commit");
+  const { command } = await answered(client.query("commit"), ANSWER_MS, "commit");
   if (command !== "COMMIT") throw aborted();
 }
 

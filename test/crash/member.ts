@@ -19,14 +19,18 @@ const pool = new pg.Pool({ connectionString: url, max: 4, idleTimeoutMillis: 200
 pool.on("error", () => {});
 const FOREVER = 3_600_000;
 
-/** Notes that a step is entered here. Returns how often it has been, this time included. */
+const ENTER = `with new as (insert into "${schema}".journal (run, step, pid) values ($1, $2, $3))
+  select count(*)::int + 1 as times from "${schema}".journal where run = $1 and step = $2`;
+
+/** Notes that a step is entered here, however long the server is away. Returns how often it has been, this time included. */
 async function enter(run: string, name: string): Promise<number> {
-  const { rows } = await pool.query(
-    `with new as (insert into "${schema}".journal (run, step, pid) values ($1, $2, $3))
-     select count(*)::int + 1 as times from "${schema}".journal where run = $1 and step = $2`,
-    [run, name, process.pid],
-  );
-  return rows[0].times;
+  for (;;) {
+    try {
+      return (await pool.query(ENTER, [run, name, process.pid])).rows[0].times;
+    } catch {
+      await pause(20);
+    }
+  }
 }
 
 /** Enters a step; the first time in the step that is held, it stays there. */

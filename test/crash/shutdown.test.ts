@@ -194,3 +194,40 @@ test("a run of a version or workflow that nobody serves is left as it is, until 
   t.equal(await first.call("result", "v1"), "version 1");
   t.equal(await first.call("result", "other"), first.pid);
 });
+
+test("the same id started in two processes at once is one run, and both handles give its result", async (t) => {
+  const team = await crew(t);
+  const [one, two] = [await team.member(), await team.member()];
+  const ids = Array.from({ length: 20 }, (_, n) => `same-${n}`);
+  await Promise.all(ids.flatMap((id) => [one, two].map((member) => member.call("start", "five", id, id, ""))));
+  for (const id of ids) {
+    const [first, second] = await Promise.all([one.call("result", id), two.call("result", id)]);
+    t.same(first, second);
+  }
+  t.same(await repeated(team, ""), [], "one body was executed");
+});
+
+test("upkeep by several at once takes no run from a live worker", async (t) => {
+  const team = await crew(t);
+  const [owner] = [await team.member(), await team.member()];
+  await owner!.call("start", "slow", "kept", "kept", 1500);
+  await team.entered("kept", "slowly");
+  const [worker] = await team.sql(
+    "select id, extract(epoch from beat_at)::float8 * 1000 as beat from :SCHEMA.worker where split_part(name, ':', 2) = $1",
+    [`${owner!.pid}`],
+  );
+  const sweeps = Array.from({ length: 50 }, () => team.sql("select :SCHEMA.sweep() as taken"));
+  t.same(
+    (await Promise.all(sweeps)).filter(([row]) => row.taken > 0),
+    [],
+    "no sweep takes it back",
+  );
+  // Who saw its lock missing, and was slow to say so: it has beaten since.
+  const late = await team.sql("select :SCHEMA.take_back(array[$1::bigint], array[$2::float8], false) as taken", [
+    worker.id,
+    worker.beat - 1,
+  ]);
+  t.same(late, [{ taken: 0 }], "nor does an older suspicion");
+  t.equal(await owner!.call("result", "kept"), owner!.pid);
+  t.match(await team.state("kept"), { epoch: 1, crashes: 0 });
+});

@@ -4,6 +4,9 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 /** The type byte of a NotificationResponse; one that comes by itself comes first in its packet. */
 const NOTIFICATION = "A".charCodeAt(0);
 
+/** The server's word that a transaction is committed. */
+const COMMITTED = Buffer.from("COMMIT\0");
+
 export type ProxyMode = "pass" | "refuse" | "half-open";
 
 interface Pair {
@@ -19,6 +22,8 @@ export class FaultyProxy {
   pooling = false;
   /** No notification reaches any client, whatever else passes. */
   muted = false;
+  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? */
+  onCommitted: () => "pass" | "reset" | "silence" = () => "pass";
   /** Connections accepted so far, in any mode. */
   accepted = 0;
   readonly #target: { host: string; port: number };
@@ -78,7 +83,15 @@ export class FaultyProxy {
     far.on("error", () => undefined);
     far.on("close", () => this.#forget(pair));
     forward(pair, pair.near, far, (bytes) => bytes);
-    forward(pair, far, pair.near, (bytes) => this.#filter(bytes));
+    forward(pair, far, pair.near, (bytes) => {
+      const fate = bytes.includes(COMMITTED) ? this.onCommitted() : "pass";
+      if (fate !== "pass") pair.swallowing = true;
+      if (fate === "reset") {
+        pair.near.resetAndDestroy();
+        far.resetAndDestroy();
+      }
+      return this.#filter(bytes);
+    });
   }
 
   #filter(bytes: Buffer): Buffer {
@@ -92,7 +105,11 @@ export class FaultyProxy {
 }
 
 function forward(pair: Pair, from: Socket, to: Socket, filter: (bytes: Buffer) => Buffer): void {
-  from.on("data", (bytes) => pair.swallowing || to.write(filter(bytes)));
+  from.on("data", (bytes) => {
+    if (pair.swallowing) return;
+    const passed = filter(bytes);
+    if (!pair.swallowing) to.write(passed);
+  });
   from.on("end", () => pair.swallowing || to.end());
   from.on("close", () => pair.swallowing || to.destroy());
 }
