@@ -193,12 +193,20 @@ const orders: Record<string, (...args: any[]) => unknown> = {
   log: () => logged,
 };
 
-process.on("message", async ({ no, what, args }: { no: number; what: string; args: unknown[] }) => {
+interface Order {
+  readonly no: number;
+  readonly what: string;
+  readonly args: unknown[];
+}
+
+async function carryOut({ no, what, args }: Order): Promise<void> {
   try {
     const value = await orders[what]!(...args);
     process.send?.({ no, value });
   } catch (error) {
     process.send?.({ no, error: String(error) });
   }
-});
+}
+
+process.on("message", (order: Order) => void carryOut(order));
 process.send!({ ready: true });
