@@ -116,7 +116,7 @@ test("what a claim that is over wants to record is refused, whoever ended it", a
   const { perdure, sql } = await bench(t, { workflows: [w] });
   for (const [id, end] of Object.entries(ends)) {
     doors.set(id, latch());
-    await perdure.start(w.with({ id }), id);
+    await reached(await perdure.start(w.with({ id }), id), "running");
     await sql(end, [id]);
     const before = await sql("select * from :SCHEMA.run where id = $1", [id]);
     doors.get(id)!.open();

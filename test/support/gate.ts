@@ -2,7 +2,7 @@
 import type { RunHandle, RunState } from "../../lib/index.ts";
 import { eventually } from "./eventually.ts";
 
-export const PATIENCE_MS = 20_000;
+export const PATIENCE_MS = 60_000;
 
 export interface Gate {
   readonly opened: Promise<void>;

@@ -6,7 +6,7 @@ import { eventually } from "./eventually.ts";
 /** A body that waits here is given up; the next pass replays all that stands before. */
 export const gate = event("gate");
 
-export const DEADLINE_MS = 10_000;
+export const DEADLINE_MS = 60_000;
 
 /** Waits until a run is in one of the states. */
 export async function reached(run: RunHandle<unknown>, ...states: RunState[]): Promise<void> {
