@@ -193,12 +193,14 @@ const orders: Record<string, (...args: any[]) => unknown> = {
   log: () => logged,
 };
 
-process.on("message", async ({ no, what, args }: { no: number; what: string; args: unknown[] }) => {
+async function obey({ no, what, args }: { no: number; what: string; args: unknown[] }): Promise<void> {
   try {
     const value = await orders[what]!(...args);
     process.send?.({ no, value });
   } catch (error) {
     process.send?.({ no, error: String(error) });
   }
-});
+}
+
+process.on("message", (order: Parameters<typeof obey>[0]) => void obey(order));
 process.send!({ ready: true });
