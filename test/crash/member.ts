@@ -193,7 +193,13 @@ const orders: Record<string, (...args: any[]) => unknown> = {
   log: () => logged,
 };
 
-async function obey({ no, what, args }: { no: number; what: string; args: unknown[] }): Promise<void> {
+interface Order {
+  readonly no: number;
+  readonly what: string;
+  readonly args: unknown[];
+}
+
+async function carryOut({ no, what, args }: Order): Promise<void> {
   try {
     const value = await orders[what]!(...args);
     process.send?.({ no, value });
@@ -202,5 +208,5 @@ async function obey({ no, what, args }: { no: number; what: string; args: unknow
   }
 }
 
-process.on("message", (order: Parameters<typeof obey>[0]) => void obey(order));
+process.on("message", (order: Order) => void carryOut(order));
 process.send!({ ready: true });
