@@ -113,6 +113,8 @@ class Once<T> {
   readonly #schema: string;
   committing = false;
   #lost = false;
+  /** The function has been called: what is thrown may be its own. */
+  #working = false;
   readonly #lose = (): void => {
     this.#lost = true;
   };
@@ -135,7 +137,8 @@ class Once<T> {
 
   /** Whether the connection broke. An ECONNREFUSED may be the function's own, from another server: the client or Postgres tells. */
   isLost(error: unknown): boolean {
-    return this.#lost || (isConnectionLost(error) && (this.committing || error instanceof pg.DatabaseError));
+    if (this.#lost) return true;
+    return isConnectionLost(error) && (!this.#working || this.committing || error instanceof pg.DatabaseError);
   }
 
   async run(
@@ -144,6 +147,7 @@ class Once<T> {
     over: () => boolean,
   ): Promise<Ran<T>> {
     await this.#client.query(BEGIN);
+    this.#working = true;
     const result = await work(this.#client);
     if (over())
       throw new PerdureError("PERDURE_STATE", "the run has ended in this process, so its transaction is rolled back");

@@ -8,12 +8,14 @@ function keep(t: Test, team: Crew, width: number): () => number {
   let stopped = false;
   let deaths = 0;
   const enlist = async (): Promise<void> => {
-    const member = await team.member();
+    const member = await team.recruit();
     member.process.once("exit", () => {
       if (stopped) return;
       deaths += 1;
       void enlist();
     });
+    // What it finds to do may kill it before its launch is over.
+    await member.call("launch").catch(() => {});
   };
   t.teardown(() => {
     stopped = true;
