@@ -7,8 +7,8 @@
  *
  * A pass that ends suspended has given its run up in the same write that checked for news; a pass that lost its claim writes nothing.
  */
-import { NonRetryableError, PerdureError, TimeoutError } from "../core/errors.ts";
-import { checkRetry, delayAfter, type Retry, type RetryPlan } from "../core/retry.ts";
+import { PerdureError, TimeoutError } from "../core/errors.ts";
+import { checkRetry, delayAfter, isNonRetryable, type Retry, type RetryPlan } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
 import type { Claim, WorkflowDefinition } from "../core/types.ts";
 import { Pass } from "./pass.ts";
@@ -148,7 +148,7 @@ async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<F
 async function retryDelay(pass: Pass, error: unknown): Promise<{ delay: number | null; error: unknown }> {
   const plan = planOf(pass);
   const delay = delayAfter(plan, pass.claim.attempt);
-  if (delay === null || error instanceof NonRetryableError) return { delay: null, error };
+  if (delay === null || isNonRetryable(error)) return { delay: null, error };
   try {
     return { delay: plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay, error };
   } catch (judged) {
