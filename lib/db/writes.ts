@@ -165,7 +165,7 @@ export interface Writes {
   record: { row: RecordRow; answer: Answered };
   deliver: { row: DeliverRow; answer: Answered };
   suspend: { row: SuspendRow; answer: Timed };
-  retry: { row: RetryRow; answer: Answered };
+  retry: { row: RetryRow; answer: Timed };
   block: { row: BlockRow; answer: Answered };
   finish: { row: FinishRow; answer: Answered };
   send: { row: SendRow; answer: SendAnswer };

@@ -23,6 +23,8 @@ export interface Finish {
 export interface ExecutePorts extends EnginePorts {
   /** The run is not in work here any more. `finish`: it has ended for good. */
   readonly onGone: (pass: Pass, finish: Finish | null) => void;
+  /** A run is to be tried again in so many milliseconds: whoever claims it then is not to wait for a poll. */
+  readonly onDelayed: (dueMs: number) => void;
   /** This process holds a run that it could not conclude. */
   readonly onStray: () => void;
 }
@@ -140,7 +142,8 @@ async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<F
   if (delay === null) return finishWith(pass, "failed", last, ports);
   const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`);
   const reopened = JSON.stringify(pass.escaped.slotsOf(thrown));
-  await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
+  const answer = await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
+  if (answer?.due_ms != null) ports.onDelayed(answer.due_ms);
   return null;
 }
 
