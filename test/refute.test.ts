@@ -1,7 +1,11 @@
 /** What a stranger's programs found: each is one promise that did not hold. */
+import { setTimeout as pause } from "node:timers/promises";
 import { test } from "tap";
-import { currentRun, runStep, step, transaction, workflow } from "../lib/index.ts";
+import { currentRun, currentStep, runStep, step, transaction, workflow } from "../lib/index.ts";
 import { bench } from "./support/engine.ts";
+import { eventually } from "./support/eventually.ts";
+import { freshSchema, inDatabase } from "./support/postgres.ts";
+import { FaultyProxy } from "./support/proxy.ts";
 
 const hostile = {
   proxy: () =>
@@ -72,4 +76,43 @@ test("the next attempt of a workflow begins at its time and waits for no poll", 
   const took = performance.now() - began;
   // Ten polls take 30 s.
   t.ok(took < 10_000, `ten attempts more took ${Math.round(took)} ms`);
+});
+
+test("a run that was given up is handed back though a stranger's transaction holds its row for many heartbeats", async (t) => {
+  const { url, schema } = await freshSchema(t);
+  const server = new URL(url);
+  const proxy = await FaultyProxy.open({ host: server.hostname, port: Number(server.port) });
+  t.teardown(() => proxy.close());
+  const listenUrl = Object.assign(new URL(url), { port: String(proxy.port) }).href;
+  const signals: AbortSignal[] = [];
+  const w = workflow("w", () =>
+    runStep("stuck", async () => {
+      signals.push(currentStep().signal);
+      if (signals.length === 1) await new Promise((resolve) => signals[0]!.addEventListener("abort", resolve));
+      return signals.length;
+    }),
+  );
+  const { perdure } = await bench(t, { workflows: [w], database: url, schema, listenUrl, lease: "1s", notify: false });
+  const run = await perdure.start(w);
+  await eventually(() => signals.length === 1);
+  await inDatabase(url, async (stranger) => {
+    const beats = async (): Promise<number> => {
+      const text = `select extract(epoch from clock_timestamp() - beat_at)::float8 as ago from "${schema}".worker`;
+      return (await stranger.query(text)).rows[0].ago;
+    };
+    await stranger.query("begin");
+    await stranger.query(`select from "${schema}".run for update`);
+    // Only the heartbeat's connection is silent, until this process takes itself for dead.
+    proxy.mode = "half-open";
+    proxy.freeze();
+    await eventually(() => signals[0]!.aborted, 30_000);
+    proxy.mode = "pass";
+    // Six heartbeats a second; a few more than the process looks for runs after any loss.
+    for (let i = 0; i < 8; i += 1) {
+      await eventually(async () => (await beats()) < 0.1, 30_000);
+      await pause(250);
+    }
+    await stranger.query("commit");
+  });
+  t.equal(await run.result({ timeout: "20s" }), 2);
 });

@@ -157,7 +157,7 @@ interface Timed extends Answered {
 
 /** Kind → its row and its answer. */
 export interface Writes {
-  handBack: { row: { readonly keep: () => string[] }; answer: { readonly count: number } };
+  handBack: { row: { readonly keep: () => string[] }; answer: { readonly handed: number; readonly held: number } };
   start: { row: StartRow; answer: StartAnswer };
   resume: { row: Fenced; answer: Answered };
   wait: { row: WaitRow; answer: Timed };

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:19fb1db1d2f6fca50b20758d74c004fa1f17ac1b
+--! Hash: sha1:a94a7010958a0c2413e09523a408c3d1781f3e13
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -1061,12 +1061,11 @@ begin
   return v_count;
 end $perdure$;
 
--- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
+-- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. handed: how many. held: how many others it
+-- could not, because a stranger's open transaction holds them.
 -- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
--- locked: such a run is given back by the next call, or taken back once the worker is gone.
-create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
-declare
-  v_count integer;
+-- locked: such a run is given back by another call, or taken back once the worker is gone.
+create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns table (handed integer, held integer) language plpgsql as $perdure$
 begin
   with mine as materialized (
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
@@ -1074,8 +1073,9 @@ begin
   ), back as (
     update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
-  select count(*) into v_count from back;
-  return v_count;
+  select count(*) into handed from back;
+  select count(*) into held from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep);
+  return next;
 end $perdure$;
 
 -- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
