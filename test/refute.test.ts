@@ -1,7 +1,7 @@
 /** What a stranger's programs found: each is one promise that did not hold. */
 import { setTimeout as pause } from "node:timers/promises";
 import { test } from "tap";
-import { currentRun, currentStep, runStep, step, transaction, workflow } from "../lib/index.ts";
+import { currentRun, currentStep, runStep, sleep, step, transaction, workflow } from "../lib/index.ts";
 import { bench } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
 import { freshSchema, inDatabase } from "./support/postgres.ts";
@@ -115,4 +115,24 @@ test("a run that was given up is handed back though a stranger's transaction hol
     await stranger.query("commit");
   });
   t.equal(await run.result({ timeout: "20s" }), 2);
+});
+
+test("wake() of a sleep that is over by the clock says so, and the sleep says that nobody woke it", async (t) => {
+  const nap = workflow("nap", async () => (await sleep("1h")).woken);
+  const { perdure, sql } = await bench(t, { workflows: [nap] });
+  const run = await perdure.start(nap);
+  await eventually(async () => (await run.status()).state === "suspended");
+  await sql("update :SCHEMA.wait set due = now() - interval '1 second'");
+  await t.rejects(run.wake(), { code: "PERDURE_STATE" });
+  await sql("update :SCHEMA.run set due = now()");
+  t.equal(await run.result({ timeout: "20s" }), false);
+});
+
+test("a run that has ended waits for nothing, in the view of steps too", async (t) => {
+  const first = workflow("first", () => Promise.race([sleep("1h"), runStep("quick", () => 1)]));
+  const { perdure, sql } = await bench(t, { workflows: [first] });
+  const [won, cancelled] = await Promise.all([perdure.start(first), perdure.start(first.with({ delay: "1h" }))]);
+  t.equal(await won.result({ timeout: "20s" }), 1);
+  await cancelled.cancel();
+  t.same(await sql("select name, outcome from :SCHEMA.steps"), [{ name: "quick", outcome: "completed" }]);
 });

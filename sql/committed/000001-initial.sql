@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a94a7010958a0c2413e09523a408c3d1781f3e13
+--! Hash: sha1:f44ac051aaed1c59746219b2b582eb2da6f54f1d
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -656,7 +656,7 @@ returns table (run bigint, held boolean, mail integer, unread text, due text, ne
   ) w
 $perdure$;
 
--- Ends the sleeps of runs early. Says 'woken', or the state of a run that is not asleep, or null: no such run.
+-- Ends the sleeps of runs early, not those that are over by the clock. Says 'woken', or the state of a run that is not asleep, or null: no such run.
 -- Called by the handle's wake. Locks: runs, in key order.
 create function :SCHEMA.wake_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
 #variable_conflict use_column
@@ -668,7 +668,7 @@ begin
     select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
   ), asleep as (
     update :SCHEMA.wait w set due = v_now, woken = true
-    from held h where w.run = h.key and w.kind = 'sleep' and h.state in ('running', 'suspended')
+    from held h where w.run = h.key and w.kind = 'sleep' and w.due > v_now and h.state in ('running', 'suspended')
     returning w.run
   ), told as (
     update :SCHEMA.run r set mail = r.mail + 1,
@@ -1113,7 +1113,7 @@ create view :SCHEMA.steps as
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
   select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
-  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run and r.finished_at is null
   union all
   select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt
   from :SCHEMA.try t join :SCHEMA.run r on r.key = t.run and r.state = 'running' and r.attempt = t.attempt
