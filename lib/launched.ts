@@ -252,7 +252,9 @@ export class Engine {
   }
 
   #recount(): void {
-    void this.#flusher.write("handBack", { keep: () => this.#worker.keys() }).catch(() => {});
+    const counted = this.#flusher.write("handBack", { keep: () => this.#worker.keys() });
+    // What a stranger's transaction holds is tried again at the next heartbeat, for as long as it takes.
+    void counted.then(({ held }) => held > 0 && (this.#recounts ||= 1)).catch(() => {});
   }
 
   #serves(definition: WorkflowDefinition, queue: string): boolean {
@@ -269,7 +271,7 @@ export class Engine {
     await this.#worker.stop(timeoutMs);
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
-    await this.store.handBack(this.#id, []).catch(() => 0);
+    await this.store.handBack(this.#id, []).catch(() => {});
     this.#liveness.stop();
     await this.store.leave(this.#id).catch(() => {});
     await this.#notifier.close();

@@ -1,6 +1,6 @@
 /** Whether a failed attempt is tried again, and how long after. Arithmetic only: who asks also keeps the clock and asks `shouldRetry`. */
 import { type Duration, MAX_DURATION, toMs } from "./duration.ts";
-import { PerdureError } from "./errors.ts";
+import { NonRetryableError, PerdureError } from "./errors.ts";
 import { attempt, checkKeys, isPlainObject, nearest, shorten } from "./options.ts";
 
 /** Asked with each error that could be retried; false ends the retries at once. */
@@ -75,6 +75,11 @@ export function delayAfter(plan: RetryPlan, failedAttempts: number, random: () =
   const delay = Math.min(grown, plan.maxDelay);
   // "Full jitter": M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
   return plan.type === "jittered" ? random() * delay : delay;
+}
+
+/** Whether an error ends the tries. A Proxy that refuses to be asked is an error like others. */
+export function isNonRetryable(error: unknown): boolean {
+  return attempt(() => error instanceof NonRetryableError) ?? false;
 }
 
 function typeOf(retry: unknown, what: string): Retry["type"] {

@@ -145,7 +145,7 @@ function readBatch(
   groups.forEach((group, at) => {
     const rows = results[at]!.rows as Answer[];
     if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
-    else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: normal(group.kind, rows[0]!) });
+    else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0]! });
     else {
       for (const row of rows) {
         const item = group.items[row.ord - 1]!;
@@ -156,11 +156,6 @@ function readBatch(
     addNews(news, group, rows, context.lanes);
   });
   return { answered, busy, news };
-}
-
-// hand_back returns a bare number.
-function normal(kind: WriteKind, row: Answer): unknown {
-  return kind === "handBack" ? { count: row.hand_back } : row;
 }
 
 function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], lanes: Lanes): void {
@@ -179,7 +174,7 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], la
   } else if (kind === "due") {
     news.work += Number(rows[0]!.woken);
     news.foreign += Number(rows[0]!.woken);
-  } else if (kind === "handBack") news.work += Number(rows[0]!.hand_back);
+  } else if (kind === "handBack") news.work += Number(rows[0]!.handed);
   else if (kind === "retry") news.work += ok();
   else if (kind === "finish") news.done += ok();
 }

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:b5f1324258493a3426709bd17f7000ccbbfa7f30
+--! Hash: sha1:b368b3d226f432ea7902f0cf7b385cfeb4fbfd4e
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -663,7 +663,7 @@ returns table (run bigint, held boolean, mail integer, unread text, due text, ne
   ) w
 $perdure$;
 
--- Ends the sleeps of runs early. Says 'woken', or the state of a run that is not asleep, or null: no such run.
+-- Ends the sleeps of runs early, not those that are over by the clock. Says 'woken', or the state of a run that is not asleep, or null: no such run.
 -- Called by the handle's wake. Locks: runs, in key order.
 create function :SCHEMA.wake_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
 #variable_conflict use_column
@@ -675,7 +675,7 @@ begin
     select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
   ), asleep as (
     update :SCHEMA.wait w set due = v_now, woken = true
-    from held h where w.run = h.key and w.kind = 'sleep' and h.state in ('running', 'suspended')
+    from held h where w.run = h.key and w.kind = 'sleep' and w.due > v_now and h.state in ('running', 'suspended')
     returning w.run
   ), told as (
     update :SCHEMA.run r set mail = r.mail + 1,
@@ -833,10 +833,11 @@ begin
 end $perdure$;
 
 -- Begins the next attempt of workflows: the failures that ended this one are set aside, what else is recorded stays.
--- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt.
+-- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt; the workflow's timeout does not wait for it.
+-- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.retry_runs(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -850,10 +851,10 @@ begin
   ), done as (
     update :SCHEMA.run r set state = 'pending', worker = null, attempt = g.attempt + 1,
       ready_at = case when g.delay <= 0 then v_now end,
-      due = case when g.delay > 0 then v_now + :SCHEMA.ms(g.delay) end
+      due = case when g.delay > 0 then least(v_now + :SCHEMA.ms(g.delay), r.deadline) end
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     where r.key = g.run
-    returning r.key
+    returning r.key, r.due
   ), put as (
     insert into :SCHEMA.round (run, attempt, error, reopened, finished_at)
     select g.run, g.attempt, g.error::json, array(select json_array_elements_text(g.reopened::json)), v_now
@@ -865,7 +866,8 @@ begin
       when d.key is not null then 'ok'
       when exists (select from :SCHEMA.run r where r.key = g.run and r.attempt = g.attempt + 1) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
-    end
+    end,
+    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
@@ -1066,12 +1068,11 @@ begin
   return v_count;
 end $perdure$;
 
--- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
+-- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. handed: how many. held: how many others it
+-- could not, because a stranger's open transaction holds them.
 -- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
--- locked: such a run is given back by the next call, or taken back once the worker is gone.
-create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
-declare
-  v_count integer;
+-- locked: such a run is given back by another call, or taken back once the worker is gone.
+create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns table (handed integer, held integer) language plpgsql as $perdure$
 begin
   with mine as materialized (
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
@@ -1079,8 +1080,9 @@ begin
   ), back as (
     update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
-  select count(*) into v_count from back;
-  return v_count;
+  select count(*) into handed from back;
+  select count(*) into held from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep);
+  return next;
 end $perdure$;
 
 -- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
@@ -1118,7 +1120,7 @@ create view :SCHEMA.steps as
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
   select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
-  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run and r.finished_at is null
   union all
   select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt
   from :SCHEMA.try t join :SCHEMA.run r on r.key = t.run and r.state = 'running' and r.attempt = t.attempt

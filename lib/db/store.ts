@@ -106,8 +106,8 @@ export class Store {
     return (await this.#rows<{ take_back: number }>("take_back", [workers, beats, innocent]))[0]!.take_back;
   }
 
-  async handBack(worker: string, keep: readonly string[]): Promise<number> {
-    return (await this.#rows<{ hand_back: number }>("hand_back", [worker, keep]))[0]!.hand_back;
+  async handBack(worker: string, keep: readonly string[]): Promise<void> {
+    await this.#rows("hand_back", [worker, keep]);
   }
 
   async leave(worker: string): Promise<void> {

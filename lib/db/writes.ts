@@ -157,7 +157,7 @@ interface Timed extends Answered {
 
 /** Kind → its row and its answer. */
 export interface Writes {
-  handBack: { row: { readonly keep: () => string[] }; answer: { readonly count: number } };
+  handBack: { row: { readonly keep: () => string[] }; answer: { readonly handed: number; readonly held: number } };
   start: { row: StartRow; answer: StartAnswer };
   resume: { row: Fenced; answer: Answered };
   wait: { row: WaitRow; answer: Timed };
@@ -165,7 +165,7 @@ export interface Writes {
   record: { row: RecordRow; answer: Answered };
   deliver: { row: DeliverRow; answer: Answered };
   suspend: { row: SuspendRow; answer: Timed };
-  retry: { row: RetryRow; answer: Answered };
+  retry: { row: RetryRow; answer: Timed };
   block: { row: BlockRow; answer: Answered };
   finish: { row: FinishRow; answer: Answered };
   send: { row: SendRow; answer: SendAnswer };

@@ -1,4 +1,6 @@
 /** From an error that escaped a body back to the slots whose failure it carries. Pure. */
+import { attempt } from "../core/options.ts";
+
 export class Escaped {
   readonly #slots = new Map<unknown, string[]>();
 
@@ -15,8 +17,12 @@ export class Escaped {
     seen.add(error);
     const own = this.#slots.get(error) ?? [];
     if (typeof error !== "object" || error === null) return own;
-    const { cause, errors } = error as { cause?: unknown; errors?: unknown };
-    const within = [...(cause === undefined ? [] : [cause]), ...(Array.isArray(errors) ? errors : [])];
+    const within = attempt(() => carriedBy(error)) ?? [];
     return [...own, ...within.flatMap((inner) => this.slotsOf(inner, seen))];
   }
+}
+
+/** Throws what a hostile Proxy or accessor throws. */
+function carriedBy({ cause, errors }: { cause?: unknown; errors?: unknown }): unknown[] {
+  return [...(cause === undefined ? [] : [cause]), ...(Array.isArray(errors) ? errors : [])];
 }

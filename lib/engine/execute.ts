@@ -7,8 +7,8 @@
  *
  * A pass that ends suspended has given its run up in the same write that checked for news; a pass that lost its claim writes nothing.
  */
-import { NonRetryableError, PerdureError, TimeoutError } from "../core/errors.ts";
-import { checkRetry, delayAfter, type Retry, type RetryPlan } from "../core/retry.ts";
+import { PerdureError, TimeoutError } from "../core/errors.ts";
+import { checkRetry, delayAfter, isNonRetryable, type Retry, type RetryPlan } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
 import type { Claim, WorkflowDefinition } from "../core/types.ts";
 import { Pass } from "./pass.ts";
@@ -23,6 +23,8 @@ export interface Finish {
 export interface ExecutePorts extends EnginePorts {
   /** The run is not in work here any more. `finish`: it has ended for good. */
   readonly onGone: (pass: Pass, finish: Finish | null) => void;
+  /** A run is to be tried again in so many milliseconds: whoever claims it then is not to wait for a poll. */
+  readonly onDelayed: (dueMs: number) => void;
   /** This process holds a run that it could not conclude. */
   readonly onStray: () => void;
 }
@@ -140,7 +142,8 @@ async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<F
   if (delay === null) return finishWith(pass, "failed", last, ports);
   const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`);
   const reopened = JSON.stringify(pass.escaped.slotsOf(thrown));
-  await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
+  const answer = await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
+  if (answer?.due_ms != null) ports.onDelayed(answer.due_ms);
   return null;
 }
 
@@ -148,7 +151,7 @@ async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<F
 async function retryDelay(pass: Pass, error: unknown): Promise<{ delay: number | null; error: unknown }> {
   const plan = planOf(pass);
   const delay = delayAfter(plan, pass.claim.attempt);
-  if (delay === null || error instanceof NonRetryableError) return { delay: null, error };
+  if (delay === null || isNonRetryable(error)) return { delay: null, error };
   try {
     return { delay: plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay, error };
   } catch (judged) {

@@ -1,8 +1,8 @@
 /** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
-import { NonRetryableError, PerdureError, RunConflictError } from "../core/errors.ts";
+import { PerdureError, RunConflictError } from "../core/errors.ts";
 import { canonicalHash } from "../core/hash.ts";
-import { delayAfter } from "../core/retry.ts";
+import { delayAfter, isNonRetryable } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
 import type { Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
 import { Attempt } from "./attempt.ts";
@@ -267,7 +267,7 @@ class StepRun {
   async #judge(thrown: unknown): Promise<{ delay: number | null; thrown: unknown }> {
     const { plan } = this.#definition;
     const delay = delayAfter(plan, this.#failed + 1);
-    if (delay === null || thrown === this.#final || thrown instanceof NonRetryableError) return { delay: null, thrown };
+    if (delay === null || thrown === this.#final || isNonRetryable(thrown)) return { delay: null, thrown };
     try {
       return { delay: plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay, thrown };
     } catch (error) {

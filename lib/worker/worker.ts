@@ -65,6 +65,7 @@ export class Worker {
       loadMore: (key, offset) => store.loadMore(key, offset),
       onEnd: (pass, ending) => this.#ended(pass, ending),
       onGone: (pass, finish) => this.#gone(pass, finish),
+      onDelayed: (dueMs) => this.watch(dueMs),
       onStray: options.onStray,
       onResumed: (pass) => this.#active.set(pass.claim.key, pass),
     };
@@ -204,7 +205,7 @@ export class Worker {
     this.#options.onLoad();
   }
 
-  /** A timer of a run that was suspended, or started for later, here is due in so many milliseconds. */
+  /** A timer of a run that was suspended, tried again or started for later here is due in so many milliseconds. */
   watch(dueMs: number): void {
     const due = this.#options.clock.now() + dueMs;
     this.#horizon = Math.max(this.#horizon, due);

@@ -120,7 +120,7 @@ returns table (run bigint, held boolean, mail integer, unread text, due text, ne
   ) w
 $perdure$;
 
--- Ends the sleeps of runs early. Says 'woken', or the state of a run that is not asleep, or null: no such run.
+-- Ends the sleeps of runs early, not those that are over by the clock. Says 'woken', or the state of a run that is not asleep, or null: no such run.
 -- Called by the handle's wake. Locks: runs, in key order.
 create function :SCHEMA.wake_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
 #variable_conflict use_column
@@ -132,7 +132,7 @@ begin
     select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
   ), asleep as (
     update :SCHEMA.wait w set due = v_now, woken = true
-    from held h where w.run = h.key and w.kind = 'sleep' and h.state in ('running', 'suspended')
+    from held h where w.run = h.key and w.kind = 'sleep' and w.due > v_now and h.state in ('running', 'suspended')
     returning w.run
   ), told as (
     update :SCHEMA.run r set mail = r.mail + 1,

@@ -29,10 +29,11 @@ begin
 end $perdure$;
 
 -- Begins the next attempt of workflows: the failures that ended this one are set aside, what else is recorded stays.
--- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt.
+-- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt; the workflow's timeout does not wait for it.
+-- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.retry_runs(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -46,10 +47,10 @@ begin
   ), done as (
     update :SCHEMA.run r set state = 'pending', worker = null, attempt = g.attempt + 1,
       ready_at = case when g.delay <= 0 then v_now end,
-      due = case when g.delay > 0 then v_now + :SCHEMA.ms(g.delay) end
+      due = case when g.delay > 0 then least(v_now + :SCHEMA.ms(g.delay), r.deadline) end
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     where r.key = g.run
-    returning r.key
+    returning r.key, r.due
   ), put as (
     insert into :SCHEMA.round (run, attempt, error, reopened, finished_at)
     select g.run, g.attempt, g.error::json, array(select json_array_elements_text(g.reopened::json)), v_now
@@ -61,7 +62,8 @@ begin
       when d.key is not null then 'ok'
       when exists (select from :SCHEMA.run r where r.key = g.run and r.attempt = g.attempt + 1) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
-    end
+    end,
+    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 

@@ -136,12 +136,11 @@ begin
   return v_count;
 end $perdure$;
 
--- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. Returns how many.
+-- Gives runs back that a worker holds and will not go on with: all but p_keep. Not a crash. handed: how many. held: how many others it
+-- could not, because a stranger's open transaction holds them.
 -- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
--- locked: such a run is given back by the next call, or taken back once the worker is gone.
-create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns integer language plpgsql as $perdure$
-declare
-  v_count integer;
+-- locked: such a run is given back by another call, or taken back once the worker is gone.
+create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns table (handed integer, held integer) language plpgsql as $perdure$
 begin
   with mine as materialized (
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
@@ -149,8 +148,9 @@ begin
   ), back as (
     update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
   )
-  select count(*) into v_count from back;
-  return v_count;
+  select count(*) into handed from back;
+  select count(*) into held from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep);
+  return next;
 end $perdure$;
 
 -- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.

@@ -17,7 +17,7 @@ create view :SCHEMA.steps as
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
   select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
-  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run
+  from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run and r.finished_at is null
   union all
   select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt
   from :SCHEMA.try t join :SCHEMA.run r on r.key = t.run and r.state = 'running' and r.attempt = t.attempt
