@@ -254,7 +254,10 @@ export class Engine {
   #recount(): void {
     const counted = this.#flusher.write("handBack", { keep: () => this.#worker.keys() });
     // What a stranger's transaction holds is tried again at the next heartbeat, for as long as it takes.
-    void counted.then(({ held }) => held > 0 && (this.#recounts ||= 1)).catch(() => {});
+    const heard = ({ held }: { readonly held: number }): void => {
+      if (held > 0) this.#recounts = Math.max(this.#recounts, 1);
+    };
+    void counted.then(heard).catch(() => {});
   }
 
   #serves(definition: WorkflowDefinition, queue: string): boolean {
