@@ -9,8 +9,8 @@ import { fileURLToPath } from "node:url";
 import { startPostgres } from "../lib/db/embedded.ts";
 import { TEST_SERVER } from "./support/postgres.ts";
 
-/** Holds a promise about time. */
-const ALONE = [join("crash", "kill.test.js")];
+/** They hold promises about time. */
+const ALONE = [join("crash", "kill.test.js"), join("db", "listener.test.js")];
 /** Most tests wait more than they work: more of them at once than the machine has processors. */
 const JOBS = 4;
 

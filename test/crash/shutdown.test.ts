@@ -36,7 +36,7 @@ async function leftNothing(t: Test, team: Crew, member: Member): Promise<void> {
 test("shutdown lets attempts in flight end, begins nothing more, and hands the rest back at once", async (t) => {
   const team = await crew(t);
   const [old, client] = [await team.member(), await team.member({ worker: false })];
-  await old.call("start", "slow", "ends", "ends", 1500);
+  await old.call("start", "slow", "ends", "ends", 4000);
   await team.entered("ends", "slowly");
   let down = false;
   const leaving = old.call("shutdown").then(() => {
