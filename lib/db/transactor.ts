@@ -6,6 +6,7 @@ import pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import type { TransactionClient } from "../core/types.ts";
 import { call } from "./batch.ts";
+import { discard } from "./connect.ts";
 import { answered } from "./deadline.ts";
 import { isConnectionLost } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -52,7 +53,7 @@ export class PgTransactor {
         // Asked before the release, which ends the connection.
         const lost = once.isLost(error);
         once.over();
-        client.release(true);
+        discard(client);
         const settled = lost ? await this.#settle(once) : undefined;
         if (settled) return settled;
         const again = lost ? performance.now() - since < PATIENCE_MS : isCollision(error) && reruns < RERUNS;
@@ -73,7 +74,7 @@ export class PgTransactor {
       client.release();
       return result;
     } catch (error) {
-      client.release(true);
+      discard(client);
       throw error;
     }
   }
@@ -89,13 +90,24 @@ export class PgTransactor {
     }
   }
 
+  /** Returns when the session is gone: one that still commits would take effect after we have looked. */
+  async #endSession(pid: number): Promise<void> {
+    for (let there = true; there; ) {
+      await this.#pool.query("select pg_terminate_backend($1::int, 5000)", [pid]).catch(() => {});
+      const { rows } = await this.#pool.query("select exists (select from pg_stat_activity where pid = $1) as there", [
+        pid,
+      ]);
+      there = rows[0].there;
+    }
+  }
+
   /** The answer to the commit was lost: ends the old session for good, and looks whether it had committed. */
   async #settle<T>(once: Once<T>): Promise<Ran<T> | undefined> {
     if (!once.committing) return undefined;
     const { row, result } = once.recorded!;
     for (let failures = 0; ; failures += 1) {
       try {
-        await this.#pool.query("select pg_terminate_backend($1::int, 5000)", [once.pid]).catch(() => {});
+        await this.#endSession(once.pid);
         const text = `select 1 from ${quoteSchema(this.#schema)}.checkpoint where run = $1 and slot = $2 and attempt = $3 and epoch = $4`;
         const { rows } = await this.#pool.query(text, [row.run, row.slot, row.attempt, row.epoch]);
         return rows.length > 0 ? { result, verdict: "ok" } : undefined;
