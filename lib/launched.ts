@@ -7,17 +7,18 @@ import { DatabaseClock } from "./core/clock.ts";
 import { ValueCodec } from "./core/codec.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import type { WorkflowDefinition } from "./core/types.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { within } from "./db/deadline.ts";
 import { Flusher, type News } from "./db/flusher.ts";
+import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
 import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
 import { Store } from "./db/store.ts";
 import { PgTransactor } from "./db/transactor.ts";
+import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { Liveness } from "./worker/liveness.ts";
@@ -34,6 +35,9 @@ const RECOUNTS = 3;
 const LOCK_MS = 30_000;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
+/** After an end of which not all could be told. */
+const TELL_AGAIN_MS = 20;
+const UNTOLD_PER_BATCH = 1000;
 /** A process that becomes busy says so at most this often. */
 const BUSY_GAP_MS = 4000;
 
@@ -58,6 +62,7 @@ export class Engine {
   #others = 0;
   #recounts = 0;
   #saidBusy = -Infinity;
+  #untold: NodeJS.Timeout | undefined;
   readonly #wants: Wants;
 
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
@@ -99,6 +104,11 @@ export class Engine {
       onTrouble: warn,
       onLostAnswer: () => this.#recountFor(RECOUNTS),
     });
+    const slots: Slots = {
+      reserve: (start) => this.#serves(start) && this.#worker.reserve(),
+      adopt: (claim) => this.#worker.adopt(claim),
+      watch: (dueMs) => this.#worker.watch(dueMs),
+    };
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       workflows: settings.workflows,
@@ -106,7 +116,7 @@ export class Engine {
       store: this.store,
       clock: this.#clock,
       logger,
-      engine: { codec: this.codec, transactor: this.transactor },
+      engine: { codec: this.codec, transactor: this.transactor, slots },
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
@@ -125,9 +135,7 @@ export class Engine {
     this.starter = {
       flusher: this.#flusher,
       codec: this.codec,
-      reserve: (definition, queue) => this.#serves(definition, queue) && this.#worker.reserve(),
-      adopt: (claim) => this.#worker.adopt(claim),
-      watch: (dueMs) => this.#worker.watch(dueMs),
+      slots,
     };
     this.#liveness = new Liveness({
       worker: this.#id,
@@ -199,12 +207,23 @@ export class Engine {
   }
 
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
-  #tell({ work, foreign, done, change, wanted }: News): void {
+  #tell({ work, foreign, done, change, laterMs, untold, wanted }: News): void {
+    if (laterMs !== null) this.#worker.watch(laterMs);
+    if (untold) this.#tellAgain();
     if (work > 0) this.#worker.poke();
     if (change > 0) void this.#worker.lookAll();
     if (wanted?.hungry && (foreign > 0 || this.#worker.free < work)) this.#notifier.hint("w");
     if (done > 0 && wanted?.watching) this.#notifier.hint("d");
     if (change > 0 && this.#others > 0) this.#notifier.hint("c");
+  }
+
+  /** Somebody holds a run that is to be told of an end: until it is told, tries again. Behind this the leader sweeps. */
+  #tellAgain(): void {
+    this.#untold ??= setTimeout(() => {
+      this.#untold = undefined;
+      void this.#flusher.write("tell", { limit: UNTOLD_PER_BATCH }).catch(() => {});
+    }, TELL_AGAIN_MS);
+    this.#untold.unref();
   }
 
   #circle(others: number, leads: boolean): void {
@@ -260,17 +279,15 @@ export class Engine {
     void counted.then(heard).catch(() => {});
   }
 
-  #serves(definition: WorkflowDefinition, queue: string): boolean {
-    return (
-      this.#settings.workflows.has(registeredName(definition.name, definition.version)) &&
-      this.#settings.queues.includes(queue)
-    );
+  #serves({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): boolean {
+    return this.#settings.workflows.has(registeredName(workflow, version)) && this.#settings.queues.includes(queue);
   }
 
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */
   async shutdown(timeoutMs: number): Promise<void> {
     this.#poll.stop();
     this.#wants.stop();
+    clearTimeout(this.#untold);
     await this.#worker.stop(timeoutMs);
     await this.#flusher.close(CLOSE_MS);
     this.results.close();

@@ -3,7 +3,7 @@
  * each checkpoint and for the finish. In batches: two fixed statements over arrays, the checkpoint and the finish in one.
  */
 import type pg from "pg";
-import { uuidv7 } from "../../lib/client/start.ts";
+import { uuidv7 } from "../../lib/db/start-row.ts";
 
 const WORKER = "1";
 const ARGS = '{"json":[1]}';

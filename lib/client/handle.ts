@@ -82,18 +82,18 @@ function checkReason(reason: unknown, id: string): string | null {
 
 async function cancel(id: string, given: string | undefined, { store, onChange }: HandleParts): Promise<void> {
   const reason = checkReason(given, id);
-  const verdict = await explain(`cancelling run "${id}"`, () => store.cancel(id, reason));
+  const [found] = await explain(`cancelling run "${id}"`, () => store.control("cancel", [id], reason));
   onChange();
-  if (verdict === undefined) notFound(id);
+  const { verdict } = found ?? notFound(id);
   if (verdict !== "ok" && verdict !== "cancelled") {
     throw new PerdureError("PERDURE_STATE", `run "${id}" is ${verdict}, so it cannot be cancelled`);
   }
 }
 
 async function wake(id: string, { store, onChange }: HandleParts): Promise<void> {
-  const verdict = await explain(`waking run "${id}"`, () => store.wake(id));
+  const [found] = await explain(`waking run "${id}"`, () => store.control("wake", [id]));
   onChange();
-  if (verdict === undefined) notFound(id);
+  const { verdict } = found ?? notFound(id);
   if (verdict !== "woken") {
     throw new PerdureError(
       "PERDURE_STATE",

@@ -1,7 +1,7 @@
 /** Validation by Standard Schema, and the words for what it finds. */
 import { PerdureError } from "./errors.ts";
 import { attempt } from "./options.ts";
-import type { Schema, SchemaIssue } from "./types.ts";
+import type { Schema, SchemaIssue, WorkflowDefinition } from "./types.ts";
 
 /** Throws PERDURE_OPTION unless `schema` is one. */
 export function checkSchema(schema: unknown, what: string): void {
@@ -26,6 +26,15 @@ export function validate<T>(schema: Schema<T> | undefined, value: unknown, what:
     return r.value;
   };
   return result instanceof Promise ? result.then(accept) : accept(result);
+}
+
+/** The input of a workflow, as its schema returns it: the schema checks the first argument. */
+export async function checkInput(
+  { name, input }: Pick<WorkflowDefinition, "name" | "input">,
+  args: unknown[],
+): Promise<unknown[]> {
+  if (!input) return args;
+  return [await validate(input, args[0], `input of workflow "${name}"`), ...args.slice(1)];
 }
 
 function issueText(issue: SchemaIssue): string {

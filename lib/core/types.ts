@@ -1,7 +1,7 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
-import type { RunState } from "./states.ts";
+import type { RunState, TerminalState } from "./states.ts";
 
 /** A schema of any library that speaks Standard Schema (https://standardschema.dev): zod, valibot, arktype and others. */
 export interface Schema<Output = unknown> {
@@ -76,6 +76,10 @@ export interface StartOptions {
   retry?: Retry | undefined;
   /** How long this run may take from its first claim, waits included. Default: the workflow's. */
   timeout?: Duration | undefined;
+  /** Labels to find the run by: at most 50, of 1 to 255 bytes each. */
+  tags?: readonly string[] | undefined;
+  /** Of a child: it is not cancelled with its parent, and its time is its own. Default false. */
+  detached?: boolean | undefined;
 }
 
 /** An event as it was defined. */
@@ -163,13 +167,26 @@ export interface RunStatus {
   readonly finishedAt: Date | null;
 }
 
+/** What a slot is for. */
+export type CallKind =
+  | "step"
+  | "transaction"
+  | "sleep"
+  | "event"
+  | "start"
+  | "child"
+  | "race"
+  | "value"
+  | "stream"
+  | "patch";
+
 /** One recorded outcome of a run, as a claim brings it. */
 export interface Recorded {
   readonly slot: string;
   readonly attempt: number;
   /** In which place it was handed to the body; null: it has not been yet. */
   readonly no: number | null;
-  readonly kind: "step" | "transaction" | "sleep" | "event";
+  readonly kind: CallKind;
   readonly name: string;
   readonly outcome: "completed" | "failed" | "timeout";
   readonly value: string | null;
@@ -182,7 +199,7 @@ export interface Recorded {
 /** A wait that a run has begun and that has no outcome yet. */
 export interface OpenWait {
   readonly slot: string;
-  readonly kind: "sleep" | "event" | "retry";
+  readonly kind: "sleep" | "event" | "retry" | "child" | "race";
   readonly lengthMs: number | null;
   readonly due: number | null;
   readonly tries: number;
@@ -196,6 +213,15 @@ export interface Mail {
   readonly data: string;
   readonly reference: string | null;
   readonly sentAt: number;
+}
+
+/** The end of a run that another waits for. */
+export interface Ended {
+  readonly id: string;
+  readonly state: TerminalState;
+  /** The result or the error, as it is stored. */
+  readonly value: string | null;
+  readonly reason: string | null;
 }
 
 /** A run that this process holds, with all that a replay needs. */
@@ -225,4 +251,15 @@ export interface Claim {
   /** The last place in the order that any attempt gave out, where an attempt before this one did. */
   readonly lastNo: number | null;
   readonly unread: readonly Mail[];
+  /** The schedule that started it, and for which of its times, in ms since 1970. */
+  readonly schedule: string | null;
+  readonly scheduledFor: number | null;
+  /** A retry said that replay may diverge. */
+  readonly flexible: boolean;
+  /** It is to be paused. */
+  readonly pausing: boolean;
+  /** Slots that retries of the workflow set aside, once for each time. */
+  readonly reopened: readonly string[];
+  /** The ends that it waits for and that have come. */
+  readonly ended: readonly Ended[];
 }

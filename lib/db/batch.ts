@@ -4,7 +4,15 @@ import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import type { News } from "./flusher.ts";
 import { channelOf } from "./notifier.ts";
 import { quoteSchema } from "./schema-name.ts";
-import { type BatchContext, type Lanes, SHAPES, type StartRow, WRITE_ORDER, type WriteKind } from "./writes.ts";
+import {
+  type BatchContext,
+  type Lanes,
+  SHAPES,
+  type StartRow,
+  type Told,
+  WRITE_ORDER,
+  type WriteKind,
+} from "./writes.ts";
 
 /** A queued write. */
 export interface Item {
@@ -51,7 +59,7 @@ export async function runBatch(
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
 
-const NEWSWORTHY = new Set<WriteKind>(["handBack", "start", "retry", "send", "due", "finish", "block"]);
+const NEWSWORTHY = new Set<WriteKind>(["handBack", "start", "retry", "send", "due", "finish", "tell", "block"]);
 
 /** One round trip. All results, or the first error once every answer is in: the connection is quiet then. */
 async function sendAll(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
@@ -140,12 +148,14 @@ function readBatch(
     foreign: 0,
     done: 0,
     change: 0,
+    laterMs: null,
+    untold: false,
     wanted: asked ? results[groups.length]!.rows[0] : null,
   };
   groups.forEach((group, at) => {
     const rows = results[at]!.rows as Answer[];
     if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
-    else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0]! });
+    else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
       for (const row of rows) {
         const item = group.items[row.ord - 1]!;
@@ -176,7 +186,20 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], la
     news.foreign += Number(rows[0]!.woken);
   } else if (kind === "handBack") news.work += Number(rows[0]!.handed);
   else if (kind === "retry") news.work += ok();
-  else if (kind === "finish") news.done += ok();
+  else if (kind === "finish") {
+    news.done += ok();
+    addTold(news, rows[0] as Told | undefined);
+  } else if (kind === "tell") addTold(news, rows[0] as Told | undefined);
+}
+
+/** Runs that were told of ends: whose they are is not known here. */
+function addTold(news: News, told: Partial<Told> | undefined): void {
+  const woken = told?.woken ?? 0;
+  news.work += woken;
+  news.foreign += woken;
+  news.change += told?.working ?? 0;
+  news.laterMs = told?.next_ms ?? null;
+  news.untold = (told?.untold ?? 0) > 0;
 }
 
 type Lane = Pick<StartRow, "workflow" | "version" | "queue">;

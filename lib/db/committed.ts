@@ -4,10 +4,10 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:b368b3d226f432ea7902f0cf7b385cfeb4fbfd4e
+--! Hash: sha1:c63c503833ea1e789bed153ff6b2857b7ca5b99c
 --! Message: initial
 
--- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -38,13 +38,24 @@ create table :SCHEMA.run (
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
   topics      text[],                          -- what it is suspended on: kind:name
+  parent      bigint,                          -- the run that started it as a child
+  detached    boolean not null default false,  -- a child that is not cancelled with its parent
+  followed    boolean not null default false,  -- a run may wait for its end: its parent, or one in follower
+  untold      boolean not null default false,  -- it has ended, and not all that follow it have been told
+  pausing     boolean not null default false,  -- it is in work, and to be paused once its steps in flight are recorded
+  flexible    boolean not null default false,  -- a retry said that its replay may diverge
+  tags        text[],
+  schedule    text,                            -- the schedule that started it,
+  slot_at     timestamptz,                     -- and for which of its times
   reason      text,                            -- why it is blocked or was cancelled
   created_at  timestamptz not null,
   started_at  timestamptz,
   finished_at timestamptz,
   check ((state = 'running') = (worker is not null)),
   check (ready_at is null or state = 'pending'),
-  check (due is null or state in ('pending', 'suspended')),
+  check (due is null or state in ('pending', 'suspended', 'paused')),
+  check (not pausing or state = 'running'),
+  check (not untold or finished_at is not null),
   check ((topics is not null) = (state = 'suspended')),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
@@ -56,8 +67,20 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
 -- The few of them that died again and again; see claim_runs.
 create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
-create index run_due on :SCHEMA.run (due) where due is not null;
+-- A paused run keeps the time of a delayed start, and does not begin at it.
+create index run_due on :SCHEMA.run (due) where due is not null and state <> 'paused';
 create index run_held on :SCHEMA.run (worker) where worker is not null;
+-- Who follows a cancellation.
+create index run_child on :SCHEMA.run (parent) where parent is not null and finished_at is null;
+create index run_untold on :SCHEMA.run (key) where untold;
+create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
+
+-- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
+create table :SCHEMA.follower (
+  run      bigint not null,
+  follower bigint not null,
+  primary key (run, follower)
+);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -71,7 +94,7 @@ create table :SCHEMA.checkpoint (
   slot       text not null,
   attempt    integer not null,                 -- of the workflow: a slot reopened by a retry is recorded anew
   no         integer,                          -- in which order outcomes were handed to the body; null: see delivery
-  kind       text not null check (kind in ('step', 'transaction', 'sleep', 'event')),
+  kind       text not null check (kind in ('step', 'transaction', 'sleep', 'event', 'start', 'child', 'race', 'value', 'stream', 'patch')),
   name       text not null,
   outcome    text not null check (outcome in ('completed', 'failed', 'timeout')),
   value      json,
@@ -117,13 +140,13 @@ create table :SCHEMA.round (
   primary key (run, attempt)
 );
 
--- What a run waits for: sleeps, events, retries of steps. The row goes when the outcome is recorded.
+-- What a run waits for: sleeps, events, children, races of them, retries of steps. The row goes when the outcome is recorded.
 create table :SCHEMA.wait (
   run        bigint not null,
   slot       text not null,
   attempt    integer not null,
-  kind       text not null check (kind in ('sleep', 'event', 'retry')),
-  topic      text not null,
+  kind       text not null check (kind in ('sleep', 'event', 'retry', 'child', 'race')),
+  topics     text[] not null,                  -- kind:name, or child:id; a race has several
   started_at timestamptz not null,
   length_ms  float8,                           -- as the code gave it: a changed length keeps its start
   due        timestamptz,
@@ -146,8 +169,9 @@ create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
 
 create table :SCHEMA.outcome (
-  run   bigint primary key,
-  value json                                   -- the result of a completed run, the error of a failed one
+  run      bigint primary key,
+  value    json,                               -- the result of a completed run, the error of a failed one
+  reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
 );
 
 create table :SCHEMA.worker (
@@ -225,6 +249,7 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
+  schedule text, slot_ms float8, flexible boolean, pausing boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );
 
@@ -234,70 +259,142 @@ create type :SCHEMA.loaded as (
 --   created   the run is new; leased: p_worker holds it, with epoch 1 and no claim
 --   existing  the id is taken by an equal start (same workflow, same input), or p_keep says to take what there is
 --   conflict  the id is taken by another workflow or another input
--- Called by the client's start and by start_run. p_lease: the caller has a free slot for this one. It is leased at birth when it
--- is due and nothing claimable stands before it in what the caller serves (p_lanes_*).
--- Locks: nothing but the new rows; waits for a stranger that has inserted the same id and not committed.
+--   circle    the id is that of a run which waits, at the end of a chain of parents, for this very child
+--   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken
+-- A child is started by a claim of its parent (p_parents, p_epochs); its time is within its parent's, unless it is detached. A child whose
+-- id is taken is followed: the parent is told of its end.
+-- Called by the client's start, the engine's children, schedules and start_run. p_lease: the caller has a free slot for this one. It is
+-- leased at birth when it is due and nothing claimable stands before it in what the caller serves (p_lanes_*).
+-- Locks: parents and followed runs, in key order, and the new rows; waits for a stranger that has inserted the same id and not committed.
 create function :SCHEMA.start_runs(
   p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
   p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
-  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[]
-) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+  p_tags text[], p_parents bigint[], p_epochs integer[], p_detached boolean[], p_schedules text[], p_slots float8[],
+  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_wait boolean
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_lease boolean := p_worker is not null and true = any(p_lease) and not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  v_children boolean := exists (select from unnest(p_parents) p where p is not null);
+  v_parents bigint[] := '{}';
+  v_parent_deadlines timestamptz[] := '{}';
   v_ords integer[];
   v_keys bigint[];
   v_leased boolean[];
+  v_deadlines float8[];
 begin
+  if v_children then
+    select coalesce(array_agg(h.key), '{}'), array_agg(h.deadline) into v_parents, v_parent_deadlines
+      from :SCHEMA.hold_runs(array(select distinct p from unnest(p_parents) p where p is not null), p_wait) h
+      join (select distinct on (parent) * from unnest(p_parents, p_epochs) as g(parent, epoch) where parent is not null order by parent, epoch desc) g
+        on g.parent = h.key and g.epoch = h.epoch and h.state = 'running';
+  end if;
+
   with given as materialized (
-    select distinct on (g.id) g.*,
+    select distinct on (g.id) g.*, f.deadline as limit_at,
       greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later
-    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options, p_lease)
-      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, lease, ord)
+    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options,
+        p_tags, p_parents, p_detached, p_schedules, p_slots, p_lease)
+      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options,
+        tags, parent, detached, schedule, slot, lease, ord)
+    left join unnest(v_parents, v_parent_deadlines) as f(key, deadline) on f.key = g.parent and not g.detached
+    where g.parent is null or g.parent = any(v_parents)
     order by g.id, g.ord
   ), born as materialized (
     select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g
     order by g.id -- two processes that start the same ids do not wait for each other crosswise
   ), made as (
-    insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms, created_at, started_at)
+    insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
+      parent, detached, followed, tags, schedule, slot_at, created_at, started_at)
     select id, workflow, version, queue, priority,
       case when leased then 'running' else 'pending' end,
       case when leased then 1 else 0 end,
       case when leased then p_worker end,
       case when not leased and not coalesce(waits, false) then v_now + ord * interval '1 microsecond' end, -- the claim keeps the order of the batch
       case when waits then later end,
-      case when leased then v_now + :SCHEMA.ms(timeout_ms) end,
-      timeout_ms, v_now,
-      case when leased then v_now end
+      least(limit_at, case when leased then v_now + :SCHEMA.ms(timeout_ms) end),
+      timeout_ms,
+      parent, coalesce(detached, false), parent is not null,
+      case when tags is not null then array(select json_array_elements_text(tags::json)) end, schedule, :SCHEMA.from_ms(slot),
+      v_now, case when leased then v_now end
     from born
     on conflict (id) do nothing
-    returning key, id, worker is not null as leased
+    returning key, id, worker is not null as leased, deadline
   ), stored as (
     insert into :SCHEMA.input (run, args, hash, options)
     select m.key, g.args::json, g.hash, g.options::json from made m join given g using (id)
   )
-  select array_agg(g.ord::integer), array_agg(m.key), array_agg(m.leased)
-    into v_ords, v_keys, v_leased
+  select array_agg(g.ord::integer), array_agg(m.key), array_agg(m.leased), array_agg(:SCHEMA.to_ms(m.deadline))
+    into v_ords, v_keys, v_leased, v_deadlines
     from made m join given g using (id);
 
   if cardinality(v_ords) = cardinality(p_ids) then
-    return query select m.ord, 'created', m.key, m.leased, null::text, null::text, :SCHEMA.to_ms(v_now)
-      from unnest(v_ords, v_keys, v_leased) as m(ord, key, leased);
+    return query select m.ord, 'created', m.key, m.leased, null::text, null::text, m.deadline, :SCHEMA.to_ms(v_now)
+      from unnest(v_ords, v_keys, v_leased, v_deadlines) as m(ord, key, leased, deadline);
     return;
+  end if;
+  if v_children then
+    perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
   end if;
   return query
     select g.ord::integer,
       case
         when m.ord is not null then 'created'
-        when g.keep or (r.workflow = g.workflow and i.hash = g.hash) then 'existing'
-        else 'conflict'
+        when g.parent is not null and g.parent <> all (v_parents) then :SCHEMA.refusal(g.parent, g.epoch)
+        when not (g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args))) then 'conflict'
+        when g.parent is null or r.parent = g.parent then 'existing'
+        when :SCHEMA.waits_for(g.parent, r.key) then 'circle'
+        when exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent) then 'existing'
+        else 'busy'
       end,
-      r.key, coalesce(m.leased, false), r.workflow, r.state, :SCHEMA.to_ms(v_now)
-    from unnest(p_ids, p_workflows, p_hashes, p_keep) with ordinality as g(id, workflow, hash, keep, ord)
-    join :SCHEMA.run r on r.id = g.id
-    join :SCHEMA.input i on i.run = r.key
-    left join unnest(v_ords, v_leased) as m(ord, leased) on m.ord = g.ord;
+      r.key, coalesce(m.leased, false), r.workflow, r.state, m.deadline, :SCHEMA.to_ms(v_now)
+    from unnest(p_ids, p_workflows, p_args, p_hashes, p_keep, p_parents, p_epochs) with ordinality as g(id, workflow, args, hash, keep, parent, epoch, ord)
+    left join :SCHEMA.run r on r.id = g.id
+    left join :SCHEMA.input i on i.run = r.key
+    left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
+end $perdure$;
+
+-- Makes parents followers of runs that are not their children and whose id they asked for. The followed row is locked, so that its end
+-- either sees the follower or is seen by it.
+-- Called by start_runs. Locks: the followed runs, in key order, passing over what a stranger holds (not if p_wait).
+create function :SCHEMA.follow_runs(p_ids text[], p_parents bigint[], p_held bigint[], p_wait boolean) returns void language plpgsql as $perdure$
+declare
+  v_keys bigint[];
+begin
+  select array_agg(h.key) into v_keys from :SCHEMA.hold_runs(array(
+    select distinct r.key from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+    where g.parent = any(p_held) and r.parent is distinct from g.parent and r.key <> g.parent
+  ), p_wait) h;
+  if v_keys is not null then
+    insert into :SCHEMA.follower (run, follower)
+      select distinct r.key, g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+      where g.parent = any(p_held) and r.key = any(v_keys)
+      on conflict do nothing;
+    update :SCHEMA.run r set followed = true where r.key = any(v_keys) and not r.followed;
+  end if;
+end $perdure$;
+
+-- Whether one run is another, or its child, or its child's child. Called by start_runs. Locks: nothing.
+create function :SCHEMA.waits_for(p_run bigint, p_ancestor bigint) returns boolean language sql stable as $perdure$
+  with recursive line(key, parent) as (
+    select r.key, r.parent from :SCHEMA.run r where r.key = p_run
+    union
+    select r.key, r.parent from line l join :SCHEMA.run r on r.key = l.parent
+  )
+  select exists (select from line where key = p_ancestor)
+$perdure$;
+
+-- Whether two inputs are equal: by their canonical hashes, or, where one came from SQL and has none, as JSON.
+create function :SCHEMA.same_input(p_hash text, p_args text, p_other_hash text, p_other_args text) returns boolean language plpgsql stable as $perdure$
+begin
+  if p_hash is not null and p_other_hash is not null then
+    return p_hash = p_other_hash;
+  end if;
+  return p_args::jsonb = p_other_args::jsonb;
+exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not send
+  return p_args = p_other_args;
 end $perdure$;
 
 -- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
@@ -320,6 +417,22 @@ create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json langua
   from (
     select * from :SCHEMA.mail m where m.run = p_run and m.seq > p_after and m.slot is null order by m.seq limit 1000
   ) m
+$perdure$;
+
+-- Of the runs whose end a run waits for, those that have ended, as a JSON array of [id, state, value, reason]: about 4 MiB at a time, so
+-- that who gets many takes them in and looks again.
+create function :SCHEMA.ended(p_run bigint) returns json language sql stable as $perdure$
+  select json_agg(json_build_array(e.id, e.state, e.value, e.reason) order by e.key)
+  from (
+    select c.key, c.id, c.state, c.reason, o.value::text as value,
+      sum(coalesce(octet_length(o.value::text), 0)) over (order by c.key) - coalesce(octet_length(o.value::text), 0) as before
+    from (
+      select distinct substr(t.topic, 7) as id from :SCHEMA.wait w cross join unnest(w.topics) as t(topic)
+      where w.run = p_run and w.kind in ('child', 'race') and starts_with(t.topic, 'child:')
+    ) t
+    join :SCHEMA.run c on c.id = t.id and c.finished_at is not null
+    left join :SCHEMA.outcome o on o.run = c.key
+  ) e where e.before < 4194304
 $perdure$;
 
 -- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
@@ -369,7 +482,7 @@ begin
   ), claimed as (
     update :SCHEMA.run r
     set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
-      started_at = coalesce(r.started_at, v_now), deadline = coalesce(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms))
+      started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
     returning r.key
   )
@@ -409,6 +522,11 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
+    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.pausing,
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
+      select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
+    )::text end,
+    case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (select :SCHEMA.ended(r.key))::text end,
     h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
@@ -541,44 +659,60 @@ begin
   from given g left join own o using (ord);
 end $perdure$;
 
+-- What counts of a run's recorded outcomes: all but those that a retry of the workflow set aside, with their place in the order.
+-- Called by fork_run. Locks: nothing.
+create function :SCHEMA.effective(p_run bigint) returns setof :SCHEMA.checkpoint language sql stable as $perdure$
+  select c.run, c.slot, c.attempt, coalesce(c.no, d.no), c.kind, c.name, c.outcome, c.value, c.hash, c.tries, c.epoch, c.started_at, c.at
+  from :SCHEMA.checkpoint c
+  left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
+  where c.run = p_run and not exists (
+    select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened))
+$perdure$;
+
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
 -- Begins waits. A wait that is there keeps its start, so a changed length counts from it; a retry of a step begins anew.
--- due_ms: milliseconds from now until it is due; null: no timer.
+-- due_ms: milliseconds from now until it is due; null: no timer. ended: a run whose end it waits for has ended. p_topics: a JSON array each.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.begin_waits(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
   p_lengths float8[], p_untils float8[], p_tries integer[], p_wait boolean
-) returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text, due_ms float8, ended boolean) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
   return query
   with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_kinds, p_topics, p_lengths, p_untils, p_tries)
-      with ordinality as g(run, epoch, slot, attempt, kind, topic, length, until, tries, ord)
+    select g.*, array(select json_array_elements_text(g.topics_json::json)) as topics
+    from unnest(p_runs, p_epochs, p_slots, p_attempts, p_kinds, p_topics, p_lengths, p_untils, p_tries)
+      with ordinality as g(run, epoch, slot, attempt, kind, topics_json, length, until, tries, ord)
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), own as materialized (
     select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
   ), put as (
-    insert into :SCHEMA.wait as w (run, slot, attempt, kind, topic, started_at, length_ms, due, tries)
-    select run, slot, attempt, kind, topic, v_now, length, coalesce(:SCHEMA.from_ms(until), v_now + :SCHEMA.ms(length)), tries from own
+    insert into :SCHEMA.wait as w (run, slot, attempt, kind, topics, started_at, length_ms, due, tries)
+    select run, slot, attempt, kind, topics, v_now, length, coalesce(:SCHEMA.from_ms(until), v_now + :SCHEMA.ms(length)), tries from own
     on conflict (run, slot) do update set
       started_at = case when w.kind = 'retry' then excluded.started_at else w.started_at end,
       length_ms = excluded.length_ms,
       due = case when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
-      tries = excluded.tries
+      tries = excluded.tries, topics = excluded.topics
     returning run, slot, due
   )
   select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end,
-    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now),
+    g.kind in ('child', 'race') and exists (
+      select from unnest(g.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
+      where starts_with(t.topic, 'child:') and c.finished_at is not null
+    )
   from given g left join own o using (ord) left join put p on p.run = g.run and p.slot = g.slot;
 end $perdure$;
 
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
--- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks.
+-- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
+-- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
 -- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
@@ -593,15 +727,21 @@ begin
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), own as materialized (
-    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due, coalesce(w.topics, '{}') as topics
+    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
+      case when w.children > 16 then array_append(coalesce(w.others, '{}'), 'children:' || w.children) else coalesce(w.topics, '{}') end as topics
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     cross join lateral (
-      select min(w.due) as due, array_agg(w.topic) as topics
-      from json_array_elements_text(g.slots::json) as s(slot) join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot
+      select min(w.due) as due, array_agg(t.topic) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
+        count(*) filter (where starts_with(t.topic, 'child:')) as children
+      from json_array_elements_text(g.slots::json) as s(slot)
+      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot cross join unnest(w.topics) as t(topic)
     ) w
   ), done as (
-    update :SCHEMA.run r set state = 'suspended', worker = null, due = o.due, topics = o.topics
+    update :SCHEMA.run r set worker = null, pausing = false,
+      state = case when r.pausing then 'paused' else 'suspended' end,
+      due = case when not r.pausing then o.due end,
+      topics = case when not r.pausing then o.topics end
     from own o where r.key = o.run and not o.mailed and coalesce(o.due > v_now, true)
     returning r.key
   )
@@ -609,7 +749,7 @@ begin
       when d.key is not null then 'ok'
       when o.mailed then 'mail'
       when o.ord is not null then 'due'
-      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = 'suspended') then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('suspended', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
     :SCHEMA.to_ms(o.due) - :SCHEMA.to_ms(v_now)
@@ -618,7 +758,7 @@ end $perdure$;
 
 -- Takes a suspended run back for the claim that suspended it: its body, still in memory, goes on by itself (an await of its own ended).
 -- Called by the flusher. Locks: runs, in key order.
-create function :SCHEMA.resume_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
+create function :SCHEMA.reclaim_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
 returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
@@ -641,25 +781,28 @@ begin
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
--- What is new for runs: the mail counter, unread mail after a position, the slots whose timer is due, and whether the claim still holds.
+-- What is new for runs: the mail counter, unread mail after a position, the slots whose timer is due, the ends that were waited for, and
+-- whether the claim still holds, and is to be given up for a pause.
 -- next_ms: milliseconds until the next timer of an open wait.
 -- Called by the engine after a hint, after a timer, and when a suspension was refused. One snapshot, so counter and mail agree.
 -- Locks: nothing.
 create function :SCHEMA.look_runs(p_runs bigint[], p_epochs integer[], p_after bigint[])
-returns table (run bigint, held boolean, mail integer, unread text, due text, next_ms float8, now_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (run bigint, held boolean, pausing boolean, mail integer, unread text, due text, ended text, next_ms float8, now_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select g.run,
     r.epoch = g.epoch and r.state = 'running',
+    r.pausing,
     r.mail,
     :SCHEMA.unread(g.run, g.after)::text,
     w.due::text,
+    (case when w.ends then :SCHEMA.ended(g.run) end)::text,
     :SCHEMA.to_ms(w.next) - :SCHEMA.to_ms(:SCHEMA.clock()),
     :SCHEMA.to_ms(:SCHEMA.clock())
   from unnest(p_runs, p_epochs, p_after) as g(run, epoch, after)
   join :SCHEMA.run r on r.key = g.run
   cross join lateral (
     select json_agg(json_build_array(w.slot, w.woken)) filter (where w.due <= :SCHEMA.clock()) as due,
-      min(w.due) filter (where w.due > :SCHEMA.clock()) as next
-    from :SCHEMA.wait w where w.run = g.run and w.due is not null
+      min(w.due) filter (where w.due > :SCHEMA.clock()) as next, bool_or(w.kind in ('child', 'race')) as ends
+    from :SCHEMA.wait w where w.run = g.run
   ) w
 $perdure$;
 
@@ -696,12 +839,12 @@ declare
   v_now timestamptz := :SCHEMA.clock();
 begin
   with late as materialized ( -- materialized, so that the limited, locking subquery runs once
-    select r.key from :SCHEMA.run r where r.due <= v_now order by r.due limit p_limit for no key update skip locked
+    select r.key from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit for no key update skip locked
   ), done as (
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select count(*) into woken from done;
-  select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(v_now) into next_ms from :SCHEMA.run r where r.due > v_now;
+  select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(v_now) into next_ms from :SCHEMA.run r where r.due > v_now and r.state <> 'paused';
   return next;
 end $perdure$;
 
@@ -802,41 +945,128 @@ begin
 end $perdure$;
 comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller''s transaction. True: sent; false: a duplicate reference.';
 
--- The ends of an attempt: finished, tried again, blocked, cancelled.
+-- The ends of an attempt: finished, tried again, blocked.
 
--- Finishes runs. Called by the flusher. Locks: runs, in key order.
-create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+-- Finishes runs, and tells those that wait for their end. p_reopened: for a failure, a JSON array of the slots that it came from.
+-- woken, working, next_ms, untold: what tell_followers says, the same in each row.
+-- Called by the flusher. Locks: runs, in key order; then those that follow them, passing over what is locked.
+create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_reopened text[], p_wait boolean)
+returns table (ord integer, verdict text, woken integer, working integer, next_ms float8, untold integer) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
+  v_done bigint[];
+  v_followed bigint[];
+  v_told record;
 begin
-  return query
   with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_states, p_values) with ordinality as g(run, epoch, state, value, ord)
+    select * from unnest(p_runs, p_epochs, p_states, p_values, p_reopened) with ordinality as g(run, epoch, state, value, reopened, ord)
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), done as (
-    update :SCHEMA.run r set state = g.state, worker = null, finished_at = v_now
+    update :SCHEMA.run r set state = g.state, worker = null, pausing = false, finished_at = v_now
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     where r.key = g.run
-    returning r.key
+    returning r.key, r.followed
   ), put as (
-    insert into :SCHEMA.outcome (run, value) select g.run, g.value::json from given g join done d on d.key = g.run
+    insert into :SCHEMA.outcome (run, value, reopened)
+    select g.run, g.value::json, case when g.reopened is not null then array(select json_array_elements_text(g.reopened::json)) end
+    from given g join done d on d.key = g.run
   )
+  select array_agg(key), array_agg(key) filter (where followed) into v_done, v_followed from done;
+
+  select null::integer as woken, null::integer as working, null::float8 as next_ms, null::integer as untold into v_told;
+  if v_followed is not null then
+    select * into v_told from :SCHEMA.tell_followers(v_followed);
+  end if;
+  return query
   select g.ord::integer, case
-      when d.key is not null then 'ok'
+      when g.run = any(v_done) then 'ok'
       when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = g.state) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
-    end
-  from given g left join done d on d.key = g.run;
+    end, v_told.woken, v_told.working, v_told.next_ms, v_told.untold
+  from unnest(p_runs, p_epochs, p_states) with ordinality as g(run, epoch, state, ord);
+end $perdure$;
+
+-- Tells the runs that wait for the end of these: raises their mail counter, and wakes those that are suspended on it. One that waits for
+-- many is woken when all have ended, and otherwise a little later, 0.1 ms for each, so that it replays once for many ends and not once for each.
+-- What a stranger's transaction holds is passed over; the ended run is marked 'untold', and told of again by tell_untold.
+-- woken, working: how many became claimable, how many are in work and should look; next_ms: until the first of those that are woken later.
+-- Called where runs end. Locks: the followers, in key order, passing over what is locked; then the ended runs, which the caller holds.
+create function :SCHEMA.tell_followers(p_keys bigint[]) returns table (woken integer, working integer, next_ms float8, untold integer)
+language plpgsql set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_ended bigint[];
+  v_topics text[];
+  v_followers bigint[];
+  v_held bigint[];
+begin
+  select array_agg(p.ended), array_agg('child:' || p.id), array_agg(p.follower) into v_ended, v_topics, v_followers from (
+    select r.key as ended, r.id, r.parent as follower from :SCHEMA.run r where r.key = any(p_keys) and r.parent is not null
+    union
+    select r.key, r.id, f.follower from :SCHEMA.follower f join :SCHEMA.run r on r.key = f.run where f.run = any(p_keys)
+  ) p;
+  select array_agg(h.key) into v_held from (
+    select r.key from :SCHEMA.run r where r.key = any(v_followers) order by r.key for no key update skip locked
+  ) h;
+  with news as materialized (
+    select n.follower, count(*)::integer as ends, array_agg(n.topic) as topics
+    from unnest(v_followers, v_topics) as n(follower, topic) where n.follower = any(v_held) group by n.follower
+  ), weighed as materialized (
+    select n.follower, m.many, m.many - n.ends as left_over,
+      r.state = 'suspended' and (r.topics && n.topics or m.many <= n.ends) as wakes
+    from news n join :SCHEMA.run r on r.key = n.follower
+    left join lateral (
+      select substr(t.topic, 10)::integer as many from unnest(r.topics) as t(topic) where starts_with(t.topic, 'children:')
+    ) m on true
+    where r.finished_at is null
+  ), told as (
+    update :SCHEMA.run r set mail = r.mail + 1,
+      state = case when w.wakes then 'pending' else r.state end,
+      ready_at = case when w.wakes then v_now else r.ready_at end,
+      due = case when w.wakes then null when w.many is not null then least(r.due, v_now + w.many * interval '100 microseconds') else r.due end,
+      topics = case
+        when w.wakes then null
+        when w.many is not null then array_replace(r.topics, 'children:' || w.many, 'children:' || w.left_over)
+        else r.topics end
+    from weighed w where r.key = w.follower
+    returning w.wakes, r.state, case when w.many is not null then r.due end as due
+  )
+  select count(*) filter (where t.wakes), count(*) filter (where t.state = 'running'), :SCHEMA.to_ms(min(t.due)) - :SCHEMA.to_ms(v_now)
+    into woken, working, next_ms from told t;
+
+  with missed as (
+    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower) where n.follower <> all (coalesce(v_held, '{}'))
+  )
+  update :SCHEMA.run r set untold = r.key in (select ended from missed)
+    where r.key = any(p_keys) and r.untold <> (r.key in (select ended from missed));
+  select count(*) into untold from :SCHEMA.run r where r.key = any(p_keys) and r.untold;
+  return next;
+end $perdure$;
+
+-- Tells of ends that not all were told of. Called by the flusher soon after, and by the leader. Locks: ended runs, passing over what is
+-- locked, then as tell_followers.
+create function :SCHEMA.tell_untold(p_limit integer) returns table (woken integer, working integer, next_ms float8, untold integer)
+language plpgsql set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_keys bigint[];
+begin
+  select array_agg(u.key) into v_keys from (
+    select r.key from :SCHEMA.run r where r.untold order by r.key limit p_limit for no key update skip locked
+  ) u;
+  if v_keys is not null then
+    return query select * from :SCHEMA.tell_followers(v_keys);
+  end if;
 end $perdure$;
 
 -- Begins the next attempt of workflows: the failures that ended this one are set aside, what else is recorded stays.
 -- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt; the workflow's timeout does not wait for it.
 -- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
-create function :SCHEMA.retry_runs(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
+create function :SCHEMA.next_attempts(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
@@ -849,8 +1079,9 @@ begin
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), done as (
-    update :SCHEMA.run r set state = 'pending', worker = null, attempt = g.attempt + 1,
-      ready_at = case when g.delay <= 0 then v_now end,
+    update :SCHEMA.run r set worker = null, attempt = g.attempt + 1, pausing = false,
+      state = case when r.pausing then 'paused' else 'pending' end,
+      ready_at = case when g.delay <= 0 and not r.pausing then v_now end,
       due = case when g.delay > 0 then least(v_now + :SCHEMA.ms(g.delay), r.deadline) end
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     where r.key = g.run
@@ -882,7 +1113,7 @@ begin
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), done as (
-    update :SCHEMA.run r set state = 'blocked', worker = null, reason = g.reason
+    update :SCHEMA.run r set state = 'blocked', worker = null, pausing = false, reason = g.reason
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     where r.key = g.run
     returning r.key
@@ -894,41 +1125,6 @@ begin
     end
   from given g left join done d on d.key = g.run;
 end $perdure$;
-
--- Cancels runs at once: whatever their claim writes from here on is refused. Says 'ok', or the state of a run that had finished.
--- Called by the client's cancel and by cancel_run. Locks: runs, in key order.
-create function :SCHEMA.cancel_runs(p_ids text[], p_reason text) returns table (id text, verdict text, working boolean) language plpgsql as $perdure$
-#variable_conflict use_column
-begin
-  return query
-  with held as materialized (
-    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
-  ), done as (
-    update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null,
-      reason = p_reason, finished_at = :SCHEMA.clock()
-    from held h where r.key = h.key and h.state not in ('completed', 'failed', 'cancelled')
-    returning r.key
-  )
-  select h.id, case when d.key is not null then 'ok' else h.state end, h.state = 'running' from held h left join done d using (key);
-  perform :SCHEMA.hint('cd');
-end $perdure$;
-
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
-create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
-#variable_conflict use_variable
-declare
-  v_verdict text;
-begin
-  if run_id is null then
-    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
-  end if;
-  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
-  if v_verdict is null then
-    raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
-  end if;
-  return v_verdict = 'ok';
-end $perdure$;
-comment on function :SCHEMA.cancel_run is 'Cancels a run in the caller''s transaction. True: cancelled; false: it had finished.';
 
 -- Workers: who is alive, whose runs are taken back, who leads.
 
@@ -951,12 +1147,12 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
-  untidy := leads and exists (
+  untidy := leads and (exists (select from :SCHEMA.run r where r.untold) or exists (
     select from :SCHEMA.worker w where w.id <> p_id and case
       when w.dead_at is null then w.beat_at + w.lease < v_now
       else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
     end
-  );
+  ));
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
@@ -1000,7 +1196,7 @@ create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versio
 returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
-    (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
+    (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null and r.state <> 'paused')
 $perdure$;
 
 -- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. missing: [id, last beat, whether
@@ -1052,8 +1248,9 @@ begin
     update :SCHEMA.run r set
       crashes = r.crashes + case when p_innocent then 0 else 1 end,
       worker = null,
-      state = case when p_innocent or r.crashes < 4 then 'pending' else 'blocked' end,
-      ready_at = case when p_innocent or r.crashes < 4 then least(r.started_at, v_now) end,
+      pausing = false,
+      state = case when not p_innocent and r.crashes >= 4 then 'blocked' when r.pausing then 'paused' else 'pending' end,
+      ready_at = case when (p_innocent or r.crashes < 4) and not r.pausing then least(r.started_at, v_now) end,
       reason = case when p_innocent or r.crashes < 4 then r.reason else
         'quarantined: its process died 5 times with no new checkpoint between'
           || coalesce(', each time in ' || (
@@ -1078,7 +1275,10 @@ begin
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
     order by r.key for no key update skip locked
   ), back as (
-    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
+    update :SCHEMA.run r set worker = null, pausing = false,
+      state = case when r.pausing then 'paused' else 'pending' end,
+      ready_at = case when not r.pausing then least(r.started_at, :SCHEMA.clock()) end
+    from mine where r.key = mine.key returning 1
   )
   select count(*) into handed from back;
   select count(*) into held from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep);
@@ -1094,11 +1294,15 @@ create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $
   select :SCHEMA.hint('wn');
 $perdure$;
 
--- The leader's upkeep: leases that ran out, workers long dead. Returns how many runs became claimable. Locks: as take_back.
+-- The leader's upkeep: leases that ran out, workers long dead, ends that not all have been told of. Returns how many runs became claimable.
+-- Locks: as take_back and tell_untold.
 create function :SCHEMA.sweep() returns integer language plpgsql as $perdure$
+declare
+  v_told record;
 begin
+  select * into v_told from :SCHEMA.tell_untold(1000);
   delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
-  return :SCHEMA.take_back(null, null, false);
+  return coalesce(v_told.woken, 0) + :SCHEMA.take_back(null, null, false);
 end $perdure$;
 
 -- What a person or another program may read. Stable columns, no payloads.
@@ -1106,20 +1310,20 @@ end $perdure$;
 create view :SCHEMA.runs as
   select r.id, r.workflow, r.version, r.state,
     case
-      when r.state = 'suspended' and cardinality(r.topics) = 1 then split_part(r.topics[1], ':', 1)
+      when r.state = 'suspended' and cardinality(r.topics) = 1 then replace(split_part(r.topics[1], ':', 1), 'children', 'child')
       when r.state = 'suspended' then 'several'
       when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
-    r.reason, r.queue, r.priority, r.attempt, null::text as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
+    r.reason, r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, retry, several, or start for a delayed one.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
-  select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
+  select r.id, w.slot, w.kind, (select string_agg(substr(t.topic, strpos(t.topic, ':') + 1), ', ') from unnest(w.topics) as t(topic)), w.tries, w.started_at, null, 'waiting', w.attempt
   from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run and r.finished_at is null
   union all
   select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt
@@ -1138,6 +1342,212 @@ create view :SCHEMA.workers as
     (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
+
+-- Control: what a person or a program does to runs from outside. Each function takes ids, and says for each that exists 'ok', or the state
+-- that the run is in and that does not allow it. All lock runs in key order, and wait for locks.
+
+-- Cancels runs at once: whatever their claim writes from here on is refused. So are their unfinished children, and theirs, unless detached.
+-- Called by the client's cancel and by cancel_run. Locks: the runs, and those below them, in key order.
+create function :SCHEMA.cancel_runs(p_ids text[], p_reason text) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_keys bigint[] := '{}';
+  v_tree bigint[];
+  v_done bigint[];
+  v_followed bigint[];
+begin
+  loop -- a child may have started children of its own until its row was locked
+    with recursive tree(key, open) as (
+      select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
+      union
+      select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
+    )
+    select array_agg(t.key) into v_tree from tree t;
+    exit when v_tree is null or cardinality(v_tree) <= cardinality(v_keys);
+    perform from :SCHEMA.run r where r.key = any(v_tree) order by r.key for no key update;
+    v_keys := v_tree;
+  end loop;
+  with done as (
+    update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null, pausing = false, finished_at = :SCHEMA.clock(),
+      reason = case when r.id = any(p_ids) then p_reason else 'its parent was cancelled' || coalesce(': ' || p_reason, '') end
+    where r.key = any(v_keys) and r.finished_at is null
+    returning r.key, r.followed
+  )
+  select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
+  if v_followed is not null then
+    perform :SCHEMA.tell_followers(v_followed);
+  end if;
+  perform :SCHEMA.hint('cdw');
+  return query select r.id, case when r.key = any(v_done) then 'ok' else r.state end from :SCHEMA.run r where r.id = any(p_ids);
+end $perdure$;
+
+-- Pauses runs. One that is in work begins no new step, and is paused once those in flight are recorded. Timers and mail go on counting; a
+-- delayed start keeps its time. Paused again: 'ok'.
+-- Called by the client's pause. Locks: runs, in key order.
+create function :SCHEMA.pause_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), done as (
+    update :SCHEMA.run r set
+      state = case r.state when 'running' then 'running' else 'paused' end,
+      pausing = r.state = 'running',
+      ready_at = null,
+      due = case when r.state in ('pending', 'paused') then r.due end,
+      topics = null
+    from held h where r.key = h.key and h.state in ('pending', 'running', 'suspended')
+    returning r.key
+  )
+  select h.id, case when d.key is not null or h.state = 'paused' then 'ok' else h.state end from held h left join done d using (key);
+  perform :SCHEMA.hint('c');
+end $perdure$;
+
+-- Lets paused runs go on from where they are.
+-- Called by the client's resume. Locks: runs, in key order.
+create function :SCHEMA.resume_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state, r.pausing from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), done as (
+    update :SCHEMA.run r set
+      state = case r.state when 'paused' then 'pending' else r.state end,
+      pausing = false,
+      ready_at = case when r.state = 'paused' and coalesce(r.due <= v_now, true) then v_now end,
+      due = case when r.due > v_now then r.due end
+    from held h where r.key = h.key and (h.state = 'paused' or h.pausing)
+    returning r.key
+  )
+  select h.id, case when d.key is not null then 'ok' else h.state end from held h left join done d using (key);
+  perform :SCHEMA.hint('cw');
+end $perdure$;
+
+-- Gives up runs in work that are to be paused. 'resumed': not any more.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.rest_runs(p_runs bigint[], p_epochs integer[], p_wait boolean) returns table (ord integer, verdict text)
+language plpgsql set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs) with ordinality as g(run, epoch, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+  ), done as (
+    update :SCHEMA.run r set state = 'paused', worker = null, pausing = false from own o where r.key = o.run and r.pausing returning r.key
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when o.ord is not null then 'resumed'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = 'paused') then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+  from given g left join own o using (ord) left join done d on d.key = g.run;
+end $perdure$;
+
+-- Lets runs go on that failed or are blocked. A failed one begins its next attempt: the failures that ended it are set aside, what else is
+-- recorded stays, and its time begins anew. p_flexible: what replay asks for may differ from what is recorded, from here on.
+-- Called by the client's retry. Locks: runs, in key order.
+create function :SCHEMA.retry_runs(p_ids text[], p_flexible boolean) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), failed as materialized (
+    select h.*, o.value, coalesce(o.reopened, '{}') as reopened from held h join :SCHEMA.outcome o on o.run = h.key where h.state = 'failed'
+  ), put as (
+    insert into :SCHEMA.round (run, attempt, error, reopened, finished_at) select key, attempt, value, reopened, finished_at from failed
+  ), gone as (
+    delete from :SCHEMA.outcome o using failed f where o.run = f.key
+  ), left_over as (
+    delete from :SCHEMA.wait w using failed f where w.run = f.key
+  ), done as (
+    update :SCHEMA.run r set state = 'pending', ready_at = v_now, crashes = 0, reason = null, flexible = r.flexible or p_flexible,
+      attempt = r.attempt + case h.state when 'failed' then 1 else 0 end,
+      deadline = case h.state when 'failed' then v_now + :SCHEMA.ms(r.timeout_ms) else r.deadline end,
+      finished_at = null, untold = false
+    from held h where r.key = h.key and h.state in ('failed', 'blocked')
+    returning r.key
+  )
+  select h.id, case when d.key is not null then 'ok' else h.state end from held h left join done d using (key);
+  perform :SCHEMA.hint('w');
+end $perdure$;
+
+-- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
+-- it was. Children that were started before are shared: their ends reach both.
+-- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
+-- Called by the client's fork. Locks: the children that are shared, in key order.
+create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_old :SCHEMA.run;
+  v_from record;
+  v_children bigint[];
+begin
+  select * into v_old from :SCHEMA.run r where r.id = p_id;
+  if not found then
+    return query select 'unknown', null::bigint;
+    return;
+  end if;
+  select h.* into v_from from :SCHEMA.effective(v_old.key) h
+    where h.no is not null and (h.slot = p_from or h.name = p_from)
+    order by h.slot = p_from desc, h.no limit 1;
+  if not found then
+    return query select 'slot', null::bigint;
+    return;
+  end if;
+  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, ready_at, timeout_ms, tags, created_at)
+    values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_now, v_old.timeout_ms, v_old.tags, v_now)
+    on conflict (id) do nothing
+    returning run.key into key;
+  if key is null then
+    return query select 'taken', null::bigint;
+    return;
+  end if;
+  insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
+  insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+    select key, h.slot, 1, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
+    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and h.at < v_from.at);
+  select array_agg(c.key) into v_children from (
+    select r.key from :SCHEMA.checkpoint c join :SCHEMA.run r on r.id = c.value ->> 'id'
+    where c.run = fork_run.key and c.kind = 'start' order by r.key for no key update of r
+  ) c;
+  if v_children is not null then
+    insert into :SCHEMA.follower (run, follower) select c, key from unnest(v_children) c on conflict do nothing;
+    update :SCHEMA.run r set followed = true where r.key = any(v_children) and not r.followed;
+  end if;
+  perform :SCHEMA.hint('w');
+  verdict := 'created';
+  return next;
+end $perdure$;
+
+-- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
+create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
+#variable_conflict use_variable
+declare
+  v_verdict text;
+begin
+  if run_id is null then
+    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
+  end if;
+  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
+  if v_verdict is null then
+    raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
+  end if;
+  return v_verdict = 'ok';
+end $perdure$;
+comment on function :SCHEMA.cancel_run is 'Cancels a run in the caller''s transaction. True: cancelled; false: it had finished.';
 `,
   },
 ];

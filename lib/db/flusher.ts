@@ -45,6 +45,10 @@ export interface News {
   foreign: number;
   done: number;
   change: number;
+  /** Milliseconds until the first run that is to be woken later; null: none. */
+  laterMs: number | null;
+  /** Runs have ended of which not all have been told that wait for it. */
+  untold: boolean;
   /** Others that want to hear of work or of finishes; null: not asked. */
   wanted: { readonly hungry: boolean; readonly watching: boolean } | null;
 }

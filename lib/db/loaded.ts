@@ -1,5 +1,5 @@
 /** From the flat rows of claim_runs and load_runs to claims. */
-import type { Claim, Mail, OpenWait, Recorded } from "../core/types.ts";
+import type { Claim, Ended, Mail, OpenWait, Recorded } from "../core/types.ts";
 import type { LoadedRow } from "./writes.ts";
 
 /** One claim per run, in the order of the rows. */
@@ -40,6 +40,12 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     reopenedFrom: row.reopened_from,
     lastNo: row.last_no,
     unread: toMails(row.unread),
+    schedule: row.schedule,
+    scheduledFor: row.slot_ms,
+    flexible: row.flexible,
+    pausing: row.pausing,
+    reopened: parse(row.reopened) as string[],
+    ended: toEnded(row.ended),
   };
 }
 
@@ -70,6 +76,18 @@ function toOpenWait([slot, kind, lengthMs, due, tries, woken]: [
   boolean,
 ]): OpenWait {
   return { slot, kind, lengthMs, due, tries, woken };
+}
+
+/** A JSON array of ends that were waited for, as the function ended makes it. */
+export function toEnded(text: string | null): Ended[] {
+  return (parse(text) as [string, Ended["state"], string | null, string | null][]).map(
+    ([id, state, value, reason]) => ({
+      id,
+      state,
+      value,
+      reason,
+    }),
+  );
 }
 
 /** A JSON array of unread mail, as the function unread makes it. */

@@ -27,11 +27,19 @@ export interface Beat {
 export interface Look {
   readonly run: string;
   readonly held: boolean;
+  readonly pausing: boolean;
   readonly mail: number;
   readonly unread: string | null;
   readonly due: string | null;
+  readonly ended: string | null;
   readonly next_ms: number | null;
   readonly now_ms: number;
+}
+
+/** `verdict`: ok, or the state that does not allow it. */
+export interface Controlled {
+  readonly id: string;
+  readonly verdict: string;
 }
 
 export interface Missing {
@@ -64,12 +72,22 @@ export class Store {
     return this.#rows("look_runs", [runs, epochs, after]);
   }
 
-  async wake(id: string): Promise<string | undefined> {
-    return (await this.#rows<{ verdict: string }>("wake_runs", [[id]]))[0]?.verdict;
+  /** What became of each of these runs that exists: see sql/schema/15-control.sql. */
+  control(
+    verb: "cancel" | "pause" | "resume" | "retry" | "wake",
+    ids: readonly string[],
+    ...more: unknown[]
+  ): Promise<Controlled[]> {
+    return this.#rows(`${verb}_runs`, [ids, ...more]);
   }
 
-  async cancel(id: string, reason: string | null): Promise<string | undefined> {
-    return (await this.#rows<{ verdict: string }>("cancel_runs", [[id], reason]))[0]?.verdict;
+  async fork(
+    id: string,
+    from: string,
+    newId: string,
+    version: string | null,
+  ): Promise<{ verdict: string; key: string | null }> {
+    return (await this.#rows<{ verdict: string; key: string | null }>("fork_run", [id, from, newId, version]))[0]!;
   }
 
   async hint(letters: string): Promise<void> {

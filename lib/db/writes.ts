@@ -9,8 +9,8 @@ export interface Fenced {
   readonly epoch: number;
 }
 
-/** ok: written. stale: the claim is over. mail, due: not suspended, there is news. */
-export type Verdict = "ok" | "stale" | "mail" | "due";
+/** ok: written. stale: the claim is over. mail, due: not suspended, there is news. resumed: not paused, it is to go on. */
+export type Verdict = "ok" | "stale" | "mail" | "due" | "resumed";
 
 export interface StartRow {
   readonly id: string;
@@ -25,14 +25,24 @@ export interface StartRow {
   readonly hash: string;
   readonly options: string | null;
   readonly keep: boolean;
+  /** A JSON array. */
+  readonly tags: string | null;
+  /** The claim of the parent that starts it as a child; null: it has none. */
+  readonly run: string | null;
+  readonly epoch: number | null;
+  readonly detached: boolean;
+  /** The schedule that starts it, and for which of its times, in ms since 1970. */
+  readonly schedule: string | null;
+  readonly scheduledFor: number | null;
   readonly lease: boolean;
 }
 export interface StartAnswer {
-  readonly verdict: "created" | "existing" | "conflict";
+  readonly verdict: "created" | "existing" | "conflict" | "circle" | "stale";
   readonly key: string;
   readonly leased: boolean;
   readonly workflow: string | null;
   readonly state: string | null;
+  readonly deadline_ms: number | null;
   readonly now_ms: number;
 }
 
@@ -40,7 +50,8 @@ export interface WaitRow extends Fenced {
   readonly slot: string;
   readonly attempt: number;
   readonly kind: string;
-  readonly topic: string;
+  /** A JSON array: what raises it, beside the clock. */
+  readonly topics: string;
   readonly length: number | null;
   readonly until: number | null;
   readonly tries: number;
@@ -92,6 +103,18 @@ export interface RetryRow extends Fenced {
 export interface FinishRow extends Fenced {
   readonly state: "completed" | "failed";
   readonly value: string;
+  /** Of a failure: the slots that it came from, as a JSON array. */
+  readonly reopened: string | null;
+}
+
+/** What became of the runs that wait for the end of others. */
+export interface Told {
+  readonly woken: number | null;
+  readonly working: number | null;
+  /** Milliseconds until the first that is woken later; null: none. */
+  readonly next_ms: number | null;
+  /** Of how many ends not all have been told. */
+  readonly untold: number | null;
 }
 
 export interface BlockRow extends Fenced {
@@ -132,6 +155,12 @@ export interface LoadedRow {
   readonly reopened_from: number | null;
   readonly last_no: number | null;
   readonly unread: string | null;
+  readonly schedule: string | null;
+  readonly slot_ms: number | null;
+  readonly flexible: boolean;
+  readonly pausing: boolean;
+  readonly reopened: string | null;
+  readonly ended: string | null;
   readonly slot: string | null;
   readonly slot_attempt: number;
   readonly no: number | null;
@@ -159,15 +188,17 @@ interface Timed extends Answered {
 export interface Writes {
   handBack: { row: { readonly keep: () => string[] }; answer: { readonly handed: number; readonly held: number } };
   start: { row: StartRow; answer: StartAnswer };
-  resume: { row: Fenced; answer: Answered };
-  wait: { row: WaitRow; answer: Timed };
+  reclaim: { row: Fenced; answer: Answered };
+  wait: { row: WaitRow; answer: Timed & { readonly ended: boolean } };
   try: { row: TryRow; answer: Answered };
   record: { row: RecordRow; answer: Answered };
   deliver: { row: DeliverRow; answer: Answered };
   suspend: { row: SuspendRow; answer: Timed };
   retry: { row: RetryRow; answer: Timed };
   block: { row: BlockRow; answer: Answered };
-  finish: { row: FinishRow; answer: Answered };
+  rest: { row: Fenced; answer: Answered };
+  finish: { row: FinishRow; answer: Answered & Told };
+  tell: { row: { readonly limit: number }; answer: Told };
   send: { row: SendRow; answer: SendAnswer };
   due: { row: { readonly limit: number }; answer: { readonly woken: number; readonly next_ms: number | null } };
   claim: { row: { readonly limit: () => number }; answer: { readonly loaded: readonly LoadedRow[] } };
@@ -235,12 +266,18 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
       "hash",
       "options",
       "keep",
+      "tags",
+      "run",
+      "epoch",
+      "detached",
+      "schedule",
+      "scheduledFor",
       "lease",
     ],
-    rest: (c) => [c.worker, ...lanes(c)],
+    rest: (c) => [c.worker, ...lanes(c), ...wait(c)],
   },
-  resume: { fn: "resume_runs", columns: fenced, rest: (c) => [c.worker, ...wait(c)] },
-  wait: { fn: "begin_waits", columns: [...slotted, "kind", "topic", "length", "until", "tries"], rest: wait },
+  reclaim: { fn: "reclaim_runs", columns: fenced, rest: (c) => [c.worker, ...wait(c)] },
+  wait: { fn: "begin_waits", columns: [...slotted, "kind", "topics", "length", "until", "tries"], rest: wait },
   try: { fn: "record_tries", columns: [...slotted, "try", "name", "started", "at", "error"], rest: wait },
   record: {
     fn: "record_steps",
@@ -249,9 +286,11 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   },
   deliver: { fn: "record_deliveries", columns: [...slotted, "no"], rest: wait },
   suspend: { fn: "suspend_runs", columns: [...fenced, "mail", "slots"], rest: wait },
-  retry: { fn: "retry_runs", columns: [...fenced, "attempt", "error", "reopened", "delay"], rest: wait },
+  retry: { fn: "next_attempts", columns: [...fenced, "attempt", "error", "reopened", "delay"], rest: wait },
   block: { fn: "block_runs", columns: [...fenced, "reason"], rest: wait },
-  finish: { fn: "finish_runs", columns: [...fenced, "state", "value"], rest: wait },
+  rest: { fn: "rest_runs", columns: fenced, rest: wait },
+  finish: { fn: "finish_runs", columns: [...fenced, "state", "value", "reopened"], rest: wait },
+  tell: { fn: "tell_untold", columns: [], rest: none, single: (row: Writes["tell"]["row"]) => [row.limit] },
   send: {
     fn: "send_events",
     columns: ["id", "name", "data", "reference", "token"],

@@ -3,7 +3,17 @@ import { bodyFor, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { theEngine } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { attempt, checkChoice, checkInteger, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
+import {
+  attempt,
+  checkArray,
+  checkBoolean,
+  checkChoice,
+  checkInteger,
+  checkKeys,
+  checkName,
+  checkNamed,
+  shorten,
+} from "../core/options.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
@@ -112,7 +122,7 @@ function callable(definition: WorkflowDefinition, options: StartOptions): object
 }
 
 function checkStartOptions(options: StartOptions, where: string): StartOptions {
-  const known = ["id", "onConflict", "queue", "priority", "delay", "startAt", "retry", "timeout"];
+  const known = ["id", "onConflict", "queue", "priority", "delay", "startAt", "retry", "timeout", "tags", "detached"];
   const given = checkKeys(options, known, where);
   if (given.id !== undefined) checkName(given.id, "run id");
   if (given.queue !== undefined) checkName(given.queue, `queue in ${where}`);
@@ -122,6 +132,8 @@ function checkStartOptions(options: StartOptions, where: string): StartOptions {
   if (given.delay !== undefined) toMs(given.delay, `delay in ${where}`);
   if (given.timeout !== undefined) toMs(given.timeout, `timeout in ${where}`);
   if (given.startAt !== undefined) checkInstant(given.startAt, `startAt in ${where}`);
+  if (given.tags !== undefined) checkTags(given.tags, where);
+  if (given.detached !== undefined) checkBoolean(given.detached, `detached in ${where}`);
   if (given.retry !== undefined && checkRetry(given.retry, where).shouldRetry) {
     throw new PerdureError(
       "PERDURE_OPTION",
@@ -129,6 +141,15 @@ function checkStartOptions(options: StartOptions, where: string): StartOptions {
     );
   }
   return given;
+}
+
+const MOST_TAGS = 50;
+
+/** Throws PERDURE_OPTION or PERDURE_NAME unless these are names, and not too many. */
+export function checkTags(tags: unknown, where: string): readonly string[] {
+  const given = checkArray(tags as string[], `tags in ${where}`);
+  if (given.length <= MOST_TAGS) return given.map((tag) => checkName(tag, `tag in ${where}`));
+  throw new PerdureError("PERDURE_OPTION", `tags in ${where} are ${given.length}; at most ${MOST_TAGS} are kept`);
 }
 
 /** Throws PERDURE_OPTION unless `value` is a Date that Postgres can hold. */

@@ -1,4 +1,5 @@
 /** One durable call that a body made in a pass, from its slot to the outcome that is handed over. */
+import type { CallKind } from "../core/types.ts";
 import type { RecordRow } from "../db/writes.ts";
 import type { Deferred } from "./promise.ts";
 
@@ -23,7 +24,7 @@ export type CallState = "held" | "working" | "waiting" | "ready" | "done";
 
 export interface Call {
   readonly slot: string;
-  readonly kind: "step" | "transaction" | "sleep" | "event";
+  readonly kind: CallKind;
   readonly name: string;
   readonly deferred: Deferred;
   state: CallState;

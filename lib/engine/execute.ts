@@ -123,7 +123,7 @@ async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promis
     if (pass.floating.length > 0) throw floatingError(pass);
     const result = await validate(pass.definition.output, value, what);
     const text = ports.codec.encode(result, what);
-    return (await pass.ledger.write("finish", { state: "completed", value: text }))
+    return (await pass.ledger.write("finish", { state: "completed", value: text, reopened: null }))
       ? { state: "completed", value: text }
       : null;
   } catch (error) {
@@ -172,5 +172,6 @@ function planOf(pass: Pass): RetryPlan {
 
 async function finishWith(pass: Pass, state: "failed", error: unknown, ports: ExecutePorts): Promise<Finish | null> {
   const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`);
-  return (await pass.ledger.write("finish", { state, value })) ? { state, value } : null;
+  const reopened = JSON.stringify(pass.escaped.slotsOf(error));
+  return (await pass.ledger.write("finish", { state, value, reopened })) ? { state, value } : null;
 }

@@ -282,7 +282,7 @@ export class Pass {
   /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */
   #resume(): void {
     this.#state = "suspending";
-    void this.ledger.write("resume", {}).then((answer) => {
+    void this.ledger.write("reclaim", {}).then((answer) => {
       if (!answer || this.over) return;
       this.ledger.renew();
       this.#renewedAt = performance.now();

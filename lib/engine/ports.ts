@@ -1,8 +1,9 @@
 /** What a pass needs of the process around it, and what it tells it. */
 import type { DatabaseClock } from "../core/clock.ts";
 import type { ValueCodec } from "../core/codec.ts";
-import type { Logger, Mail, Recorded, TransactionClient } from "../core/types.ts";
+import type { Ended, Logger, Mail, Recorded, TransactionClient } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
+import type { Slots } from "../db/leased.ts";
 import type { RecordRow } from "../db/writes.ts";
 import type { Pass, Settled } from "./pass.ts";
 
@@ -20,12 +21,16 @@ export interface News {
   /** When it was asked for, by performance.now(): what was written after that it may not know. */
   readonly askedAt: number;
   readonly held: boolean;
+  /** It is to be paused. */
+  readonly pausing: boolean;
   /** When it was, by the database's clock. */
   readonly now: number;
   readonly mail: number;
   readonly unread: readonly Mail[];
   /** Slots whose timer is due, and whether it was rung early. */
   readonly due: ReadonlyMap<string, boolean>;
+  /** Ends that were waited for. */
+  readonly ended: readonly Ended[];
   /** When the next timer is due; null: none. */
   readonly next: number | null;
 }
@@ -45,6 +50,7 @@ export interface EnginePorts {
   readonly logger: Logger;
   readonly flusher: Pick<Flusher, "write">;
   readonly transactor: Transactor;
+  readonly slots: Slots;
   readonly look: (pass: Pass) => Promise<News | null>;
   readonly loadMore: (key: string, offset: number) => Promise<{ readonly history: Recorded[]; readonly more: boolean }>;
   readonly onEnd: (pass: Pass, ending: Ending) => void;

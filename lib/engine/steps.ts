@@ -254,7 +254,7 @@ class StepRun {
       slot: this.#slot,
       attempt,
       kind: "retry",
-      topic: `retry:${name}`,
+      topics: JSON.stringify([`retry:${name}`]),
       length: delay,
       until: null,
       tries: this.#failed,

@@ -3,7 +3,7 @@ import type { DatabaseClock } from "../core/clock.ts";
 import { registeredName } from "../core/engines.ts";
 import type { Claim, Logger, WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
-import { toClaims, toMails } from "../db/loaded.ts";
+import { toClaims, toEnded, toMails } from "../db/loaded.ts";
 import type { Look, Store } from "../db/store.ts";
 import type { LoadedRow } from "../db/writes.ts";
 import { Alarm } from "../engine/alarm.ts";
@@ -25,7 +25,7 @@ export interface WorkerOptions {
   readonly store: Store;
   readonly clock: DatabaseClock;
   readonly logger: Logger;
-  readonly engine: Pick<EnginePorts, "codec" | "transactor">;
+  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots">;
   /** A run has ended for good in this process. */
   readonly onFinish: (runId: string, finish: Finish) => void;
   /** This process holds a run that it does not go on with. */
@@ -291,8 +291,20 @@ export class Worker {
 }
 
 function toNews(row: Look | undefined, askedAt: number, now: number): News | undefined {
-  if (!row) return { askedAt, now, held: false, mail: 0, unread: [], due: new Map(), next: null };
+  if (!row)
+    return { askedAt, now, held: false, pausing: false, mail: 0, unread: [], due: new Map(), ended: [], next: null };
   const due = new Map<string, boolean>(row.due === null ? [] : JSON.parse(row.due));
   const next = row.next_ms === null ? null : now + row.next_ms;
-  return { askedAt, now: row.now_ms, held: row.held, mail: row.mail, unread: toMails(row.unread), due, next };
+  const { held, pausing, mail } = row;
+  return {
+    askedAt,
+    now: row.now_ms,
+    held,
+    pausing,
+    mail,
+    unread: toMails(row.unread),
+    due,
+    ended: toEnded(row.ended),
+    next,
+  };
 }

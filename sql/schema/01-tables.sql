@@ -1,4 +1,4 @@
--- The tables, in the order of a run's life: run, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -29,13 +29,24 @@ create table :SCHEMA.run (
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
   topics      text[],                          -- what it is suspended on: kind:name
+  parent      bigint,                          -- the run that started it as a child
+  detached    boolean not null default false,  -- a child that is not cancelled with its parent
+  followed    boolean not null default false,  -- a run may wait for its end: its parent, or one in follower
+  untold      boolean not null default false,  -- it has ended, and not all that follow it have been told
+  pausing     boolean not null default false,  -- it is in work, and to be paused once its steps in flight are recorded
+  flexible    boolean not null default false,  -- a retry said that its replay may diverge
+  tags        text[],
+  schedule    text,                            -- the schedule that started it,
+  slot_at     timestamptz,                     -- and for which of its times
   reason      text,                            -- why it is blocked or was cancelled
   created_at  timestamptz not null,
   started_at  timestamptz,
   finished_at timestamptz,
   check ((state = 'running') = (worker is not null)),
   check (ready_at is null or state = 'pending'),
-  check (due is null or state in ('pending', 'suspended')),
+  check (due is null or state in ('pending', 'suspended', 'paused')),
+  check (not pausing or state = 'running'),
+  check (not untold or finished_at is not null),
   check ((topics is not null) = (state = 'suspended')),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
@@ -47,8 +58,20 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
 -- The few of them that died again and again; see claim_runs.
 create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
-create index run_due on :SCHEMA.run (due) where due is not null;
+-- A paused run keeps the time of a delayed start, and does not begin at it.
+create index run_due on :SCHEMA.run (due) where due is not null and state <> 'paused';
 create index run_held on :SCHEMA.run (worker) where worker is not null;
+-- Who follows a cancellation.
+create index run_child on :SCHEMA.run (parent) where parent is not null and finished_at is null;
+create index run_untold on :SCHEMA.run (key) where untold;
+create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
+
+-- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
+create table :SCHEMA.follower (
+  run      bigint not null,
+  follower bigint not null,
+  primary key (run, follower)
+);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -62,7 +85,7 @@ create table :SCHEMA.checkpoint (
   slot       text not null,
   attempt    integer not null,                 -- of the workflow: a slot reopened by a retry is recorded anew
   no         integer,                          -- in which order outcomes were handed to the body; null: see delivery
-  kind       text not null check (kind in ('step', 'transaction', 'sleep', 'event')),
+  kind       text not null check (kind in ('step', 'transaction', 'sleep', 'event', 'start', 'child', 'race', 'value', 'stream', 'patch')),
   name       text not null,
   outcome    text not null check (outcome in ('completed', 'failed', 'timeout')),
   value      json,
@@ -108,13 +131,13 @@ create table :SCHEMA.round (
   primary key (run, attempt)
 );
 
--- What a run waits for: sleeps, events, retries of steps. The row goes when the outcome is recorded.
+-- What a run waits for: sleeps, events, children, races of them, retries of steps. The row goes when the outcome is recorded.
 create table :SCHEMA.wait (
   run        bigint not null,
   slot       text not null,
   attempt    integer not null,
-  kind       text not null check (kind in ('sleep', 'event', 'retry')),
-  topic      text not null,
+  kind       text not null check (kind in ('sleep', 'event', 'retry', 'child', 'race')),
+  topics     text[] not null,                  -- kind:name, or child:id; a race has several
   started_at timestamptz not null,
   length_ms  float8,                           -- as the code gave it: a changed length keeps its start
   due        timestamptz,
@@ -137,8 +160,9 @@ create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
 
 create table :SCHEMA.outcome (
-  run   bigint primary key,
-  value json                                   -- the result of a completed run, the error of a failed one
+  run      bigint primary key,
+  value    json,                               -- the result of a completed run, the error of a failed one
+  reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
 );
 
 create table :SCHEMA.worker (
@@ -216,5 +240,6 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
+  schedule text, slot_ms float8, flexible boolean, pausing boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );

@@ -4,70 +4,142 @@
 --   created   the run is new; leased: p_worker holds it, with epoch 1 and no claim
 --   existing  the id is taken by an equal start (same workflow, same input), or p_keep says to take what there is
 --   conflict  the id is taken by another workflow or another input
--- Called by the client's start and by start_run. p_lease: the caller has a free slot for this one. It is leased at birth when it
--- is due and nothing claimable stands before it in what the caller serves (p_lanes_*).
--- Locks: nothing but the new rows; waits for a stranger that has inserted the same id and not committed.
+--   circle    the id is that of a run which waits, at the end of a chain of parents, for this very child
+--   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken
+-- A child is started by a claim of its parent (p_parents, p_epochs); its time is within its parent's, unless it is detached. A child whose
+-- id is taken is followed: the parent is told of its end.
+-- Called by the client's start, the engine's children, schedules and start_run. p_lease: the caller has a free slot for this one. It is
+-- leased at birth when it is due and nothing claimable stands before it in what the caller serves (p_lanes_*).
+-- Locks: parents and followed runs, in key order, and the new rows; waits for a stranger that has inserted the same id and not committed.
 create function :SCHEMA.start_runs(
   p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
   p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
-  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[]
-) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, now_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+  p_tags text[], p_parents bigint[], p_epochs integer[], p_detached boolean[], p_schedules text[], p_slots float8[],
+  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_wait boolean
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_lease boolean := p_worker is not null and true = any(p_lease) and not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  v_children boolean := exists (select from unnest(p_parents) p where p is not null);
+  v_parents bigint[] := '{}';
+  v_parent_deadlines timestamptz[] := '{}';
   v_ords integer[];
   v_keys bigint[];
   v_leased boolean[];
+  v_deadlines float8[];
 begin
+  if v_children then
+    select coalesce(array_agg(h.key), '{}'), array_agg(h.deadline) into v_parents, v_parent_deadlines
+      from :SCHEMA.hold_runs(array(select distinct p from unnest(p_parents) p where p is not null), p_wait) h
+      join (select distinct on (parent) * from unnest(p_parents, p_epochs) as g(parent, epoch) where parent is not null order by parent, epoch desc) g
+        on g.parent = h.key and g.epoch = h.epoch and h.state = 'running';
+  end if;
+
   with given as materialized (
-    select distinct on (g.id) g.*,
+    select distinct on (g.id) g.*, f.deadline as limit_at,
       greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later
-    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options, p_lease)
-      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, lease, ord)
+    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options,
+        p_tags, p_parents, p_detached, p_schedules, p_slots, p_lease)
+      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options,
+        tags, parent, detached, schedule, slot, lease, ord)
+    left join unnest(v_parents, v_parent_deadlines) as f(key, deadline) on f.key = g.parent and not g.detached
+    where g.parent is null or g.parent = any(v_parents)
     order by g.id, g.ord
   ), born as materialized (
     select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g
     order by g.id -- two processes that start the same ids do not wait for each other crosswise
   ), made as (
-    insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms, created_at, started_at)
+    insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
+      parent, detached, followed, tags, schedule, slot_at, created_at, started_at)
     select id, workflow, version, queue, priority,
       case when leased then 'running' else 'pending' end,
       case when leased then 1 else 0 end,
       case when leased then p_worker end,
       case when not leased and not coalesce(waits, false) then v_now + ord * interval '1 microsecond' end, -- the claim keeps the order of the batch
       case when waits then later end,
-      case when leased then v_now + :SCHEMA.ms(timeout_ms) end,
-      timeout_ms, v_now,
-      case when leased then v_now end
+      least(limit_at, case when leased then v_now + :SCHEMA.ms(timeout_ms) end),
+      timeout_ms,
+      parent, coalesce(detached, false), parent is not null,
+      case when tags is not null then array(select json_array_elements_text(tags::json)) end, schedule, :SCHEMA.from_ms(slot),
+      v_now, case when leased then v_now end
     from born
     on conflict (id) do nothing
-    returning key, id, worker is not null as leased
+    returning key, id, worker is not null as leased, deadline
   ), stored as (
     insert into :SCHEMA.input (run, args, hash, options)
     select m.key, g.args::json, g.hash, g.options::json from made m join given g using (id)
   )
-  select array_agg(g.ord::integer), array_agg(m.key), array_agg(m.leased)
-    into v_ords, v_keys, v_leased
+  select array_agg(g.ord::integer), array_agg(m.key), array_agg(m.leased), array_agg(:SCHEMA.to_ms(m.deadline))
+    into v_ords, v_keys, v_leased, v_deadlines
     from made m join given g using (id);
 
   if cardinality(v_ords) = cardinality(p_ids) then
-    return query select m.ord, 'created', m.key, m.leased, null::text, null::text, :SCHEMA.to_ms(v_now)
-      from unnest(v_ords, v_keys, v_leased) as m(ord, key, leased);
+    return query select m.ord, 'created', m.key, m.leased, null::text, null::text, m.deadline, :SCHEMA.to_ms(v_now)
+      from unnest(v_ords, v_keys, v_leased, v_deadlines) as m(ord, key, leased, deadline);
     return;
+  end if;
+  if v_children then
+    perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
   end if;
   return query
     select g.ord::integer,
       case
         when m.ord is not null then 'created'
-        when g.keep or (r.workflow = g.workflow and i.hash = g.hash) then 'existing'
-        else 'conflict'
+        when g.parent is not null and g.parent <> all (v_parents) then :SCHEMA.refusal(g.parent, g.epoch)
+        when not (g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args))) then 'conflict'
+        when g.parent is null or r.parent = g.parent then 'existing'
+        when :SCHEMA.waits_for(g.parent, r.key) then 'circle'
+        when exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent) then 'existing'
+        else 'busy'
       end,
-      r.key, coalesce(m.leased, false), r.workflow, r.state, :SCHEMA.to_ms(v_now)
-    from unnest(p_ids, p_workflows, p_hashes, p_keep) with ordinality as g(id, workflow, hash, keep, ord)
-    join :SCHEMA.run r on r.id = g.id
-    join :SCHEMA.input i on i.run = r.key
-    left join unnest(v_ords, v_leased) as m(ord, leased) on m.ord = g.ord;
+      r.key, coalesce(m.leased, false), r.workflow, r.state, m.deadline, :SCHEMA.to_ms(v_now)
+    from unnest(p_ids, p_workflows, p_args, p_hashes, p_keep, p_parents, p_epochs) with ordinality as g(id, workflow, args, hash, keep, parent, epoch, ord)
+    left join :SCHEMA.run r on r.id = g.id
+    left join :SCHEMA.input i on i.run = r.key
+    left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
+end $perdure$;
+
+-- Makes parents followers of runs that are not their children and whose id they asked for. The followed row is locked, so that its end
+-- either sees the follower or is seen by it.
+-- Called by start_runs. Locks: the followed runs, in key order, passing over what a stranger holds (not if p_wait).
+create function :SCHEMA.follow_runs(p_ids text[], p_parents bigint[], p_held bigint[], p_wait boolean) returns void language plpgsql as $perdure$
+declare
+  v_keys bigint[];
+begin
+  select array_agg(h.key) into v_keys from :SCHEMA.hold_runs(array(
+    select distinct r.key from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+    where g.parent = any(p_held) and r.parent is distinct from g.parent and r.key <> g.parent
+  ), p_wait) h;
+  if v_keys is not null then
+    insert into :SCHEMA.follower (run, follower)
+      select distinct r.key, g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+      where g.parent = any(p_held) and r.key = any(v_keys)
+      on conflict do nothing;
+    update :SCHEMA.run r set followed = true where r.key = any(v_keys) and not r.followed;
+  end if;
+end $perdure$;
+
+-- Whether one run is another, or its child, or its child's child. Called by start_runs. Locks: nothing.
+create function :SCHEMA.waits_for(p_run bigint, p_ancestor bigint) returns boolean language sql stable as $perdure$
+  with recursive line(key, parent) as (
+    select r.key, r.parent from :SCHEMA.run r where r.key = p_run
+    union
+    select r.key, r.parent from line l join :SCHEMA.run r on r.key = l.parent
+  )
+  select exists (select from line where key = p_ancestor)
+$perdure$;
+
+-- Whether two inputs are equal: by their canonical hashes, or, where one came from SQL and has none, as JSON.
+create function :SCHEMA.same_input(p_hash text, p_args text, p_other_hash text, p_other_args text) returns boolean language plpgsql stable as $perdure$
+begin
+  if p_hash is not null and p_other_hash is not null then
+    return p_hash = p_other_hash;
+  end if;
+  return p_args::jsonb = p_other_args::jsonb;
+exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not send
+  return p_args = p_other_args;
 end $perdure$;
 
 -- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.

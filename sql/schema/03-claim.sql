@@ -8,6 +8,22 @@ create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json langua
   ) m
 $perdure$;
 
+-- Of the runs whose end a run waits for, those that have ended, as a JSON array of [id, state, value, reason]: about 4 MiB at a time, so
+-- that who gets many takes them in and looks again.
+create function :SCHEMA.ended(p_run bigint) returns json language sql stable as $perdure$
+  select json_agg(json_build_array(e.id, e.state, e.value, e.reason) order by e.key)
+  from (
+    select c.key, c.id, c.state, c.reason, o.value::text as value,
+      sum(coalesce(octet_length(o.value::text), 0)) over (order by c.key) - coalesce(octet_length(o.value::text), 0) as before
+    from (
+      select distinct substr(t.topic, 7) as id from :SCHEMA.wait w cross join unnest(w.topics) as t(topic)
+      where w.run = p_run and w.kind in ('child', 'race') and starts_with(t.topic, 'child:')
+    ) t
+    join :SCHEMA.run c on c.id = t.id and c.finished_at is not null
+    left join :SCHEMA.outcome o on o.run = c.key
+  ) e where e.before < 4194304
+$perdure$;
+
 -- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
 -- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
@@ -55,7 +71,7 @@ begin
   ), claimed as (
     update :SCHEMA.run r
     set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
-      started_at = coalesce(r.started_at, v_now), deadline = coalesce(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms))
+      started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
     returning r.key
   )
@@ -95,6 +111,11 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
+    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.pausing,
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
+      select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
+    )::text end,
+    case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (select :SCHEMA.ended(r.key))::text end,
     h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key

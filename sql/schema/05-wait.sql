@@ -1,41 +1,47 @@
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
 -- Begins waits. A wait that is there keeps its start, so a changed length counts from it; a retry of a step begins anew.
--- due_ms: milliseconds from now until it is due; null: no timer.
+-- due_ms: milliseconds from now until it is due; null: no timer. ended: a run whose end it waits for has ended. p_topics: a JSON array each.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.begin_waits(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
   p_lengths float8[], p_untils float8[], p_tries integer[], p_wait boolean
-) returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text, due_ms float8, ended boolean) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
   return query
   with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_kinds, p_topics, p_lengths, p_untils, p_tries)
-      with ordinality as g(run, epoch, slot, attempt, kind, topic, length, until, tries, ord)
+    select g.*, array(select json_array_elements_text(g.topics_json::json)) as topics
+    from unnest(p_runs, p_epochs, p_slots, p_attempts, p_kinds, p_topics, p_lengths, p_untils, p_tries)
+      with ordinality as g(run, epoch, slot, attempt, kind, topics_json, length, until, tries, ord)
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), own as materialized (
     select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
   ), put as (
-    insert into :SCHEMA.wait as w (run, slot, attempt, kind, topic, started_at, length_ms, due, tries)
-    select run, slot, attempt, kind, topic, v_now, length, coalesce(:SCHEMA.from_ms(until), v_now + :SCHEMA.ms(length)), tries from own
+    insert into :SCHEMA.wait as w (run, slot, attempt, kind, topics, started_at, length_ms, due, tries)
+    select run, slot, attempt, kind, topics, v_now, length, coalesce(:SCHEMA.from_ms(until), v_now + :SCHEMA.ms(length)), tries from own
     on conflict (run, slot) do update set
       started_at = case when w.kind = 'retry' then excluded.started_at else w.started_at end,
       length_ms = excluded.length_ms,
       due = case when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
-      tries = excluded.tries
+      tries = excluded.tries, topics = excluded.topics
     returning run, slot, due
   )
   select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end,
-    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now),
+    g.kind in ('child', 'race') and exists (
+      select from unnest(g.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
+      where starts_with(t.topic, 'child:') and c.finished_at is not null
+    )
   from given g left join own o using (ord) left join put p on p.run = g.run and p.slot = g.slot;
 end $perdure$;
 
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
--- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks.
+-- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
+-- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
 -- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
@@ -50,15 +56,21 @@ begin
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), own as materialized (
-    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due, coalesce(w.topics, '{}') as topics
+    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
+      case when w.children > 16 then array_append(coalesce(w.others, '{}'), 'children:' || w.children) else coalesce(w.topics, '{}') end as topics
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     cross join lateral (
-      select min(w.due) as due, array_agg(w.topic) as topics
-      from json_array_elements_text(g.slots::json) as s(slot) join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot
+      select min(w.due) as due, array_agg(t.topic) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
+        count(*) filter (where starts_with(t.topic, 'child:')) as children
+      from json_array_elements_text(g.slots::json) as s(slot)
+      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot cross join unnest(w.topics) as t(topic)
     ) w
   ), done as (
-    update :SCHEMA.run r set state = 'suspended', worker = null, due = o.due, topics = o.topics
+    update :SCHEMA.run r set worker = null, pausing = false,
+      state = case when r.pausing then 'paused' else 'suspended' end,
+      due = case when not r.pausing then o.due end,
+      topics = case when not r.pausing then o.topics end
     from own o where r.key = o.run and not o.mailed and coalesce(o.due > v_now, true)
     returning r.key
   )
@@ -66,7 +78,7 @@ begin
       when d.key is not null then 'ok'
       when o.mailed then 'mail'
       when o.ord is not null then 'due'
-      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = 'suspended') then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('suspended', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
     :SCHEMA.to_ms(o.due) - :SCHEMA.to_ms(v_now)
@@ -75,7 +87,7 @@ end $perdure$;
 
 -- Takes a suspended run back for the claim that suspended it: its body, still in memory, goes on by itself (an await of its own ended).
 -- Called by the flusher. Locks: runs, in key order.
-create function :SCHEMA.resume_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
+create function :SCHEMA.reclaim_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
 returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
@@ -98,25 +110,28 @@ begin
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
--- What is new for runs: the mail counter, unread mail after a position, the slots whose timer is due, and whether the claim still holds.
+-- What is new for runs: the mail counter, unread mail after a position, the slots whose timer is due, the ends that were waited for, and
+-- whether the claim still holds, and is to be given up for a pause.
 -- next_ms: milliseconds until the next timer of an open wait.
 -- Called by the engine after a hint, after a timer, and when a suspension was refused. One snapshot, so counter and mail agree.
 -- Locks: nothing.
 create function :SCHEMA.look_runs(p_runs bigint[], p_epochs integer[], p_after bigint[])
-returns table (run bigint, held boolean, mail integer, unread text, due text, next_ms float8, now_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (run bigint, held boolean, pausing boolean, mail integer, unread text, due text, ended text, next_ms float8, now_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select g.run,
     r.epoch = g.epoch and r.state = 'running',
+    r.pausing,
     r.mail,
     :SCHEMA.unread(g.run, g.after)::text,
     w.due::text,
+    (case when w.ends then :SCHEMA.ended(g.run) end)::text,
     :SCHEMA.to_ms(w.next) - :SCHEMA.to_ms(:SCHEMA.clock()),
     :SCHEMA.to_ms(:SCHEMA.clock())
   from unnest(p_runs, p_epochs, p_after) as g(run, epoch, after)
   join :SCHEMA.run r on r.key = g.run
   cross join lateral (
     select json_agg(json_build_array(w.slot, w.woken)) filter (where w.due <= :SCHEMA.clock()) as due,
-      min(w.due) filter (where w.due > :SCHEMA.clock()) as next
-    from :SCHEMA.wait w where w.run = g.run and w.due is not null
+      min(w.due) filter (where w.due > :SCHEMA.clock()) as next, bool_or(w.kind in ('child', 'race')) as ends
+    from :SCHEMA.wait w where w.run = g.run
   ) w
 $perdure$;
 
@@ -153,11 +168,11 @@ declare
   v_now timestamptz := :SCHEMA.clock();
 begin
   with late as materialized ( -- materialized, so that the limited, locking subquery runs once
-    select r.key from :SCHEMA.run r where r.due <= v_now order by r.due limit p_limit for no key update skip locked
+    select r.key from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit for no key update skip locked
   ), done as (
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select count(*) into woken from done;
-  select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(v_now) into next_ms from :SCHEMA.run r where r.due > v_now;
+  select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(v_now) into next_ms from :SCHEMA.run r where r.due > v_now and r.state <> 'paused';
   return next;
 end $perdure$;

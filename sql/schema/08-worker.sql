@@ -19,12 +19,12 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
-  untidy := leads and exists (
+  untidy := leads and (exists (select from :SCHEMA.run r where r.untold) or exists (
     select from :SCHEMA.worker w where w.id <> p_id and case
       when w.dead_at is null then w.beat_at + w.lease < v_now
       else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
     end
-  );
+  ));
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
@@ -68,7 +68,7 @@ create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versio
 returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
-    (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null)
+    (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null and r.state <> 'paused')
 $perdure$;
 
 -- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. missing: [id, last beat, whether
@@ -120,8 +120,9 @@ begin
     update :SCHEMA.run r set
       crashes = r.crashes + case when p_innocent then 0 else 1 end,
       worker = null,
-      state = case when p_innocent or r.crashes < 4 then 'pending' else 'blocked' end,
-      ready_at = case when p_innocent or r.crashes < 4 then least(r.started_at, v_now) end,
+      pausing = false,
+      state = case when not p_innocent and r.crashes >= 4 then 'blocked' when r.pausing then 'paused' else 'pending' end,
+      ready_at = case when (p_innocent or r.crashes < 4) and not r.pausing then least(r.started_at, v_now) end,
       reason = case when p_innocent or r.crashes < 4 then r.reason else
         'quarantined: its process died 5 times with no new checkpoint between'
           || coalesce(', each time in ' || (
@@ -146,7 +147,10 @@ begin
     select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
     order by r.key for no key update skip locked
   ), back as (
-    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = least(r.started_at, :SCHEMA.clock()) from mine where r.key = mine.key returning 1
+    update :SCHEMA.run r set worker = null, pausing = false,
+      state = case when r.pausing then 'paused' else 'pending' end,
+      ready_at = case when not r.pausing then least(r.started_at, :SCHEMA.clock()) end
+    from mine where r.key = mine.key returning 1
   )
   select count(*) into handed from back;
   select count(*) into held from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep);
@@ -162,9 +166,13 @@ create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $
   select :SCHEMA.hint('wn');
 $perdure$;
 
--- The leader's upkeep: leases that ran out, workers long dead. Returns how many runs became claimable. Locks: as take_back.
+-- The leader's upkeep: leases that ran out, workers long dead, ends that not all have been told of. Returns how many runs became claimable.
+-- Locks: as take_back and tell_untold.
 create function :SCHEMA.sweep() returns integer language plpgsql as $perdure$
+declare
+  v_told record;
 begin
+  select * into v_told from :SCHEMA.tell_untold(1000);
   delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
-  return :SCHEMA.take_back(null, null, false);
+  return coalesce(v_told.woken, 0) + :SCHEMA.take_back(null, null, false);
 end $perdure$;

@@ -3,20 +3,20 @@
 create view :SCHEMA.runs as
   select r.id, r.workflow, r.version, r.state,
     case
-      when r.state = 'suspended' and cardinality(r.topics) = 1 then split_part(r.topics[1], ':', 1)
+      when r.state = 'suspended' and cardinality(r.topics) = 1 then replace(split_part(r.topics[1], ':', 1), 'children', 'child')
       when r.state = 'suspended' then 'several'
       when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
-    r.reason, r.queue, r.priority, r.attempt, null::text as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
+    r.reason, r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, retry, several, or start for a delayed one.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt
   from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
   union all
-  select r.id, w.slot, w.kind, substr(w.topic, strpos(w.topic, ':') + 1), w.tries, w.started_at, null, 'waiting', w.attempt
+  select r.id, w.slot, w.kind, (select string_agg(substr(t.topic, strpos(t.topic, ':') + 1), ', ') from unnest(w.topics) as t(topic)), w.tries, w.started_at, null, 'waiting', w.attempt
   from :SCHEMA.wait w join :SCHEMA.run r on r.key = w.run and r.finished_at is null
   union all
   select r.id, t.slot, 'step', t.name, t.try, t.started_at, null, 'running', t.attempt

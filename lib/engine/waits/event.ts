@@ -34,7 +34,7 @@ async function begin(pass: Pass, call: Call, timeoutMs: number | null): Promise<
     slot,
     attempt: pass.claim.attempt,
     kind: "event",
-    topic: `event:${name}`,
+    topics: JSON.stringify([`event:${name}`]),
     length: timeoutMs,
     until: null,
     tries: 0,

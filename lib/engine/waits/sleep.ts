@@ -29,8 +29,8 @@ async function begin(pass: Pass, call: Call, until: Until): Promise<void> {
   }
   pass.waits(call, null);
   const { slot } = call;
-  const topic = `sleep:${call.name}`;
-  const row = { slot, attempt: pass.claim.attempt, kind: "sleep", topic, length: lengthMs, until: at, tries: 0 };
+  const topics = JSON.stringify([`sleep:${call.name}`]);
+  const row = { slot, attempt: pass.claim.attempt, kind: "sleep", topics, length: lengthMs, until: at, tries: 0 };
   const answer = await pass.ledger.write("wait", row);
   if (answer && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms!);
 }

@@ -1,0 +1,33 @@
+/** Starting a run with a slot of this process held ready for it: leased at birth, it needs no claim and no hint. */
+import type { Claim } from "../core/types.ts";
+import { isDue, toClaim } from "./start-row.ts";
+import type { StartAnswer, StartRow } from "./writes.ts";
+
+/** The slots of this process. */
+export interface Slots {
+  /** Takes a free slot for the run, if this process serves it and has one. */
+  readonly reserve: (start: Pick<StartRow, "workflow" | "version" | "queue">) => boolean;
+  /** Fills the slot with the run, or gives it back. */
+  readonly adopt: (claim: Claim | null) => void;
+  /** A run is to begin in so many milliseconds: this process keeps an eye on it. */
+  readonly watch: (dueMs: number) => void;
+}
+
+/** Writes a start, and fills the slot if the run was leased. */
+export async function leased<A extends StartAnswer | undefined>(
+  row: StartRow,
+  { reserve, adopt, watch }: Slots,
+  write: (row: StartRow) => Promise<A>,
+): Promise<A> {
+  const lease = isDue(row) && reserve(row);
+  let answer: A;
+  try {
+    answer = await write({ ...row, lease });
+  } catch (error) {
+    if (lease) adopt(null);
+    throw error;
+  }
+  if (lease) adopt(answer?.leased ? toClaim(row, answer) : null);
+  if (answer && !isDue(row)) watch(Math.max(row.delay ?? 0, (row.startAt ?? 0) - answer.now_ms));
+  return answer;
+}

@@ -1,0 +1,205 @@
+-- Control: what a person or a program does to runs from outside. Each function takes ids, and says for each that exists 'ok', or the state
+-- that the run is in and that does not allow it. All lock runs in key order, and wait for locks.
+
+-- Cancels runs at once: whatever their claim writes from here on is refused. So are their unfinished children, and theirs, unless detached.
+-- Called by the client's cancel and by cancel_run. Locks: the runs, and those below them, in key order.
+create function :SCHEMA.cancel_runs(p_ids text[], p_reason text) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_keys bigint[] := '{}';
+  v_tree bigint[];
+  v_done bigint[];
+  v_followed bigint[];
+begin
+  loop -- a child may have started children of its own until its row was locked
+    with recursive tree(key, open) as (
+      select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
+      union
+      select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
+    )
+    select array_agg(t.key) into v_tree from tree t;
+    exit when v_tree is null or cardinality(v_tree) <= cardinality(v_keys);
+    perform from :SCHEMA.run r where r.key = any(v_tree) order by r.key for no key update;
+    v_keys := v_tree;
+  end loop;
+  with done as (
+    update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null, pausing = false, finished_at = :SCHEMA.clock(),
+      reason = case when r.id = any(p_ids) then p_reason else 'its parent was cancelled' || coalesce(': ' || p_reason, '') end
+    where r.key = any(v_keys) and r.finished_at is null
+    returning r.key, r.followed
+  )
+  select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
+  if v_followed is not null then
+    perform :SCHEMA.tell_followers(v_followed);
+  end if;
+  perform :SCHEMA.hint('cdw');
+  return query select r.id, case when r.key = any(v_done) then 'ok' else r.state end from :SCHEMA.run r where r.id = any(p_ids);
+end $perdure$;
+
+-- Pauses runs. One that is in work begins no new step, and is paused once those in flight are recorded. Timers and mail go on counting; a
+-- delayed start keeps its time. Paused again: 'ok'.
+-- Called by the client's pause. Locks: runs, in key order.
+create function :SCHEMA.pause_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), done as (
+    update :SCHEMA.run r set
+      state = case r.state when 'running' then 'running' else 'paused' end,
+      pausing = r.state = 'running',
+      ready_at = null,
+      due = case when r.state in ('pending', 'paused') then r.due end,
+      topics = null
+    from held h where r.key = h.key and h.state in ('pending', 'running', 'suspended')
+    returning r.key
+  )
+  select h.id, case when d.key is not null or h.state = 'paused' then 'ok' else h.state end from held h left join done d using (key);
+  perform :SCHEMA.hint('c');
+end $perdure$;
+
+-- Lets paused runs go on from where they are.
+-- Called by the client's resume. Locks: runs, in key order.
+create function :SCHEMA.resume_runs(p_ids text[]) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state, r.pausing from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), done as (
+    update :SCHEMA.run r set
+      state = case r.state when 'paused' then 'pending' else r.state end,
+      pausing = false,
+      ready_at = case when r.state = 'paused' and coalesce(r.due <= v_now, true) then v_now end,
+      due = case when r.due > v_now then r.due end
+    from held h where r.key = h.key and (h.state = 'paused' or h.pausing)
+    returning r.key
+  )
+  select h.id, case when d.key is not null then 'ok' else h.state end from held h left join done d using (key);
+  perform :SCHEMA.hint('cw');
+end $perdure$;
+
+-- Gives up runs in work that are to be paused. 'resumed': not any more.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.rest_runs(p_runs bigint[], p_epochs integer[], p_wait boolean) returns table (ord integer, verdict text)
+language plpgsql set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs) with ordinality as g(run, epoch, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), own as materialized (
+    select g.* from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+  ), done as (
+    update :SCHEMA.run r set state = 'paused', worker = null, pausing = false from own o where r.key = o.run and r.pausing returning r.key
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when o.ord is not null then 'resumed'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = 'paused') then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+  from given g left join own o using (ord) left join done d on d.key = g.run;
+end $perdure$;
+
+-- Lets runs go on that failed or are blocked. A failed one begins its next attempt: the failures that ended it are set aside, what else is
+-- recorded stays, and its time begins anew. p_flexible: what replay asks for may differ from what is recorded, from here on.
+-- Called by the client's retry. Locks: runs, in key order.
+create function :SCHEMA.retry_runs(p_ids text[], p_flexible boolean) returns table (id text, verdict text) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with held as materialized (
+    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+  ), failed as materialized (
+    select h.*, o.value, coalesce(o.reopened, '{}') as reopened from held h join :SCHEMA.outcome o on o.run = h.key where h.state = 'failed'
+  ), put as (
+    insert into :SCHEMA.round (run, attempt, error, reopened, finished_at) select key, attempt, value, reopened, finished_at from failed
+  ), gone as (
+    delete from :SCHEMA.outcome o using failed f where o.run = f.key
+  ), left_over as (
+    delete from :SCHEMA.wait w using failed f where w.run = f.key
+  ), done as (
+    update :SCHEMA.run r set state = 'pending', ready_at = v_now, crashes = 0, reason = null, flexible = r.flexible or p_flexible,
+      attempt = r.attempt + case h.state when 'failed' then 1 else 0 end,
+      deadline = case h.state when 'failed' then v_now + :SCHEMA.ms(r.timeout_ms) else r.deadline end,
+      finished_at = null, untold = false
+    from held h where r.key = h.key and h.state in ('failed', 'blocked')
+    returning r.key
+  )
+  select h.id, case when d.key is not null then 'ok' else h.state end from held h left join done d using (key);
+  perform :SCHEMA.hint('w');
+end $perdure$;
+
+-- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
+-- it was. Children that were started before are shared: their ends reach both.
+-- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
+-- Called by the client's fork. Locks: the children that are shared, in key order.
+create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_old :SCHEMA.run;
+  v_from record;
+  v_children bigint[];
+begin
+  select * into v_old from :SCHEMA.run r where r.id = p_id;
+  if not found then
+    return query select 'unknown', null::bigint;
+    return;
+  end if;
+  select h.* into v_from from :SCHEMA.effective(v_old.key) h
+    where h.no is not null and (h.slot = p_from or h.name = p_from)
+    order by h.slot = p_from desc, h.no limit 1;
+  if not found then
+    return query select 'slot', null::bigint;
+    return;
+  end if;
+  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, ready_at, timeout_ms, tags, created_at)
+    values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_now, v_old.timeout_ms, v_old.tags, v_now)
+    on conflict (id) do nothing
+    returning run.key into key;
+  if key is null then
+    return query select 'taken', null::bigint;
+    return;
+  end if;
+  insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
+  insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+    select key, h.slot, 1, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
+    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and h.at < v_from.at);
+  select array_agg(c.key) into v_children from (
+    select r.key from :SCHEMA.checkpoint c join :SCHEMA.run r on r.id = c.value ->> 'id'
+    where c.run = fork_run.key and c.kind = 'start' order by r.key for no key update of r
+  ) c;
+  if v_children is not null then
+    insert into :SCHEMA.follower (run, follower) select c, key from unnest(v_children) c on conflict do nothing;
+    update :SCHEMA.run r set followed = true where r.key = any(v_children) and not r.followed;
+  end if;
+  perform :SCHEMA.hint('w');
+  verdict := 'created';
+  return next;
+end $perdure$;
+
+-- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
+create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
+#variable_conflict use_variable
+declare
+  v_verdict text;
+begin
+  if run_id is null then
+    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
+  end if;
+  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
+  if v_verdict is null then
+    raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
+  end if;
+  return v_verdict = 'ok';
+end $perdure$;
+comment on function :SCHEMA.cancel_run is 'Cancels a run in the caller''s transaction. True: cancelled; false: it had finished.';
