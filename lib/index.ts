@@ -1,5 +1,6 @@
 /** The public names, nothing else. */
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
+export type { ReadOptions, StreamLike, ValueLike } from "./client/reader.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";
 export type { Duration } from "./core/duration.ts";
@@ -29,6 +30,7 @@ export type {
 } from "./core/types.ts";
 export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
 export { currentRun, currentStep, now, random, uuid } from "./define/current.ts";
+export { type Stream, type StreamOptions, stream, type Value, type ValueOptions, value } from "./define/publish.ts";
 export {
   runStep,
   type Step,

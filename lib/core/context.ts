@@ -4,10 +4,13 @@
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { PerdureError } from "./errors.ts";
-import type { EventDefinition, RunInfo, Slept, StepDefinition, StepInfo } from "./types.ts";
+import type { EventDefinition, PublicationDefinition, RunInfo, Slept, StepDefinition, StepInfo } from "./types.ts";
 
 /** How long a sleep or a timeout takes: a length from its start, or an instant. */
 export type Until = { readonly lengthMs: number } | { readonly at: Date };
+
+/** What is published: something new, or the end of a stream. */
+export type Change = { readonly value: unknown } | "close";
 
 /** The run that a body belongs to, as the definitions see it. Every call takes its slot before it returns. */
 export interface Body {
@@ -15,6 +18,8 @@ export interface Body {
   step(definition: StepDefinition, args: unknown[]): Promise<unknown>;
   sleep(name: string | null, until: Until): Promise<Slept>;
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown>;
+  /** Publishes from the body, or from the step that is named. */
+  publish(definition: PublicationDefinition, change: Change, step: StepInfo | null): Promise<void>;
   now(): Date;
   random(kind: "uuid" | "random", name: string): Uint8Array;
 }

@@ -1,7 +1,14 @@
 /** A run as its body sees it: every call of a definition becomes a call of the pass. */
 import { Ordinals } from "../core/address.ts";
-import type { Body, Until } from "../core/context.ts";
-import type { EventDefinition, RunInfo, Slept, StepDefinition } from "../core/types.ts";
+import type { Body, Change, Until } from "../core/context.ts";
+import type {
+  EventDefinition,
+  PublicationDefinition,
+  RunInfo,
+  Slept,
+  StepDefinition,
+  StepInfo,
+} from "../core/types.ts";
 import type { Pass } from "./pass.ts";
 import { seededBytes } from "./seeded.ts";
 import { stepCall } from "./steps.ts";
@@ -28,6 +35,10 @@ export class PassBody implements Body {
 
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown> {
     return eventCall(this.#pass, definition, timeoutMs);
+  }
+
+  publish(definition: PublicationDefinition, change: Change, step: StepInfo | null): Promise<void> {
+    return this.#pass.publisher.call(definition, change, step);
   }
 
   now(): Date {

@@ -19,6 +19,7 @@ import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
+import { Publisher } from "./publish.ts";
 import { runInfo } from "./run-info.ts";
 
 /** What the body came to. */
@@ -48,6 +49,7 @@ export class Pass {
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
   readonly escaped = new Escaped();
+  readonly publisher: Publisher = new Publisher(this);
   /** The tries that run. */
   readonly attempts = new Set<Attempt>();
   readonly #abortRun: (reason: unknown) => void;
