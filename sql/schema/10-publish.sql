@@ -123,9 +123,13 @@ end $perdure$;
 -- What is new for readers: of a stream the items from p_froms on, of a value the latest if its n is at least that. One row at least for each
 -- reader. ended: the run has ended, and what is returned is all unless there is more; null: no such run. value null with a pos: closed.
 -- p_rows, p_bytes: per reader; one item is returned whatever its size.
--- Called by the client. One snapshot, so that a run seen as ended has nothing more to come. Locks: nothing.
+-- Called by the client. One statement and so one snapshot: a run seen as ended has nothing more to come. In plpgsql, so that a session
+-- plans it a few times only. Locks: nothing.
 create function :SCHEMA.read_published(p_ids text[], p_kinds text[], p_names text[], p_froms integer[], p_rows integer, p_bytes integer)
-returns table (ord integer, key bigint, ended boolean, pos integer, value text, more boolean) language sql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, key bigint, ended boolean, pos integer, value text, more boolean) language plpgsql stable set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+begin
+  return query
   select g.ord::integer, r.key, case when r.key is not null then r.finished_at is not null end, p.pos, p.value, coalesce(p.more, false)
   from unnest(p_ids, p_kinds, p_names, p_froms) with ordinality as g(id, kind, name, "from", ord)
   left join :SCHEMA.run r on r.id = g.id
@@ -144,8 +148,8 @@ returns table (ord integer, key bigint, ended boolean, pos integer, value text, 
     union all
     select v.n, v.value::text, false from :SCHEMA.value v where g.kind = 'value' and v.run = r.key and v.name = g.name and v.n >= g."from"
   ) p on true
-  order by g.ord, p.pos
-$perdure$;
+  order by g.ord, p.pos;
+end $perdure$;
 
 -- Gives a new run what an old one had published before a place in its order, or, from steps, before an instant. A value that was set again
 -- since is left out: what it was is not known.
