@@ -2,6 +2,7 @@
 import { PerdureError } from "../core/errors.ts";
 import { isConnectionLost, isTransient, toPerdureError } from "../db/pg-errors.ts";
 import type { Published, Reading, Store } from "../db/store.ts";
+import { notFound } from "./control.ts";
 
 export interface PublicationsOptions {
   readonly store: Pick<Store, "readPublished">;
@@ -12,8 +13,8 @@ export interface PublicationsOptions {
 /** A page of a stream, or the latest of a value. */
 export interface Page {
   readonly entries: readonly { readonly pos: number; readonly value: string | null }[];
-  /** The run has ended, and this is the last page. */
-  readonly ended: boolean;
+  /** The run has ended, and this is the last page. Null: there is no such run. */
+  readonly ended: boolean | null;
 }
 
 /** Per reader and page. */
@@ -65,7 +66,7 @@ export class Publications {
   /** The latest of a value that there is; undefined: it was never set. */
   async latest(run: string, name: string): Promise<string | undefined> {
     const [row] = await this.#options.store.readPublished([{ run, kind: "value", name, from: 0 }], 1, BYTES);
-    if (row!.ended === null) throw notFound(run);
+    if (row!.ended === null) notFound(run);
     return row!.value ?? undefined;
   }
 
@@ -148,10 +149,8 @@ export class Publications {
     subscription.key = key;
     if (more) subscription.stale = true;
     const entries = rows.filter(({ pos }) => pos !== null).map(({ pos, value }) => ({ pos: pos!, value }));
-    if (ended === null) this.#settle(subscription, ({ reject }) => reject(notFound(subscription.reading.run)));
-    else if (entries.length > 0 || ended) {
-      this.#settle(subscription, ({ resolve }) => resolve({ entries, ended: ended && !more }));
-    }
+    if (entries.length === 0 && ended === false) return;
+    this.#settle(subscription, ({ resolve }) => resolve({ entries, ended: ended && !more }));
   }
 
   #settle(subscription: Subscription, how: (waiter: NonNullable<Subscription["waiter"]>) => void): void {
@@ -190,8 +189,4 @@ export class Publications {
 function closed(): PerdureError {
   const text = "this engine was shut down, so it reads nothing any more; the run goes on where another serves it";
   return new PerdureError("PERDURE_STATE", text);
-}
-
-function notFound(run: string): PerdureError {
-  return new PerdureError("PERDURE_NOT_FOUND", `there is no run "${run}"; check the id, or start the run first`);
 }

@@ -3,6 +3,7 @@ import type { ValueCodec } from "../core/codec.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkInteger, checkKeys, shorten } from "../core/options.ts";
 import type { PublicationDefinition } from "../core/types.ts";
+import { notFound } from "./control.ts";
 import { explain } from "./explain.ts";
 import type { Page, Publications, Subscription } from "./publications.ts";
 
@@ -86,6 +87,7 @@ function iterable(start: Start, parts: ReaderParts): AsyncIterable<unknown> {
 const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
 
 class Reader implements AsyncIterator<unknown, undefined> {
+  readonly #run: string;
   readonly #codec: ValueCodec;
   readonly #subscription: Subscription;
   readonly #what: (pos: number) => string;
@@ -99,6 +101,7 @@ class Reader implements AsyncIterator<unknown, undefined> {
 
   constructor(start: Start, { publications, codec }: ReaderParts) {
     const { run, kind, name, from } = start;
+    this.#run = run;
     this.#codec = codec;
     this.#from = from;
     this.#what = (pos) =>
@@ -128,6 +131,7 @@ class Reader implements AsyncIterator<unknown, undefined> {
         if (this.#page.ended) return this.#end();
         const page = await this.#subscription.page(this.#from);
         if (!page) return this.#end();
+        if (page.ended === null) notFound(this.#run);
         this.#page = page;
         this.#at = 0;
       }
