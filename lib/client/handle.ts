@@ -80,7 +80,12 @@ function checkReason(reason: unknown, id: string): string | null {
   throw new PerdureError("PERDURE_OPTION", `reason of cancel() of run "${id}" ${rule}, not ${shorten(reason)}`);
 }
 
-async function cancel(id: string, given: string | undefined, { store, onChange }: HandleParts): Promise<void> {
+/** Cancels a run: see `RunHandle`. */
+export async function cancel(
+  id: string,
+  given: string | undefined,
+  { store, onChange }: Pick<HandleParts, "store" | "onChange">,
+): Promise<void> {
   const reason = checkReason(given, id);
   const [found] = await explain(`cancelling run "${id}"`, () => store.control("cancel", [id], reason));
   onChange();

@@ -105,11 +105,12 @@ function groupByKind(items: readonly Item[]): Group[] {
   });
 }
 
-function statement(
+/** The statement that writes rows of one kind. */
+export function statement(
   kind: WriteKind,
-  items: readonly Item[],
+  items: readonly Pick<Item, "row">[],
   context: BatchContext & { readonly schema: string },
-): QueryConfig {
+): ReturnType<typeof call> {
   const shape = SHAPES[kind];
   const values = shape.single
     ? shape.single(items[0]!.row as never, context)
@@ -118,7 +119,7 @@ function statement(
 }
 
 /** One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. */
-function arrayOf(items: readonly Item[], column: string): string {
+function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
   let text = "";
   for (const item of items) {
     const value = (item.row as Record<string, unknown>)[column];

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c63c503833ea1e789bed153ff6b2857b7ca5b99c
+--! Hash: sha1:f5e8892663bd7b5552e60deec8426783e564cba9
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -390,6 +390,18 @@ begin
   return p_args::jsonb = p_other_args::jsonb;
 exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not send
   return p_args = p_other_args;
+end $perdure$;
+
+-- Hints at a run that was started in a user's transaction: at work, if a worker is idle, or at a timer, which the leader sets itself.
+-- Called by start_run, and by the library in the caller's transaction. Locks: nothing.
+create function :SCHEMA.tell_start(p_delayed boolean) returns boolean language plpgsql as $perdure$
+begin
+  if p_delayed then
+    perform :SCHEMA.hint('t');
+  elsif (select w.hungry from :SCHEMA.wanted(0) w) then
+    perform :SCHEMA.hint('w');
+  end if;
+  return true;
 end $perdure$;
 
 -- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
@@ -845,7 +857,7 @@ end $perdure$;
 
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
--- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, d done, n new worker, b busy).
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, n new worker, b busy).
 -- Called after commit by the library, and at the end of SQL functions in a user's transaction.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)

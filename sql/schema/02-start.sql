@@ -142,6 +142,18 @@ exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not
   return p_args = p_other_args;
 end $perdure$;
 
+-- Hints at a run that was started in a user's transaction: at work, if a worker is idle, or at a timer, which the leader sets itself.
+-- Called by start_run, and by the library in the caller's transaction. Locks: nothing.
+create function :SCHEMA.tell_start(p_delayed boolean) returns boolean language plpgsql as $perdure$
+begin
+  if p_delayed then
+    perform :SCHEMA.hint('t');
+  elsif (select w.hungry from :SCHEMA.wanted(0) w) then
+    perform :SCHEMA.hint('w');
+  end if;
+  return true;
+end $perdure$;
+
 -- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
 create function :SCHEMA.claimable(p_workflows text[], p_versions text[], p_queues text[]) returns boolean language sql stable as $perdure$
   select exists (
