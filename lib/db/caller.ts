@@ -24,6 +24,7 @@ const CONTEXT: BatchContext = {
   lanes: { workflows: [], versions: [], queues: [] },
   again: false,
   lockMs: 0,
+  apart: false,
 };
 
 /** A setting that lasts as long as a transaction, and outside of one no longer than its own statement. */

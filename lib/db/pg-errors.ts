@@ -97,6 +97,9 @@ export function toPerdureError(error: unknown, doing: string, grant: Grant = {})
 /** Whether the same statement may succeed when it is issued again, on this or another connection. */
 export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT);
 
+/** Whether a lock was waited for in vain. */
+export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);
+
 /** Whether the connection that reported it is of no more use. A primary that became a standby counts. */
 export const isConnectionLost = (error: unknown): boolean => matches(error, BROKEN);
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:f5e8892663bd7b5552e60deec8426783e564cba9
+--! Hash: sha1:4f95046d422b74ba4a957a0940ce1daa2cc27543
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -349,6 +349,45 @@ begin
     left join :SCHEMA.run r on r.id = g.id
     left join :SCHEMA.input i on i.run = r.key
     left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
+end $perdure$;
+
+-- The same, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
+-- were, the rest is 'busy' untried: a stranger that holds so many holds them too, and each costs a wait.
+-- Called by the flusher when a batch has met a lock. Locks: as start_runs.
+create function :SCHEMA.start_runs_apart(
+  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
+  p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
+  p_tags text[], p_parents bigint[], p_epochs integer[], p_detached boolean[], p_schedules text[], p_slots float8[],
+  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_wait boolean
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set lock_timeout = '10ms' as $perdure$
+declare
+  g record;
+  v_busy integer := 0;
+begin
+  for g in
+    select * from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options, p_keep,
+        p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
+      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, keep,
+        tags, parent, epoch, detached, schedule, slot, lease, ord)
+  loop
+    begin
+      if v_busy < 10 then
+        return query select g.ord::integer, s.verdict, s.key, s.leased, s.workflow, s.state, s.deadline_ms, s.now_ms
+          from :SCHEMA.start_runs(array[g.id], array[g.workflow], array[g.version], array[g.queue], array[g.priority],
+            array[g.delay], array[g.start_at], array[g.timeout_ms], array[g.args], array[g.hash], array[g.options], array[g.keep],
+            array[g.tags], array[g.parent], array[g.epoch], array[g.detached], array[g.schedule], array[g.slot],
+            array[g.lease], p_worker, p_lane_workflows, p_lane_versions, p_lane_queues, p_wait) s;
+        continue;
+      end if;
+    exception when lock_not_available then
+      v_busy := v_busy + 1;
+    end;
+    ord := g.ord;
+    verdict := 'busy';
+    leased := false;
+    return next;
+  end loop;
 end $perdure$;
 
 -- Makes parents followers of runs that are not their children and whose id they asked for. The followed row is locked, so that its end
