@@ -29,6 +29,7 @@ export type {
   TransactionClient,
 } from "./core/types.ts";
 export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
+export { type ChildHandle, type Prize, type Racer, race, start, type Winner } from "./define/child.ts";
 export { currentRun, currentStep, now, random, uuid } from "./define/current.ts";
 export {
   runStep,

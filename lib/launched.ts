@@ -1,10 +1,11 @@
 /** A launched engine: the parts, made and joined. No logic. */
 import { randomBytes } from "node:crypto";
 import { Results } from "./client/results.ts";
-import { Sender } from "./client/send.ts";
+import { type EventLike, Sender } from "./client/send.ts";
 import type { StarterParts } from "./client/start.ts";
 import { DatabaseClock } from "./core/clock.ts";
 import { ValueCodec } from "./core/codec.ts";
+import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
@@ -116,7 +117,7 @@ export class Engine {
       store: this.store,
       clock: this.#clock,
       logger,
-      engine: { codec: this.codec, transactor: this.transactor, slots },
+      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
@@ -158,6 +159,18 @@ export class Engine {
     void this.#worker.lookAll();
     this.#worker.poke();
     this.results.look();
+  }
+
+  /** What a body does to other runs: from within a step of its own. */
+  #outside(): Outside {
+    return {
+      send: (id, event, data, options) => this.sender.one(id, event as EventLike<unknown>, data, options),
+      cancel: async (id, reason) => {
+        // A run that has ended needs no cancelling.
+        await this.store.control("cancel", [id], reason ?? null);
+        this.changed();
+      },
+    };
   }
 
   #direct(): object {

@@ -25,7 +25,7 @@ export interface WorkerOptions {
   readonly store: Store;
   readonly clock: DatabaseClock;
   readonly logger: Logger;
-  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots">;
+  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside">;
   /** A run has ended for good in this process. */
   readonly onFinish: (runId: string, finish: Finish) => void;
   /** This process holds a run that it does not go on with. */
