@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:946c7da6819b6c9365729f500a011a7b15253935
+--! Hash: sha1:ba7a67bf50619322a1cb9d496f3c9fbbd1b9ed6f
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -226,10 +226,16 @@ begin
       order by r.key for no key update skip locked
     ) h;
   if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
-    perform set_config('perdure.skipped',
-      (v_skipped || array(select distinct k from unnest(p_keys) k where k <> all (v_keys)))::text, true);
+    perform :SCHEMA.skip_runs(array(select distinct k from unnest(p_keys) k where k <> all (v_keys)));
   end if;
   return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
+end $perdure$;
+
+-- Leaves runs out for the rest of the transaction: a write of theirs was skipped. Called by hold_runs, and where a start of a child is 'busy'.
+create function :SCHEMA.skip_runs(p_keys bigint[]) returns void language plpgsql as $perdure$
+begin
+  perform set_config('perdure.skipped',
+    (coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[] || p_keys)::text, true);
 end $perdure$;
 
 -- Why a write of a claim was not applied: 'busy' (a stranger holds the row: write it alone) or 'stale' (the claim is over).
@@ -332,6 +338,13 @@ begin
   end if;
   if v_children then
     perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
+    if not p_wait then -- no later write of a parent overtakes its start that is 'busy'
+      perform :SCHEMA.skip_runs(array(
+        select g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+        where g.parent = any(v_parents) and r.parent is distinct from g.parent and r.key <> g.parent
+          and not exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent)
+      ));
+    end if;
   end if;
   return query
     select g.ord::integer,
@@ -383,6 +396,9 @@ begin
     exception when lock_not_available then
       v_busy := v_busy + 1;
     end;
+    if g.parent is not null then
+      perform :SCHEMA.skip_runs(array[g.parent]); -- no later write of the parent overtakes this one
+    end if;
     ord := g.ord;
     verdict := 'busy';
     leased := false;

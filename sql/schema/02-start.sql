@@ -82,6 +82,13 @@ begin
   end if;
   if v_children then
     perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
+    if not p_wait then -- no later write of a parent overtakes its start that is 'busy'
+      perform :SCHEMA.skip_runs(array(
+        select g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+        where g.parent = any(v_parents) and r.parent is distinct from g.parent and r.key <> g.parent
+          and not exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent)
+      ));
+    end if;
   end if;
   return query
     select g.ord::integer,
@@ -133,6 +140,9 @@ begin
     exception when lock_not_available then
       v_busy := v_busy + 1;
     end;
+    if g.parent is not null then
+      perform :SCHEMA.skip_runs(array[g.parent]); -- no later write of the parent overtakes this one
+    end if;
     ord := g.ord;
     verdict := 'busy';
     leased := false;

@@ -148,3 +148,28 @@ test("a thousand starts beside a held one are written apart, each with its own v
   await held;
   t.equal((await b.sql("select count(*)::int as n from :SCHEMA.run"))[0].n, 1000);
 });
+
+test("a child whose id is held keeps its parent's later writes behind it, and both go on afterwards", async (t) => {
+  const parent = workflow("parent", async (n: number, id: string | null) => {
+    const child = id === null ? work(n) : work.with({ id })(n);
+    const [ended] = await Promise.all([child, first(n)]);
+    return ended;
+  });
+  const b = await bench(t, { workflows: [parent, work, listen] });
+  const another = await b.another({ worker: false });
+  t.equal(await (await b.perdure.start(parent.with({ id: "p-0" }), 1, null)).result({ timeout: PATIENCE_MS }), 2);
+  const [{ id }] = await b.sql("select id from :SCHEMA.runs where parent_id = 'p-0'");
+  for (const [name, held, chosen] of [
+    ["p-1", id.replace("p-0", "p-1"), null],
+    ["p-2", "chosen", "chosen"],
+  ] as const) {
+    const release = await holding(t, b, another, [held]);
+    const run = await b.perdure.start(parent.with({ id: name }), 1, chosen);
+    await eventually(async () => (await waitingFor(b, "start_runs")).length > 0, PATIENCE_MS);
+    t.equal(await (await b.perdure.start(work, 4)).result({ timeout: PATIENCE_MS }), 8, "others go on");
+    t.same(await b.sql("select from :SCHEMA.wait"), [], "the parent does not wait for a child that does not exist");
+    t.same(await b.sql("select from :SCHEMA.steps where run_id = $1", [name]), []);
+    await release("rollback");
+    t.equal(await run.result({ timeout: PATIENCE_MS }), 2);
+  }
+});
