@@ -5,7 +5,8 @@ import type { CallerClient, StartOptions, WorkflowDefinition } from "../core/typ
 import { CallerWriter } from "../db/caller.ts";
 import type { Slots } from "../db/leased.ts";
 import { Store } from "../db/store.ts";
-import { cancel, type HandleParts, makeHandle } from "./handle.ts";
+import { cancelRun } from "./control.ts";
+import { type HandleParts, makeHandle } from "./handle.ts";
 import { startRun } from "./start.ts";
 
 export interface UsingParts extends HandleParts {
@@ -36,7 +37,7 @@ export function callerVerbs(client: CallerClient, parts: UsingParts) {
     },
     cancel: async (id: string, reason?: string) => {
       checkLive();
-      await cancel(checkName(id, "run id"), reason, { store, onChange: () => {} });
+      await cancelRun(checkName(id, "run id"), reason, { store, onChange: () => {} });
     },
   };
 }

@@ -79,7 +79,7 @@ export type Winner<T extends Record<string, Racer>> = {
 
 /**
  * Waits for the first of several: events, children, and durations as timers. What loses is left as it is: its event waits for the next
- * wait, its child goes on. Of several that are there already, the first as they are given wins. Throws what `result()` of a child
+ * wait, its child goes on. Of several that the run knows of already, the first as they are given wins. Throws what `result()` of a child
  * throws, when that child wins by failing.
  *
  * @example

@@ -50,7 +50,12 @@ test("a child that fails, or is cancelled, wakes its parent with an error that s
     seen.push(error);
     const cancelled = await child.result().catch((e) => e);
     seen.push(cancelled);
-    return [error instanceof RunFailedError, error.cause instanceof NonRetryableError, cancelled instanceof RunCancelledError, cancelled.reason];
+    return [
+      error instanceof RunFailedError,
+      error.cause instanceof NonRetryableError,
+      cancelled instanceof RunCancelledError,
+      cancelled.reason,
+    ];
   });
   const b = await bench(t, { workflows: [parent, failing, waiting] });
   const run = await b.perdure.start(parent);
@@ -126,15 +131,23 @@ test("two parents that name one child share it, and both hear of its end", async
 
 test("a child with a taken id: other input is refused, and so is waiting for oneself", async (t) => {
   const parent = workflow("parent", async () => {
-    const other = await double.with({ id: "taken" })(2).catch((e) => e.code);
-    const self = await double.with({ id: "p" })(2).catch((e) => e.code);
+    const other = await double
+      .with({ id: "taken" })(2)
+      .catch((e) => e.code);
+    const self = await double
+      .with({ id: "p" })(2)
+      .catch((e) => e.code);
     const kept = await double.with({ id: "taken too", onConflict: "return_existing" })(2);
     return [other, self, kept];
   });
   const b = await bench(t, { workflows: [parent, double] });
   await (await b.perdure.start(double.with({ id: "taken" }), 1)).result(patient);
   await (await b.perdure.start(double.with({ id: "taken too" }), 1)).result(patient);
-  t.same(await (await b.perdure.start(parent.with({ id: "p" }))).result(patient), ["PERDURE_CONFLICT", "PERDURE_CONFLICT", 2]);
+  t.same(await (await b.perdure.start(parent.with({ id: "p" }))).result(patient), [
+    "PERDURE_CONFLICT",
+    "PERDURE_CONFLICT",
+    2,
+  ]);
 });
 
 test("a thousand children are joined, and the parent replays a few times only", async (t) => {

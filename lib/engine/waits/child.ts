@@ -113,15 +113,17 @@ class ChildCall {
     }
     // A child that could not be started has no end: its error stands alone.
     if (recorded.outcome === "failed" && !isEnd(recorded.value!)) return this.#throws(recorded.value!);
-    return this.#kind === "start" ? this.#gives() : replayEnd(this.#pass, recorded, this.#awaited());
+    return this.#kind === "start"
+      ? this.#gives(idOf(recorded.value!))
+      : replayEnd(this.#pass, recorded, this.#awaited());
   }
 
   #awaited(): Awaited {
     return { id: this.#id, origins: [], timeoutMs: null, hash: this.#hash };
   }
 
-  #gives(): Outcome["settle"] {
-    const handle = this.#toHandle!({ id: this.#id, origin: this.#slot });
+  #gives(id: string): Outcome["settle"] {
+    const handle = this.#toHandle!({ id, origin: this.#slot });
     return (deferred) => deferred.resolve(handle);
   }
 
@@ -152,7 +154,7 @@ class ChildCall {
       return this.#fail(call, started, this.#refusal(answer));
     if (this.#kind === "child") return waiting ?? beginEnd(pass, call, this.#awaited());
     const { row } = waited("completed", JSON.stringify({ id: this.#id }), started);
-    pass.ready(call, { settle: this.#gives(), write: { kind: "record", row: { ...row, hash: this.#hash } } });
+    pass.ready(call, { settle: this.#gives(this.#id), write: { kind: "record", row: { ...row, hash: this.#hash } } });
   }
 
   #write(args: unknown[]): Promise<StartAnswer | undefined> {
@@ -189,6 +191,9 @@ class ChildCall {
 
 /** An end as it is recorded, which no stored error looks like. */
 const isEnd = (text: string): boolean => text.startsWith('{"id":');
+
+/** The child that was started: a fork has its own id, and shares the children of the run that it was made from. */
+const idOf = (text: string): string => (JSON.parse(text) as { id: string }).id;
 
 /** The parent's id and the call's slot; a number more when a retry of the workflow set the slot aside; a hash when that is too long. */
 export function childId(parent: string, slot: string, again: number): string {
