@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ba7a67bf50619322a1cb9d496f3c9fbbd1b9ed6f
+--! Hash: sha1:ac0ba99fd6e4589cf3b706bb5559dee600b8f79e
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -801,10 +801,10 @@ begin
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     cross join lateral (
-      select min(w.due) as due, array_agg(t.topic) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
+      select min(w.due) as due, array_agg(t.topic) filter (where t.topic is not null) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
         count(*) filter (where starts_with(t.topic, 'child:')) as children
       from json_array_elements_text(g.slots::json) as s(slot)
-      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot cross join unnest(w.topics) as t(topic)
+      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot left join unnest(w.topics) as t(topic) on true
     ) w
   ), done as (
     update :SCHEMA.run r set worker = null, pausing = false,
