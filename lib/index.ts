@@ -28,7 +28,7 @@ export type {
   TransactionClient,
 } from "./core/types.ts";
 export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
-export { currentRun, currentStep, now, random, uuid } from "./define/current.ts";
+export { currentRun, currentStep, now, patched, random, uuid } from "./define/current.ts";
 export {
   runStep,
   type Step,

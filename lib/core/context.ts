@@ -17,6 +17,7 @@ export interface Body {
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown>;
   now(): Date;
   random(kind: "uuid" | "random", name: string): Uint8Array;
+  patched(change: string): boolean;
 }
 
 export interface Scope {

@@ -17,6 +17,7 @@ import { Handover } from "./handover.ts";
 import { History } from "./history.ts";
 import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
+import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
 import { runInfo } from "./run-info.ts";
@@ -47,6 +48,7 @@ export class Pass {
   readonly history: History;
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
+  readonly patches: Patches;
   readonly escaped = new Escaped();
   /** The tries that run. */
   readonly attempts = new Set<Attempt>();
@@ -79,6 +81,7 @@ export class Pass {
       refused: (error) => this.end({ how: "refused", error }),
     });
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
+    this.patches = new Patches(this);
     const info = runInfo(claim, ports.logger, () => this.history.replaying);
     this.run = info.run;
     this.#abortRun = info.abort;
@@ -108,6 +111,16 @@ export class Pass {
 
   get now(): number {
     return this.#handover.now;
+  }
+
+  /** The place in the order of the last outcome handed over. */
+  get place(): number {
+    return this.#handover.no;
+  }
+
+  /** Whether a write may be sent as it is asked for. Otherwise it waits until the run is given up or taken again. */
+  get writes(): boolean {
+    return this.#state === "active";
   }
 
   /** What the body has asked for and never awaited, named. */
@@ -268,6 +281,7 @@ export class Pass {
     if (!answer || this.over) return;
     if (answer.verdict !== "ok") {
       this.#state = "active";
+      this.patches.flush();
       return this.look();
     }
     this.#state = "suspended";
@@ -276,7 +290,12 @@ export class Pass {
     this.#onDrained?.();
     this.ports.onEnd(this, { how: "suspended", dueMs: answer.due_ms });
     // The body went on meanwhile, from an await of its own.
-    if (this.#held.length > 0 || !this.#handover.empty || this.#settled) this.#resume();
+    if (this.#held.length > 0 || !this.#handover.empty || this.#settled || this.patches.pending) this.#resume();
+  }
+
+  /** A body that was suspended has asked for something to be recorded. */
+  revive(): void {
+    if (this.#state === "suspended") this.#resume();
   }
 
   /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */
@@ -287,6 +306,7 @@ export class Pass {
       this.ledger.renew();
       this.#renewedAt = performance.now();
       this.#state = "active";
+      this.patches.flush();
       this.ports.onResumed(this);
       void this.look();
       this.#schedule();
