@@ -1,5 +1,7 @@
 /** The public names, nothing else. */
+export type { ControlledMany } from "./client/bulk.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
+export type { ListOptions, RunPage } from "./client/list.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";
 export type { Duration } from "./core/duration.ts";
@@ -17,8 +19,11 @@ export {
 export type { Retry } from "./core/retry.ts";
 export type { RunState } from "./core/states.ts";
 export type {
+  FailedTry,
+  HistoryEntry,
   Logger,
   Received,
+  RunFilter,
   RunInfo,
   RunStatus,
   Schema,

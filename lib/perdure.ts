@@ -1,12 +1,15 @@
 /** The engine as an application holds it. */
-import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
+import { type BulkParts, type ControlledMany, control } from "./client/bulk.ts";
+import { checkReason, type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
+import { type ListOptions, list, type RunPage } from "./client/list.ts";
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import { checkKeys, nearest, shorten } from "./core/options.ts";
-import type { StartOptions, WorkflowDefinition } from "./core/types.ts";
+import { checkChoice, checkKeys, nearest, shorten } from "./core/options.ts";
+import { UNFINISHED_STATES } from "./core/states.ts";
+import type { RunFilter, StartOptions, WorkflowDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { internalsOf, type Startable } from "./define/workflow.ts";
@@ -154,6 +157,53 @@ export class Perdure {
     return typeof ids === "string" ? sender.one(ids, event, data, options) : sender.many(ids, event, data, options);
   }
 
+  /**
+   * A page of runs, newest first: those that fit all of the filter.
+   *
+   * @throws PERDURE_OPTION, for an `after` that is not the `next` of a page with the same filter too.
+   * @example const { runs, next } = await perdure.list({ workflow: processOrder, state: ["failed", "blocked"] });
+   */
+  async list(options: ListOptions = {}): Promise<RunPage> {
+    return list(options, { store: this.#live().store, schema: this.#settings.schema, nameOf });
+  }
+
+  /**
+   * Cancels runs, each as its handle would: these, or all unfinished ones that fit the filter as it is called. Works in pages of 500: when
+   * it throws, those before are cancelled, and the same call goes on.
+   *
+   * @param runs Ids, or a filter, which must not be empty.
+   * @returns What became of each; a run that had finished is in `failed`.
+   * @example await perdure.cancel({ workflow: "import", tags: ["tenant-7"] }, { reason: "tenant left" });
+   */
+  async cancel(
+    runs: RunFilter | readonly string[],
+    options: { reason?: string | undefined } = {},
+  ): Promise<ControlledMany> {
+    const { reason } = checkKeys(options, ["reason"], "cancel()");
+    const args = [checkReason(reason, "cancel()")];
+    return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES, already: "cancelled" }, this.#bulk());
+  }
+
+  /**
+   * Lets runs go on that failed or are blocked, each as its handle would: these, or all that fit the filter. Works in pages as `cancel` does.
+   *
+   * @param options.replay `"flexible"`: what the code asks for from here on may differ from what is recorded.
+   * @example await perdure.retry({ state: "blocked", workflow: processOrder });
+   */
+  async retry(
+    runs: RunFilter | readonly string[],
+    options: { replay?: "strict" | "flexible" | undefined } = {},
+  ): Promise<ControlledMany> {
+    const { replay = "strict" } = checkKeys(options, ["replay"], "retry()");
+    const args = [checkChoice(replay, ["strict", "flexible"], "replay of retry()") === "flexible"];
+    return control(runs, { verb: "retry", args, states: ["failed", "blocked"], already: null }, this.#bulk());
+  }
+
+  #bulk(): BulkParts {
+    const engine = this.#live();
+    return { store: engine.store, nameOf, onChange: () => engine.changed() };
+  }
+
   #parts(): HandleParts {
     const engine = this.#live();
     return {
@@ -196,6 +246,8 @@ export class Perdure {
     await this.shutdown();
   }
 }
+
+const nameOf = (workflow: unknown): string | undefined => internalsOf(workflow)?.definition.name;
 
 function unknownWorkflow(name: string, known: readonly string[]): PerdureError {
   const meant = nearest(name, known);

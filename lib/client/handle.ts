@@ -3,10 +3,11 @@ import type { ValueCodec } from "../core/codec.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
-import type { RunStatus } from "../core/types.ts";
+import type { HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { explain } from "./explain.ts";
+import { history } from "./history.ts";
 import type { FinishedRun, Results } from "./results.ts";
 import type { EventLike, SendArguments, Sender } from "./send.ts";
 
@@ -23,6 +24,11 @@ export interface RunHandle<R = unknown> {
   readonly id: string;
   /** What the run is doing. Throws PERDURE_NOT_FOUND. */
   status(): Promise<RunStatus>;
+  /**
+   * What the run has asked for so far, one entry a slot, in the order in which it was handed the outcomes; then what is open.
+   * Throws PERDURE_NOT_FOUND.
+   */
+  history(): Promise<HistoryEntry[]>;
   /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
@@ -55,6 +61,7 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
   return {
     id,
     status: () => live(() => status(id, parts)),
+    history: () => live(() => historyOf(id, parts)),
     result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
     send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
     cancel: (reason) => live(() => cancel(id, reason, parts)),
@@ -66,6 +73,11 @@ function status(id: string, { store }: HandleParts): Promise<RunStatus> {
   return explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id));
 }
 
+async function historyOf(id: string, parts: HandleParts): Promise<HistoryEntry[]> {
+  const known = await explain(`reading the history of run "${id}"`, () => parts.store.known([id]));
+  return known.length > 0 ? history(id, parts) : notFound(id);
+}
+
 function notFound(id: string): never {
   throw new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id, or start the run first`);
 }
@@ -73,15 +85,16 @@ function notFound(id: string): never {
 /** More than a person reads. */
 const MAX_REASON = 1000;
 
-function checkReason(reason: unknown, id: string): string | null {
+/** A reason for a cancellation. `where` is whose it is. */
+export function checkReason(reason: unknown, where: string): string | null {
   if (reason === undefined) return null;
   if (typeof reason === "string" && reason.length <= MAX_REASON && !reason.includes("\0")) return reason;
   const rule = `must be a string of at most ${MAX_REASON} characters without NUL`;
-  throw new PerdureError("PERDURE_OPTION", `reason of cancel() of run "${id}" ${rule}, not ${shorten(reason)}`);
+  throw new PerdureError("PERDURE_OPTION", `reason of ${where} ${rule}, not ${shorten(reason)}`);
 }
 
 async function cancel(id: string, given: string | undefined, { store, onChange }: HandleParts): Promise<void> {
-  const reason = checkReason(given, id);
+  const reason = checkReason(given, `cancel() of run "${id}"`);
   const [found] = await explain(`cancelling run "${id}"`, () => store.control("cancel", [id], reason));
   onChange();
   const { verdict } = found ?? notFound(id);
