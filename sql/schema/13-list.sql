@@ -22,6 +22,22 @@ begin
   return v_low;
 end $perdure$;
 
+-- The newest runs of the combinations of workflow, version, queue and state that fit; made in a span of time, with keys in a range.
+-- Called by list_runs. Locks: nothing.
+create function :SCHEMA.lane_runs(
+  p_workflow text, p_version text, p_queue text, p_states text[], p_after timestamptz, p_before timestamptz, p_low bigint, p_high bigint, p_limit integer
+) returns table (key bigint, id text) language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+  select n.key, n.id from :SCHEMA.lanes_in_use(p_workflow) l
+  cross join lateral (
+    select r.key, r.id from :SCHEMA.run r
+    where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue and r.state = l.state
+      and r.key >= p_low and r.key < p_high and r.created_at >= p_after and r.created_at < p_before
+    order by r.key desc limit p_limit
+  ) n
+  where (p_version is null or l.version = p_version) and (p_queue is null or l.queue = p_queue) and (p_states is null or l.state = any(p_states))
+  order by n.key desc limit p_limit
+$perdure$;
+
 -- A page of runs, newest first: those below p_before (null: from the newest on) that fit all that is not null. p_tags: all of them;
 -- p_prefix, p_prefix_end: ids from the one to before the other, bytewise; p_created_after: from that instant on, p_created_before: before it.
 -- Which rows are read:
@@ -51,16 +67,7 @@ begin
         order by r.key desc limit p_limit;
       return;
     end if;
-    return query
-      select n.key, n.id from :SCHEMA.lanes_in_use(p_workflow) l
-      cross join lateral (
-        select r.key, r.id from :SCHEMA.run r
-        where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue and r.state = l.state
-          and r.key >= v_low and r.key < v_high and r.created_at >= v_after and r.created_at < v_before
-        order by r.key desc limit p_limit
-      ) n
-      where (p_version is null or l.version = p_version) and (p_queue is null or l.queue = p_queue) and (p_states is null or l.state = any(p_states))
-      order by n.key desc limit p_limit;
+    return query select n.key, n.id from :SCHEMA.lane_runs(p_workflow, p_version, p_queue, p_states, v_after, v_before, v_low, v_high, p_limit) n;
     return;
   end if;
   foreach v_way in array array['newest', case when p_tags is null then 'prefix' else 'tags' end] loop
