@@ -1,5 +1,6 @@
 /** The public names, nothing else. */
 export type { ControlledMany } from "./client/bulk.ts";
+export type { ForkOptions, RetryOptions } from "./client/control.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
 export type { ListOptions, RunPage } from "./client/list.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
@@ -33,6 +34,7 @@ export type {
   TransactionClient,
 } from "./core/types.ts";
 export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
+export { type ChildHandle, type Prize, type Racer, race, start, type Winner } from "./define/child.ts";
 export { currentRun, currentStep, now, patched, random, uuid } from "./define/current.ts";
 export {
   runStep,
@@ -45,5 +47,5 @@ export {
 } from "./define/step.ts";
 export { type Event, type EventOptions, event, sleep, sleepUntil } from "./define/waits.ts";
 export { type Startable, type Workflow, type WorkflowOptions, workflow } from "./define/workflow.ts";
-export { Perdure } from "./perdure.ts";
+export { type DrainOptions, Perdure } from "./perdure.ts";
 export type { PerdureOptions, WorkerSettings } from "./settings.ts";

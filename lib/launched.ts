@@ -1,10 +1,11 @@
 /** A launched engine: the parts, made and joined. No logic. */
 import { randomBytes } from "node:crypto";
 import { Results } from "./client/results.ts";
-import { Sender } from "./client/send.ts";
+import { type EventLike, Sender } from "./client/send.ts";
 import type { StarterParts } from "./client/start.ts";
 import { DatabaseClock } from "./core/clock.ts";
 import { ValueCodec } from "./core/codec.ts";
+import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
@@ -22,6 +23,7 @@ import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
+import { type Drained, drain } from "./worker/drain.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
 import { Wants } from "./worker/wants.ts";
@@ -66,6 +68,7 @@ export class Engine {
   #recounts = 0;
   #saidBusy = -Infinity;
   #untold: NodeJS.Timeout | undefined;
+  #draining: Promise<unknown> = Promise.resolve();
   readonly #wants: Wants;
 
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
@@ -114,12 +117,13 @@ export class Engine {
     };
     this.#worker = new Worker({
       concurrency: settings.concurrency,
+      works: settings.works,
       workflows: settings.workflows,
       flusher: this.#flusher,
       store: this.store,
       clock: this.#clock,
       logger,
-      engine: { codec: this.codec, transactor: this.transactor, slots },
+      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
@@ -144,7 +148,8 @@ export class Engine {
       worker: this.#id,
       name: settings.name,
       leaseMs: settings.leaseMs,
-      lanes: lanesOf(settings),
+      // Who only drains now and then serves nobody in between.
+      lanes: lanesOf(settings.works ? settings : { ...settings, queues: [] }),
       store: this.store,
       certificate: this.#certificate,
       clock: this.#clock,
@@ -162,6 +167,18 @@ export class Engine {
     void this.#worker.lookAll();
     this.#worker.poke();
     this.results.look();
+  }
+
+  /** What a body does to other runs: from within a step of its own. */
+  #outside(): Outside {
+    return {
+      send: (id, event, data, options) => this.sender.one(id, event as EventLike<unknown>, data, options),
+      cancel: async (id, reason) => {
+        // A run that has ended needs no cancelling.
+        await this.store.control("cancel", [id], reason ?? null);
+        this.changed();
+      },
+    };
   }
 
   #direct(): object {
@@ -185,8 +202,8 @@ export class Engine {
 
   /** Runs that wait for code which is not deployed wait without end, so a person is told. */
   async #warnOfUnserved(): Promise<void> {
-    const { workflows, concurrency, logger } = this.#settings;
-    if (concurrency === 0) return;
+    const { workflows, works, logger } = this.#settings;
+    if (!works) return;
     // The engine works without it.
     const lanes = await this.store.unserved(MOST_UNSERVED).catch(() => []);
     if (lanes.length > 0) logger.warn(unservedText(lanes, [...workflows.values()]));
@@ -296,6 +313,18 @@ export class Engine {
 
   #serves({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): boolean {
     return this.#settings.workflows.has(registeredName(workflow, version)) && this.#settings.queues.includes(queue);
+  }
+
+  /** Works off what is due: see worker/drain.ts. One at a time. */
+  async drain(max: number, ms: number | null): Promise<Drained> {
+    const parts = {
+      worker: this.#worker,
+      peek: () => this.store.peek(this.#id, lanesOf(this.#settings)),
+      handBack: () => this.#flusher.write("handBack", { keep: () => this.#worker.keys() }),
+    };
+    const drained = this.#draining.then(() => drain(parts, max, ms));
+    this.#draining = drained.catch(() => {});
+    return drained;
   }
 
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */

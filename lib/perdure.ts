@@ -1,13 +1,15 @@
 /** The engine as an application holds it. */
 import { type BulkParts, type ControlledMany, control } from "./client/bulk.ts";
-import { checkReason, type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
+import { checkReason, isFlexible, type RetryOptions } from "./client/control.ts";
+import { explain } from "./client/explain.ts";
+import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
 import { type ListOptions, list, type RunPage } from "./client/list.ts";
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import { checkChoice, checkKeys, nearest, shorten } from "./core/options.ts";
+import { checkInstant, checkInteger, checkKeys, nearest, shorten } from "./core/options.ts";
 import { UNFINISHED_STATES } from "./core/states.ts";
 import type { RunFilter, StartOptions, WorkflowDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
@@ -18,6 +20,12 @@ import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts"
 
 const SHUTDOWN_TIMEOUT_MS = 30_000;
 const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()";
+
+/** Options of `drain()`. */
+export interface DrainOptions {
+  max?: number | undefined;
+  deadline?: Duration | Date | undefined;
+}
 
 /**
  * An engine: starts runs, works on them, and sees them from outside. Several can live in one process.
@@ -105,7 +113,7 @@ export class Perdure {
   }
 
   #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {
-    const { workflows, concurrency } = this.#settings;
+    const { workflows, works } = this.#settings;
     const internals = internalsOf(workflow);
     if (!internals && typeof workflow !== "string") {
       throw new PerdureError(
@@ -116,7 +124,7 @@ export class Perdure {
     const versions = [...workflows.values()].filter(({ name }) => name === workflow);
     if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };
     // A pure client starts what others work on.
-    const foreign = concurrency === 0 && workflows.size === 0;
+    const foreign = !works && workflows.size === 0;
     if (
       internals &&
       (foreign || workflows.has(registeredName(internals.definition.name, internals.definition.version)))
@@ -181,7 +189,7 @@ export class Perdure {
   ): Promise<ControlledMany> {
     const { reason } = checkKeys(options, ["reason"], "cancel()");
     const args = [checkReason(reason, "cancel()")];
-    return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES, already: "cancelled" }, this.#bulk());
+    return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES }, this.#bulk());
   }
 
   /**
@@ -190,18 +198,38 @@ export class Perdure {
    * @param options.replay `"flexible"`: what the code asks for from here on may differ from what is recorded.
    * @example await perdure.retry({ state: "blocked", workflow: processOrder });
    */
-  async retry(
-    runs: RunFilter | readonly string[],
-    options: { replay?: "strict" | "flexible" | undefined } = {},
-  ): Promise<ControlledMany> {
-    const { replay = "strict" } = checkKeys(options, ["replay"], "retry()");
-    const args = [checkChoice(replay, ["strict", "flexible"], "replay of retry()") === "flexible"];
-    return control(runs, { verb: "retry", args, states: ["failed", "blocked"], already: null }, this.#bulk());
+  async retry(runs: RunFilter | readonly string[], options: RetryOptions = {}): Promise<ControlledMany> {
+    const args = [isFlexible(options, "retry()")];
+    return control(runs, { verb: "retry", args, states: ["failed", "blocked"] }, this.#bulk());
   }
 
   #bulk(): BulkParts {
     const engine = this.#live();
     return { store: engine.store, nameOf, onChange: () => engine.changed() };
+  }
+
+  /**
+   * Works off what is due, then returns: for serverless functions and plain cron, on an engine launched with `worker: false`. After
+   * `deadline` no step begins any more; those in flight are waited for, and what is left is handed back.
+   *
+   * @param options.max How many runs to take up at most. Default: no limit.
+   * @param options.deadline How long to go on, or until when by this process's clock. Default: no limit.
+   * @returns How many runs were taken up, and when to call again at the latest: the next timer; null: there is none.
+   * @example app.post("/drain", async () => Response.json(await perdure.drain({ deadline: "50s" })));
+   */
+  async drain(options: DrainOptions = {}): Promise<{ runs: number; next: Date | null }> {
+    const where = "drain()";
+    const { max = Number.MAX_SAFE_INTEGER, deadline } = checkKeys(options, ["max", "deadline"], where);
+    const most = checkInteger(max, `max of ${where}`, 1, Number.MAX_SAFE_INTEGER);
+    const ms =
+      deadline instanceof Date
+        ? Math.max(0, checkInstant(deadline, `deadline of ${where}`).getTime() - Date.now())
+        : deadline === undefined
+          ? null
+          : toMs(deadline, `deadline of ${where}`);
+    const engine = this.#live();
+    const { runs, nextMs } = await explain("draining", () => engine.drain(most, ms));
+    return { runs, next: nextMs === null ? null : new Date(Date.now() + nextMs) };
   }
 
   #parts(): HandleParts {

@@ -614,7 +614,7 @@ test("an event to an unknown or a finished run is refused, and a list says which
   }
   t.strictSame(
     await rejection(() => open.cancel()),
-    said("PERDURE_STATE", 'run "open" is completed, so it cannot be cancelled'),
+    said("PERDURE_STATE", 'run "open" is completed, so it cannot be cancelled; only a run that has not finished can'),
   );
   t.strictSame(
     await rejection(() => open.wake()),

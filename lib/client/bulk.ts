@@ -4,6 +4,7 @@ import { checkArray, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { RunState } from "../core/states.ts";
 import type { RunFilter } from "../core/types.ts";
 import type { Controlled, ListRow, Store } from "../db/store.ts";
+import { isDone, notFoundError, refusedBy } from "./control.ts";
 import { explain } from "./explain.ts";
 import { checkFilter, FILTER_KEYS, fitsAll, type NameOf, type Wanted } from "./filter.ts";
 import { MOST } from "./list.ts";
@@ -20,16 +21,14 @@ export interface BulkParts {
   readonly onChange: () => void;
 }
 
-/** What is done to the runs: its arguments, the states that a filter without one stands for, and what a run may be found in already. */
+/** What is done to the runs: its arguments, and the states that a filter without one stands for. */
 export interface Bulk {
   readonly verb: "cancel" | "retry";
   readonly args: readonly unknown[];
   readonly states: readonly RunState[];
-  readonly already: RunState | null;
 }
 
 const DOING = { cancel: "cancelling", retry: "retrying" } as const;
-const PARTICIPLE = { cancel: "cancelled", retry: "retried" } as const;
 
 /** Works in pages, so what is done stays done when one of them throws; called again it goes on. */
 export async function control(
@@ -82,21 +81,12 @@ async function* found(wanted: Wanted, { store }: BulkParts): AsyncGenerator<stri
   }
 }
 
-function sort(
-  ids: readonly string[],
-  answers: readonly Controlled[],
-  { verb, already }: Bulk,
-  all: ControlledMany,
-): void {
+function sort(ids: readonly string[], answers: readonly Controlled[], { verb }: Bulk, all: ControlledMany): void {
   const verdicts = new Map(answers.map(({ id, verdict }) => [id, verdict]));
   for (const id of ids) {
     const verdict = verdicts.get(id);
-    if (verdict === "ok" || (verdict !== undefined && verdict === already)) all.done.push(id);
-    else all.failed.push({ id, error: refusal(verb, id, verdict) });
+    if (verdict === undefined) all.failed.push({ id, error: notFoundError(id) });
+    else if (isDone(verb, verdict)) all.done.push(id);
+    else all.failed.push({ id, error: refusedBy(verdict, verb, id) });
   }
-}
-
-function refusal(verb: Bulk["verb"], id: string, verdict: string | undefined): PerdureError {
-  if (verdict === undefined) return new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id`);
-  return new PerdureError("PERDURE_STATE", `run "${id}" is ${verdict}, so it cannot be ${PARTICIPLE[verb]}`);
 }

@@ -6,6 +6,7 @@ import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
+import { cancelRun, controlRun, type ForkOptions, forkRun, notFound, type RetryOptions, retryRun } from "./control.ts";
 import { explain } from "./explain.ts";
 import { history } from "./history.ts";
 import type { FinishedRun, Results } from "./results.ts";
@@ -33,10 +34,28 @@ export interface RunHandle<R = unknown> {
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
   send<T>(event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
-  /** Cancels the run at once: steps are told by their signal, later writes are refused. A cancelled run stays so; a finished one: PERDURE_STATE. */
+  /**
+   * Cancels the run and its children at once: steps are told by their signal, later writes are refused. A cancelled run stays so; a
+   * finished one: PERDURE_STATE.
+   */
   cancel(reason?: string): Promise<void>;
+  /** Begins no new step; attempts in flight end and are recorded, then the run is given up. Timers and mail go on counting. */
+  pause(): Promise<void>;
+  /** Lets a paused run go on from where it is. */
+  resume(): Promise<void>;
   /** Ends the run's sleep early: it returns `{ woken: true }`. PERDURE_STATE when the run is not asleep. */
   wake(): Promise<void>;
+  /**
+   * Lets a failed or blocked run go on: the failures that ended it run again, what else is recorded stays. `replay: "flexible"`: its code may
+   * ask for other calls than are recorded, from here on.
+   */
+  retry(options?: RetryOptions): Promise<void>;
+  /**
+   * A new run with the history of this one up to a step, which runs again. Children that were started before are shared.
+   *
+   * @example const repaired = await run.fork({ from: "charge-card" });
+   */
+  fork(options: ForkOptions): Promise<RunHandle<R>>;
 }
 
 export interface HandleParts {
@@ -64,8 +83,12 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     history: () => live(() => historyOf(id, parts)),
     result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
     send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
-    cancel: (reason) => live(() => cancel(id, reason, parts)),
-    wake: () => live(() => wake(id, parts)),
+    cancel: (reason) => live(() => cancelRun(id, reason, parts)),
+    pause: () => live(() => controlRun("pause", id, parts)),
+    resume: () => live(() => controlRun("resume", id, parts)),
+    wake: () => live(() => controlRun("wake", id, parts)),
+    retry: (options = {}) => live(() => retryRun(id, options, parts)),
+    fork: (options) => live(async () => makeHandle(await forkRun(id, options, parts), { ...parts, exists: true })),
   };
 }
 
@@ -76,43 +99,6 @@ function status(id: string, { store }: HandleParts): Promise<RunStatus> {
 async function historyOf(id: string, parts: HandleParts): Promise<HistoryEntry[]> {
   const known = await explain(`reading the history of run "${id}"`, () => parts.store.known([id]));
   return known.length > 0 ? history(id, parts) : notFound(id);
-}
-
-function notFound(id: string): never {
-  throw new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id, or start the run first`);
-}
-
-/** More than a person reads. */
-const MAX_REASON = 1000;
-
-/** A reason for a cancellation. `where` is whose it is. */
-export function checkReason(reason: unknown, where: string): string | null {
-  if (reason === undefined) return null;
-  if (typeof reason === "string" && reason.length <= MAX_REASON && !reason.includes("\0")) return reason;
-  const rule = `must be a string of at most ${MAX_REASON} characters without NUL`;
-  throw new PerdureError("PERDURE_OPTION", `reason of ${where} ${rule}, not ${shorten(reason)}`);
-}
-
-async function cancel(id: string, given: string | undefined, { store, onChange }: HandleParts): Promise<void> {
-  const reason = checkReason(given, `cancel() of run "${id}"`);
-  const [found] = await explain(`cancelling run "${id}"`, () => store.control("cancel", [id], reason));
-  onChange();
-  const { verdict } = found ?? notFound(id);
-  if (verdict !== "ok" && verdict !== "cancelled") {
-    throw new PerdureError("PERDURE_STATE", `run "${id}" is ${verdict}, so it cannot be cancelled`);
-  }
-}
-
-async function wake(id: string, { store, onChange }: HandleParts): Promise<void> {
-  const [found] = await explain(`waking run "${id}"`, () => store.control("wake", [id]));
-  onChange();
-  const { verdict } = found ?? notFound(id);
-  if (verdict !== "woken") {
-    throw new PerdureError(
-      "PERDURE_STATE",
-      `run "${id}" is ${verdict} and not asleep; only a sleep can be ended by wake()`,
-    );
-  }
 }
 
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {

@@ -4,10 +4,37 @@
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { PerdureError } from "./errors.ts";
-import type { EventDefinition, RunInfo, Slept, StepDefinition, StepInfo } from "./types.ts";
+import type {
+  EventDefinition,
+  RunInfo,
+  Slept,
+  StartOptions,
+  StepDefinition,
+  StepInfo,
+  WorkflowDefinition,
+} from "./types.ts";
 
 /** How long a sleep or a timeout takes: a length from its start, or an instant. */
 export type Until = { readonly lengthMs: number } | { readonly at: Date };
+
+/** A child that was started: the run, and the slot that started it. */
+export interface Started {
+  readonly id: string;
+  readonly origin: string;
+}
+
+/** What a race waits for. */
+export type RaceEntry = { readonly key: string } & (
+  | { readonly kind: "event"; readonly definition: EventDefinition }
+  | { readonly kind: "child"; readonly id: string; readonly origin: string }
+  | { readonly kind: "timer"; readonly lengthMs: number }
+);
+
+/** What a body does to other runs, as a step of its own. */
+export interface Outside {
+  send(id: string, event: unknown, data: unknown, options: object): Promise<void>;
+  cancel(id: string, reason: string | undefined): Promise<void>;
+}
 
 /** The run that a body belongs to, as the definitions see it. Every call takes its slot before it returns. */
 export interface Body {
@@ -15,6 +42,17 @@ export interface Body {
   step(definition: StepDefinition, args: unknown[]): Promise<unknown>;
   sleep(name: string | null, until: Until): Promise<Slept>;
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown>;
+  /** `toHandle` makes what the body is given: the promise itself is the call's, so that one that nobody awaits is noticed. */
+  start(
+    definition: WorkflowDefinition,
+    options: StartOptions,
+    args: unknown[],
+    toHandle: (started: Started) => unknown,
+  ): Promise<unknown>;
+  child(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<unknown>;
+  end(id: string, origin: string, timeoutMs: number | null): Promise<unknown>;
+  race(entries: readonly RaceEntry[]): Promise<unknown>;
+  readonly outside: Outside;
   now(): Date;
   random(kind: "uuid" | "random", name: string): Uint8Array;
   patched(change: string): boolean;

@@ -316,8 +316,6 @@ export interface Claim {
   readonly scheduledFor: number | null;
   /** A retry said that replay may diverge. */
   readonly flexible: boolean;
-  /** It is to be paused. */
-  readonly pausing: boolean;
   /** Slots that retries of the workflow set aside, once for each time. */
   readonly reopened: readonly string[];
   /** The ends that it waits for and that have come. */

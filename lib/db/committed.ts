@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:eff21c4ef6bf577183d3bd2f8199082abbe0edac
+--! Hash: sha1:011847913955482b4ae3ff887b96bb06a1c16b4c
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
@@ -262,7 +262,7 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
-  schedule text, slot_ms float8, flexible boolean, pausing boolean, reopened text, ended text,
+  schedule text, slot_ms float8, flexible boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );
 
@@ -535,7 +535,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.pausing,
+    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible,
     case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
       select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
     )::text end,
@@ -688,7 +688,8 @@ $perdure$;
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
 -- Begins waits. A wait that is there keeps its start, so a changed length counts from it; a retry of a step begins anew.
--- due_ms: milliseconds from now until it is due; null: no timer. ended: a run whose end it waits for has ended. p_topics: a JSON array each.
+-- due_ms: milliseconds from now until it is due; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
+-- before, when nobody was told: that is news, so the mail counter is raised, and no suspension gets past it.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.begin_waits(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
@@ -697,7 +698,14 @@ create function :SCHEMA.begin_waits(
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
+  v_ended bigint[];
 begin
+  select array_agg(g.ord) into v_ended
+    from unnest(p_kinds, p_topics) with ordinality as g(kind, topics, ord)
+    where g.kind in ('child', 'race') and exists (
+      select from json_array_elements_text(g.topics::json) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
+      where starts_with(t.topic, 'child:') and c.finished_at is not null
+    );
   return query
   with given as materialized (
     select g.*, array(select json_array_elements_text(g.topics_json::json)) as topics
@@ -716,13 +724,12 @@ begin
       due = case when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
       tries = excluded.tries, topics = excluded.topics
     returning run, slot, due
+  ), news as (
+    update :SCHEMA.run r set mail = r.mail + 1 where r.key in (select run from own where ord = any(v_ended))
   )
   select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end,
     :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now),
-    g.kind in ('child', 'race') and exists (
-      select from unnest(g.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
-      where starts_with(t.topic, 'child:') and c.finished_at is not null
-    )
+    coalesce(g.ord = any(v_ended), false)
   from given g left join own o using (ord) left join put p on p.run = g.run and p.slot = g.slot;
 end $perdure$;
 

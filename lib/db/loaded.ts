@@ -43,7 +43,6 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     schedule: row.schedule,
     scheduledFor: row.slot_ms,
     flexible: row.flexible,
-    pausing: row.pausing,
     reopened: parse(row.reopened) as string[],
     ended: toEnded(row.ended),
   };

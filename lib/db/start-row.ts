@@ -66,7 +66,6 @@ export function toClaim(row: StartRow, answer: StartAnswer): Claim {
     schedule: row.schedule,
     scheduledFor: row.scheduledFor,
     flexible: false,
-    pausing: false,
     reopened: [],
     ended: [],
   };

@@ -141,6 +141,14 @@ export class Store {
     return (await this.#rows<{ verdict: string; key: string | null }>("fork_run", [id, from, newId, version]))[0]!;
   }
 
+  /** The names and slots of what a run has recorded: for an error to name the nearest. */
+  async recordedNames(id: string): Promise<string[]> {
+    const schema = quoteSchema(this.#schema);
+    const text = `select distinct name, slot from ${schema}.steps where run_id = $1 limit 1000`;
+    const { rows } = await this.#db.query({ text, values: [id] });
+    return (rows as { name: string; slot: string }[]).flatMap(({ name, slot }) => [name, slot]);
+  }
+
   async hint(letters: string): Promise<void> {
     await this.#rows("hint", [letters]);
   }

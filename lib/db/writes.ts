@@ -158,7 +158,6 @@ export interface LoadedRow {
   readonly schedule: string | null;
   readonly slot_ms: number | null;
   readonly flexible: boolean;
-  readonly pausing: boolean;
   readonly reopened: string | null;
   readonly ended: string | null;
   readonly slot: string | null;

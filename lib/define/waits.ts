@@ -21,6 +21,12 @@ export interface Event<T> {
   /** The same; null when none came within `timeout`. An event that comes later feeds the next wait. */
   wait(options: { timeout: Duration }): Promise<Received<T> | null>;
   wait(options?: { timeout?: Duration | undefined }): Promise<Received<T> | null>;
+  /**
+   * The mailbox as an endless loop: each turn is a `wait()`.
+   *
+   * @example for await (const { data } of messageReceived) await answer(data);
+   */
+  [Symbol.asyncIterator](): AsyncIterator<Received<T>, never, void>;
 }
 
 const DEFINITION = Symbol.for("perdure.event.1");
@@ -40,7 +46,11 @@ export function event<T = null>(nameOrOptions: string | EventOptions<T>): Event<
     const timeoutMs = timeout === undefined ? null : toMs(timeout, `timeout of event "${definition.name}"`);
     return body.event(definition, timeoutMs) as Promise<Received<T> | null>;
   };
-  return { name: definition.name, wait: wait as Event<T>["wait"], [DEFINITION]: definition } as Event<T>;
+  const mails: Event<T>[typeof Symbol.asyncIterator] = () => ({
+    next: async () => ({ done: false, value: (await wait()) as Received<T> }),
+  });
+  const made = { name: definition.name, wait: wait as Event<T>["wait"], [Symbol.asyncIterator]: mails };
+  return Object.assign(made, { [DEFINITION]: definition });
 }
 
 /** What is behind an event value; undefined when `value` is none. */

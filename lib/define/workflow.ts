@@ -104,16 +104,10 @@ export function workflow<A extends unknown[], R>(
 
 function callable(definition: WorkflowDefinition, options: StartOptions): object {
   const what = `workflow "${definition.name}"`;
-  const call = async (...args: unknown[]): Promise<unknown> => {
-    if (scope.getStore()) {
-      bodyFor(what);
-      throw new PerdureError(
-        "PERDURE_CONTEXT",
-        `${what} was called inside a workflow; child workflows are not available in this version. Start it from outside, or make it a step`,
-      );
-    }
-    return theEngine(what, (engine) => engine.serves(definition)).call(definition, options, args);
-  };
+  const call = (...args: unknown[]): Promise<unknown> =>
+    scope.getStore() ? bodyFor(what).child(definition, options, args) : callOutside(args);
+  const callOutside = async (args: unknown[]): Promise<unknown> =>
+    theEngine(what, (engine) => engine.serves(definition)).call(definition, options, args);
   Object.defineProperty(call, "name", { value: definition.name, configurable: true });
   const internals: Internals = { definition, options };
   return Object.assign(call, {

@@ -1,11 +1,21 @@
 /** A run as its body sees it: every call of a definition becomes a call of the pass. */
 import { Ordinals } from "../core/address.ts";
-import type { Body, Until } from "../core/context.ts";
-import type { EventDefinition, RunInfo, Slept, StepDefinition } from "../core/types.ts";
+import type { Body, Outside, RaceEntry, Started, Until } from "../core/context.ts";
+import type {
+  EventDefinition,
+  RunInfo,
+  Slept,
+  StartOptions,
+  StepDefinition,
+  WorkflowDefinition,
+} from "../core/types.ts";
 import type { Pass } from "./pass.ts";
 import { seededBytes } from "./seeded.ts";
 import { stepCall } from "./steps.ts";
+import { childCall, startCall } from "./waits/child.ts";
+import { endCall } from "./waits/end.ts";
 import { eventCall } from "./waits/event.ts";
+import { raceCall } from "./waits/race.ts";
 import { sleepCall } from "./waits/sleep.ts";
 
 export class PassBody implements Body {
@@ -28,6 +38,31 @@ export class PassBody implements Body {
 
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown> {
     return eventCall(this.#pass, definition, timeoutMs);
+  }
+
+  start(
+    definition: WorkflowDefinition,
+    options: StartOptions,
+    args: unknown[],
+    toHandle: (started: Started) => unknown,
+  ): Promise<unknown> {
+    return startCall(this.#pass, definition, options, args, toHandle);
+  }
+
+  child(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<unknown> {
+    return childCall(this.#pass, definition, options, args);
+  }
+
+  end(id: string, origin: string, timeoutMs: number | null): Promise<unknown> {
+    return endCall(this.#pass, id, origin, timeoutMs);
+  }
+
+  race(entries: readonly RaceEntry[]): Promise<unknown> {
+    return raceCall(this.#pass, entries);
+  }
+
+  get outside(): Outside {
+    return this.#pass.ports.outside;
   }
 
   now(): Date {

@@ -1,5 +1,5 @@
 /** One durable call that a body made in a pass, from its slot to the outcome that is handed over. */
-import type { CallKind } from "../core/types.ts";
+import type { CallKind, Recorded } from "../core/types.ts";
 import type { RecordRow } from "../db/writes.ts";
 import type { Deferred } from "./promise.ts";
 
@@ -34,8 +34,22 @@ export interface Call {
   readonly isNew: boolean;
   /** What runs a step's tries, for a second call that shares the slot. */
   readonly step: unknown;
+  /** There is, in this process, what it waits for. */
+  readonly hasNews: () => boolean;
   /** Begins its effect. */
   readonly begin: () => void;
   /** Its timer is due. `woken`: ended early. */
   readonly ring: (woken: boolean) => void;
+}
+
+/** What a kind of call tells the pass of itself. */
+export interface Entry extends Pick<Call, "slot" | "kind" | "name"> {
+  readonly step?: unknown;
+  readonly hasNews?: () => boolean;
+  /** Begins the effect. */
+  readonly begin: (call: Call) => void | Promise<void>;
+  /** The timer is due, or there is news. */
+  readonly ring: (call: Call, woken: boolean) => void | Promise<void>;
+  /** What the body is handed for a recorded outcome. */
+  readonly replay: (recorded: Recorded) => Outcome["settle"];
 }

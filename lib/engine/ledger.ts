@@ -2,8 +2,8 @@
 import type { Flusher } from "../db/flusher.ts";
 import type { Fenced, WriteKind, Writes } from "../db/writes.ts";
 
-/** Kinds whose rows belong to a claim. */
-export type ClaimKind = { [K in WriteKind]: Writes[K]["row"] extends Fenced ? K : never }[WriteKind];
+/** Kinds whose rows belong to a claim; a start does when it is a child's. */
+export type ClaimKind = { [K in WriteKind]: Writes[K]["row"] extends Fenced ? K : never }[WriteKind] | "start";
 type Unfenced<K extends ClaimKind> = Omit<Writes[K]["row"], keyof Fenced>;
 
 export interface LedgerEvents {
@@ -38,9 +38,9 @@ export class Ledger {
     this.#sent += 1;
     try {
       const answer = await this.#flusher.write(kind, {
+        ...row,
         run: this.#run,
         epoch: this.#epoch,
-        ...row,
       } as unknown as Writes[K]["row"]);
       if ((answer as { verdict: string }).verdict === "stale") {
         this.#events.lost();

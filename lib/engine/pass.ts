@@ -6,12 +6,13 @@
 import { Ordinals } from "../core/address.ts";
 import { type Body, scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import type { Claim, Recorded, RunInfo, WorkflowDefinition } from "../core/types.ts";
+import type { Claim, RunInfo, WorkflowDefinition } from "../core/types.ts";
 import { Alarm } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
 import { PassBody } from "./body.ts";
-import type { Call, Outcome } from "./call.ts";
+import type { Call, Entry, Outcome } from "./call.ts";
 import { divergence } from "./divergence.ts";
+import { Ends } from "./ends.ts";
 import { Escaped } from "./escaped.ts";
 import { Handover } from "./handover.ts";
 import { History } from "./history.ts";
@@ -24,17 +25,6 @@ import { runInfo } from "./run-info.ts";
 
 /** What the body came to. */
 export type Settled = { readonly value: unknown } | { readonly thrown: unknown };
-
-/** What a kind of call tells the pass of itself. */
-interface Entry extends Pick<Call, "slot" | "kind" | "name"> {
-  readonly step?: unknown;
-  /** Begins the effect. */
-  readonly begin: (call: Call) => void | Promise<void>;
-  /** The timer is due, or there is mail. */
-  readonly ring: (call: Call, woken: boolean) => void | Promise<void>;
-  /** What the body is handed for a recorded outcome. */
-  readonly replay: (recorded: Recorded) => Outcome["settle"];
-}
 
 /** An await of the body's own may be on its way to a recorded call: so long is waited before a divergence is called one. */
 const PATIENCE = { times: 5, everyMs: 20 };
@@ -49,6 +39,7 @@ export class Pass {
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
   readonly patches: Patches;
+  readonly ends: Ends;
   readonly escaped = new Escaped();
   /** The tries that run. */
   readonly attempts = new Set<Attempt>();
@@ -68,6 +59,7 @@ export class Pass {
   #impatient = 0;
   #renewedAt = 0;
   #onDrained: (() => void) | null = null;
+  #pausing = false;
 
   constructor(claim: Claim, definition: WorkflowDefinition, ports: EnginePorts) {
     this.claim = claim;
@@ -75,6 +67,7 @@ export class Pass {
     this.ports = ports;
     this.history = new History(claim);
     this.mailbox = new Mailbox(claim);
+    this.ends = new Ends(claim.ended);
     const fence = { run: claim.key, epoch: claim.epoch };
     this.ledger = new Ledger(ports.flusher, fence, {
       lost: () => this.lose("its claim is over"),
@@ -118,11 +111,6 @@ export class Pass {
     return this.#handover.no;
   }
 
-  /** Whether a write may be sent as it is asked for. Otherwise it waits until the run is given up or taken again. */
-  get writes(): boolean {
-    return this.#state === "active";
-  }
-
   /** What the body has asked for and never awaited, named. */
   get floating(): string[] {
     const calls = [...this.#calls.values()].filter((call) => !call.deferred.promise.awaited);
@@ -157,7 +145,7 @@ export class Pass {
 
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
   enter(entry: Entry): Promise<unknown> {
-    const { slot, kind, name, step } = entry;
+    const { slot, kind, name, step, hasNews = () => false } = entry;
     const deferred = defer();
     // A call from a pass that has ended never runs and never settles.
     if (this.over || this.#settled) return deferred.promise;
@@ -170,6 +158,7 @@ export class Pass {
       state: "held",
       timedAt: Infinity,
       isNew: this.history.isNew(slot),
+      hasNews,
       begin: () => this.#guard(() => entry.begin(call)),
       ring: (woken) => this.#guard(() => entry.ring(call, woken)),
     };
@@ -243,6 +232,7 @@ export class Pass {
     if (this.#handover.next()) this.#moved();
     else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
+    else if (this.#pausing) void this.#restForPause();
     else if (this.#held.length > 0) this.#quiescent();
     else if (this.#working === 0 && this.#waiting.size > 0) void this.#suspend();
   }
@@ -255,7 +245,7 @@ export class Pass {
   /** Nothing recorded can be handed over, and the body has run as far as it can: what is new may begin, unless it diverges. */
   #quiescent(): void {
     if (!this.#diverges()) {
-      this.#flexing = this.definition.replay === "flexible";
+      this.#flexing = this.#flexible;
       this.#beginHeld();
       this.#schedule();
     } else if (this.#impatient++ < PATIENCE.times) setTimeout(() => this.#schedule(), PATIENCE.everyMs);
@@ -263,7 +253,11 @@ export class Pass {
   }
 
   #diverges(): boolean {
-    return this.definition.replay === "strict" && this.history.replaying && this.#held.some((call) => call.isNew);
+    return !this.#flexible && this.history.replaying && this.#held.some((call) => call.isNew);
+  }
+
+  get #flexible(): boolean {
+    return this.definition.replay === "flexible" || this.claim.flexible;
   }
 
   #beginHeld(): void {
@@ -273,29 +267,47 @@ export class Pass {
   // ---- giving up, looking, going on
 
   async #suspend(): Promise<void> {
-    // Mail that is not read yet may be what the body waits for.
-    if (this.mailbox.partial) return this.look();
+    // What is not read yet may be what the body waits for.
+    if (this.mailbox.partial || this.ends.partial) return this.look();
     this.#state = "suspending";
     const slots = JSON.stringify([...this.#waiting].map((call) => call.slot));
     const answer = await this.ledger.write("suspend", { mail: this.mailbox.seen, slots });
     if (!answer || this.over) return;
     if (answer.verdict !== "ok") {
       this.#state = "active";
-      this.patches.flush();
+      this.decided();
       return this.look();
     }
+    this.#gaveUp(answer.due_ms);
+    // The body went on meanwhile, from an await of its own.
+    if (this.#held.length > 0 || !this.#handover.empty || this.#settled) this.#resume();
+    else this.decided();
+  }
+
+  #gaveUp(dueMs: number | null): void {
     this.#state = "suspended";
     this.#alarm.clear();
     this.#limit.clear();
     this.#onDrained?.();
-    this.ports.onEnd(this, { how: "suspended", dueMs: answer.due_ms });
-    // The body went on meanwhile, from an await of its own.
-    if (this.#held.length > 0 || !this.#handover.empty || this.#settled || this.patches.pending) this.#resume();
+    this.ports.onEnd(this, { how: "suspended", dueMs });
   }
 
-  /** A body that was suspended has asked for something to be recorded. */
-  revive(): void {
-    if (this.#state === "suspended") this.#resume();
+  /** Gives the run up for a pause, once its steps have ended and are recorded. */
+  async #restForPause(): Promise<void> {
+    if (this.#working > 0) return;
+    this.#state = "suspending";
+    const answer = await this.ledger.write("rest", {});
+    if (!answer || this.over) return;
+    if (answer.verdict === "ok") return this.#gaveUp(null);
+    this.#state = "active";
+    this.decided();
+    return this.look();
+  }
+
+  /** Writes what the body has decided: now, or once the run is held again. */
+  decided(): void {
+    if (this.#state === "active") this.patches.flush();
+    else if (this.#state === "suspended" && this.patches.pending) this.#resume();
   }
 
   /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */
@@ -306,7 +318,7 @@ export class Pass {
       this.ledger.renew();
       this.#renewedAt = performance.now();
       this.#state = "active";
-      this.patches.flush();
+      this.decided();
       this.ports.onResumed(this);
       void this.look();
       this.#schedule();
@@ -331,13 +343,15 @@ export class Pass {
 
   #takeIn(news: News): void {
     this.mailbox.take(news.mail, news.unread);
+    this.ends.take(news.ended);
     this.#checkLimit(news.now);
     for (const call of [...this.#waiting]) {
-      if (call.kind === "event" && this.mailbox.has(call.name)) call.ring(false);
+      if (call.hasNews()) call.ring(false);
       // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
       else if (news.due.has(call.slot) && call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!);
     }
     if (news.next !== null) this.#alarm.at(news.next);
+    this.#pausing = news.pausing;
     this.#schedule();
   }
 
@@ -352,8 +366,9 @@ export class Pass {
     });
   }
 
+  /** Nothing is begun any more, or for as long as the run is to be paused. */
   get draining(): boolean {
-    return this.#onDrained !== null;
+    return this.#onDrained !== null || this.#pausing;
   }
 
   #drained(): void {

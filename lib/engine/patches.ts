@@ -31,8 +31,7 @@ export class Patches {
 
   #record(change: string): void {
     this.#unwritten.push(change);
-    if (this.#pass.writes) this.flush();
-    else this.#pass.revive();
+    this.#pass.decided();
   }
 
   /** Writes what could not be written. Whatever follows from an answer begins after it is committed. */

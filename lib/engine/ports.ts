@@ -1,6 +1,7 @@
 /** What a pass needs of the process around it, and what it tells it. */
 import type { DatabaseClock } from "../core/clock.ts";
 import type { ValueCodec } from "../core/codec.ts";
+import type { Outside } from "../core/context.ts";
 import type { Ended, Logger, Mail, Recorded, TransactionClient } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import type { Slots } from "../db/leased.ts";
@@ -51,6 +52,7 @@ export interface EnginePorts {
   readonly flusher: Pick<Flusher, "write">;
   readonly transactor: Transactor;
   readonly slots: Slots;
+  readonly outside: Outside;
   readonly look: (pass: Pass) => Promise<News | null>;
   readonly loadMore: (key: string, offset: number) => Promise<{ readonly history: Recorded[]; readonly more: boolean }>;
   readonly onEnd: (pass: Pass, ending: Ending) => void;

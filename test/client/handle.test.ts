@@ -261,7 +261,7 @@ test("a cancelled run stays cancelled, and a finished one cannot be cancelled", 
   await done.result();
   t.match(await rejection(done.cancel()), {
     code: "PERDURE_STATE",
-    message: 'run "d" is completed, so it cannot be cancelled',
+    message: 'run "d" is completed, so it cannot be cancelled; only a run that has not finished can',
   });
   const failed = await b.perdure.start(outcome.with({ id: "f" }), "throws");
   await rejection(failed.result());

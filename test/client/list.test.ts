@@ -282,7 +282,7 @@ test("control of many without saying which is refused, and does nothing", async 
     [
       () => perdure.retry([run.id], { replay: "lenient" as never }),
       "PERDURE_OPTION",
-      /replay of retry\(\) cannot be "lenient"/,
+      /replay in retry\(\) cannot be "lenient"/,
     ],
   ];
   for (const [call, code, message] of refusals) t.match(await rejection(call()), { code, message });

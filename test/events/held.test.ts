@@ -123,7 +123,7 @@ test("a write that finds its row held keeps the later ones of its run from overt
     values ('a', 'w', '1', 'default', 0, 'running', 1, 1, now()) returning key`);
   const record = `select verdict from :SCHEMA.record_steps(array[$1::bigint], '{1}', '{s#0}', '{1}', '{1}', '{step}', '{s}',
     '{completed}', array['{"json":1}'], array[null], '{1}', '{0}', '{0}', array[null]::bigint[], false)`;
-  const finish = `select verdict from :SCHEMA.finish_runs(array[$1::bigint], '{1}', '{completed}', array['{"json":1}'], false)`;
+  const finish = `select verdict from :SCHEMA.finish_runs(array[$1::bigint], '{1}', '{completed}', array['{"json":1}'], array[null], false)`;
   await holder("begin");
   await holder("select from :SCHEMA.run for update");
   await batch("begin");

@@ -1,0 +1,28 @@
+/** The ends of other runs that a run waits for, as its claim knows them. Pure. */
+import type { Ended } from "../core/types.ts";
+
+/** As many bytes as the SQL function `ended` returns, or a little more. */
+const BYTES_PER_LOOK = 4 * 1024 * 1024;
+
+export class Ends {
+  readonly #byId = new Map<string, Ended>();
+  /** More runs have ended than one look brings. */
+  partial = false;
+
+  constructor(ended: readonly Ended[]) {
+    this.take(ended);
+  }
+
+  take(ended: readonly Ended[]): void {
+    let bytes = 0;
+    for (const end of ended) {
+      bytes += Buffer.byteLength(end.value ?? "");
+      this.#byId.set(end.id, end);
+    }
+    this.partial = bytes >= BYTES_PER_LOOK;
+  }
+
+  get(id: string): Ended | undefined {
+    return this.#byId.get(id);
+  }
+}

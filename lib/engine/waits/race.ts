@@ -1,0 +1,93 @@
+/** A race of waits: the first of several that there is news for, or a timer. What loses is left as it is, for later waits. */
+import { argumentsAddress } from "../../core/address.ts";
+import type { RaceEntry } from "../../core/context.ts";
+import { canonicalHash } from "../../core/hash.ts";
+import type { Ended, Recorded } from "../../core/types.ts";
+import type { Call, Outcome } from "../call.ts";
+import type { Pass } from "../pass.ts";
+import type { Deferred } from "../promise.ts";
+import { settleEnd } from "./end.ts";
+import { type Envelope, envelopeOf, read } from "./event.ts";
+import { beginWait, waited } from "./wait.ts";
+
+/** How a race is recorded: who won, and with what. */
+interface Won {
+  readonly winner: string;
+  readonly event?: Envelope & { readonly name: string };
+  readonly end?: Ended;
+}
+
+export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unknown> {
+  const name = entries.map(({ key }) => key).join(",");
+  const topics = entries.flatMap((entry) => topicOf(entry) ?? []);
+  const hash = canonicalHash(topics, () => `race of run "${pass.run.id}"`);
+  const first = timerOf(entries);
+  const hasNews = (): boolean => entries.some((entry) => isReady(pass, entry));
+  const ring = (call: Call): void => pass.ready(call, outcome(pass, call, entries));
+  return pass.enter({
+    slot: pass.take(argumentsAddress("race", name, hash)),
+    kind: "race",
+    name,
+    hasNews,
+    begin: (call) =>
+      hasNews() ? ring(call) : beginWait(pass, call, { kind: "race", topics, lengthMs: first?.lengthMs ?? null }),
+    ring,
+    replay: (recorded) => replay(pass, recorded, entries),
+  });
+}
+
+function topicOf(entry: RaceEntry): string | undefined {
+  if (entry.kind === "event") return `event:${entry.definition.name}`;
+  return entry.kind === "child" ? `child:${entry.id}` : undefined;
+}
+
+/** The shortest of the timers; of several, the first. */
+function timerOf(entries: readonly RaceEntry[]): (RaceEntry & { kind: "timer" }) | undefined {
+  const timers = entries.filter((entry) => entry.kind === "timer");
+  return timers.reduce<(typeof timers)[number] | undefined>(
+    (a, b) => (a && a.lengthMs <= b.lengthMs ? a : b),
+    undefined,
+  );
+}
+
+function isReady({ mailbox, ends }: Pass, entry: RaceEntry): boolean {
+  if (entry.kind === "event") return mailbox.has(entry.definition.name);
+  return entry.kind === "child" && ends.get(entry.id) !== undefined;
+}
+
+/** Of several that are ready, the first as they were given. */
+function outcome(pass: Pass, call: Call, entries: readonly RaceEntry[]): Outcome {
+  const ready = entries.find((entry) => isReady(pass, entry)) ?? timerOf(entries)!;
+  const { key: winner } = ready;
+  const now = pass.ports.clock.now();
+  if (ready.kind === "event") {
+    const { name } = ready.definition;
+    const mail = pass.mailbox.shift(name)!;
+    const won: Won = { winner, event: { name, ...envelopeOf(mail) } };
+    return {
+      settle: settle(pass, call.slot, won, entries),
+      write: waited("completed", JSON.stringify(won), now, mail.seq),
+    };
+  }
+  const won: Won = ready.kind === "child" ? { winner, end: pass.ends.get(ready.id)! } : { winner };
+  const kind = won.end && won.end.state !== "completed" ? "failed" : won.end ? "completed" : "timeout";
+  return { settle: settle(pass, call.slot, won, entries), write: waited(kind, JSON.stringify(won), now) };
+}
+
+function replay(pass: Pass, recorded: Recorded, entries: readonly RaceEntry[]): Outcome["settle"] {
+  return settle(pass, recorded.slot, JSON.parse(recorded.value!) as Won, entries);
+}
+
+function settle(
+  pass: Pass,
+  slot: string,
+  { winner, event, end }: Won,
+  entries: readonly RaceEntry[],
+): Outcome["settle"] {
+  const give = (value: unknown) => (deferred: Deferred) => deferred.resolve({ winner, value });
+  if (event) return give(read(pass, event.name, event));
+  if (!end) return give(null);
+  const origins = entries.flatMap((entry) => (entry.kind === "child" && entry.id === end.id ? [entry.origin] : []));
+  const settled = settleEnd(pass, end, [slot, ...origins]);
+  return ({ promise, resolve, reject }) => settled({ promise, reject, resolve: (value) => resolve({ winner, value }) });
+}
