@@ -55,6 +55,7 @@ export interface Body {
   readonly outside: Outside;
   now(): Date;
   random(kind: "uuid" | "random", name: string): Uint8Array;
+  patched(change: string): boolean;
 }
 
 export interface Scope {

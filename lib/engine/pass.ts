@@ -18,6 +18,7 @@ import { Handover } from "./handover.ts";
 import { History } from "./history.ts";
 import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
+import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
 import { runInfo } from "./run-info.ts";
@@ -37,6 +38,7 @@ export class Pass {
   readonly history: History;
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
+  readonly patches: Patches;
   readonly ends: Ends;
   readonly escaped = new Escaped();
   /** The tries that run. */
@@ -72,6 +74,7 @@ export class Pass {
       refused: (error) => this.end({ how: "refused", error }),
     });
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
+    this.patches = new Patches(this);
     const info = runInfo(claim, ports.logger, () => this.history.replaying);
     this.run = info.run;
     this.#abortRun = info.abort;
@@ -101,6 +104,11 @@ export class Pass {
 
   get now(): number {
     return this.#handover.now;
+  }
+
+  /** The place in the order of the last outcome handed over. */
+  get place(): number {
+    return this.#handover.no;
   }
 
   /** What the body has asked for and never awaited, named. */
@@ -267,11 +275,13 @@ export class Pass {
     if (!answer || this.over) return;
     if (answer.verdict !== "ok") {
       this.#state = "active";
+      this.decided();
       return this.look();
     }
     this.#gaveUp(answer.due_ms);
     // The body went on meanwhile, from an await of its own.
     if (this.#held.length > 0 || !this.#handover.empty || this.#settled) this.#resume();
+    else this.decided();
   }
 
   #gaveUp(dueMs: number | null): void {
@@ -290,7 +300,14 @@ export class Pass {
     if (!answer || this.over) return;
     if (answer.verdict === "ok") return this.#gaveUp(null);
     this.#state = "active";
+    this.decided();
     return this.look();
+  }
+
+  /** Writes what the body has decided: now, or once the run is held again. */
+  decided(): void {
+    if (this.#state === "active") this.patches.flush();
+    else if (this.#state === "suspended" && this.patches.pending) this.#resume();
   }
 
   /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */
@@ -301,6 +318,7 @@ export class Pass {
       this.ledger.renew();
       this.#renewedAt = performance.now();
       this.#state = "active";
+      this.decided();
       this.ports.onResumed(this);
       void this.look();
       this.#schedule();

@@ -1,8 +1,8 @@
 --! Previous: -
---! Hash: sha1:ac0ba99fd6e4589cf3b706bb5559dee600b8f79e
+--! Hash: sha1:333000391c0c57da6fb177e167e4eec8f8ac6447
 --! Message: initial
 
--- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -17,7 +17,7 @@ create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable 
 
 create table :SCHEMA.run (
   key         bigint generated always as identity primary key,
-  id          text not null unique check (octet_length(id) between 1 and 255),
+  id          text not null check (octet_length(id) between 1 and 255),
   workflow    text not null,
   version     text not null,
   queue       text not null,
@@ -58,6 +58,10 @@ create table :SCHEMA.run (
 -- vacuum early and without pauses; leave room on the page for the next version of the row.
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
+-- Bytewise, so that it also finds all that begins with something.
+create unique index run_id on :SCHEMA.run (id text_pattern_ops);
+-- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use.
+create index run_lane on :SCHEMA.run (workflow, version, queue, state, key);
 -- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
 -- The few of them that died again and again; see claim_runs.
@@ -180,6 +184,15 @@ create table :SCHEMA.worker (
   dead_at    timestamptz
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- What a process serves. Its rows go with the worker's.
+create table :SCHEMA.lane (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  worker   bigint not null,
+  primary key (workflow, version, queue, worker)
+);
 
 create table :SCHEMA.leader (
   one    boolean primary key default true check (one),
@@ -641,7 +654,10 @@ begin
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), put as (
     insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
-    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
+      coalesce(case when g.kind in ('sleep', 'event', 'child', 'race') then ( -- it began when the wait did, in another claim perhaps
+        select w.started_at from :SCHEMA.wait w where w.run = g.run and w.slot = g.slot) end, :SCHEMA.from_ms(g.started)),
+      :SCHEMA.from_ms(g.at)
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     order by g.ord
     on conflict do nothing
@@ -1197,11 +1213,15 @@ end $perdure$;
 
 -- Workers: who is alive, whose runs are taken back, who leads.
 
--- Enters a process. Called at launch, and after a beat that found itself buried. Locks: nothing.
-create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8) returns void language sql as $perdure$
+-- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
+returns void language sql as $perdure$
   insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
   values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
   on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
+  insert into :SCHEMA.lane (workflow, version, queue, worker)
+  select distinct l.workflow, l.version, l.queue, p_id from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as l(workflow, version, queue)
+  on conflict do nothing;
   select :SCHEMA.hint('n');
 $perdure$;
 
@@ -1354,11 +1374,20 @@ begin
   return next;
 end $perdure$;
 
+-- Whether a process that is alive serves such runs. Called by the view of runs, and at launch. Locks: nothing.
+create function :SCHEMA.served(p_workflow text, p_version text, p_queue text) returns boolean language sql stable as $perdure$
+  select exists (
+    select from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+    where l.workflow = p_workflow and l.version = p_version and l.queue = p_queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
+  )
+$perdure$;
+
 -- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
--- Locks: the worker's row, the leader's.
+-- Locks: the worker's row, its lanes, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
   update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
   delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
+  delete from :SCHEMA.lane where worker = p_id;
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
 $perdure$;
@@ -1371,6 +1400,7 @@ declare
 begin
   select * into v_told from :SCHEMA.tell_untold(1000);
   delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
+  delete from :SCHEMA.lane l where not exists (select from :SCHEMA.worker w where w.id = l.worker);
   return coalesce(v_told.woken, 0) + :SCHEMA.take_back(null, null, false);
 end $perdure$;
 
@@ -1384,9 +1414,20 @@ create view :SCHEMA.runs as
       when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
-    r.reason, r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
+    case
+      when r.pausing then 'pausing'
+      when r.state in ('pending', 'suspended') and not :SCHEMA.served(r.workflow, r.version, r.queue) then 'unserved'
+      when r.state = 'suspended' then coalesce(
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
+          where starts_with(t.topic, 'child:') and c.state = 'blocked' limit 1),
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.parent = r.key and c.finished_at is null
+          where starts_with(t.topic, 'children:') and c.state = 'blocked' limit 1))
+      else r.reason
+    end as reason,
+    r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at,
+    r.due, r.worker, r.epoch, coalesce(r.tags, '{}') as tags
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked or was cancelled; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt
@@ -1411,6 +1452,240 @@ create view :SCHEMA.workers as
     (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
+
+-- The catalogue: which workflows there are, as the launches have told, and which runs nobody serves.
+
+create table :SCHEMA.definition (
+  workflow   text not null,
+  version    text not null,
+  queue      text not null,
+  timeout_ms float8,
+  options    json,                             -- retry: the plan, but for shouldRetry
+  replay     text not null check (replay in ('strict', 'flexible')),
+  first_seen timestamptz not null,
+  last_seen  timestamptz not null,             -- the last launch that registered it
+  primary key (workflow, version)
+);
+comment on table :SCHEMA.definition is 'One row per workflow and version that any launch has registered. The newest version of a workflow is the one first seen last.';
+
+-- Writes what a launch registers. Of the versions that one launch brings, the last given is the newest, by microseconds.
+-- Called at launch. Locks: the definitions, in order.
+create function :SCHEMA.register_definitions(
+  p_workflows text[], p_versions text[], p_queues text[], p_timeouts float8[], p_options text[], p_replays text[]
+) returns void language sql as $perdure$
+  insert into :SCHEMA.definition as d (workflow, version, queue, timeout_ms, options, replay, first_seen, last_seen)
+  select g.workflow, g.version, g.queue, g.timeout_ms, g.options::json, g.replay, c.now, c.now
+  from unnest(p_workflows, p_versions, p_queues, p_timeouts, p_options, p_replays)
+    with ordinality as g(workflow, version, queue, timeout_ms, options, replay, ord)
+  cross join lateral (select :SCHEMA.clock() + g.ord * interval '1 microsecond' as now) c
+  order by g.workflow, g.version
+  on conflict (workflow, version) do update set
+    queue = excluded.queue, timeout_ms = excluded.timeout_ms, options = excluded.options, replay = excluded.replay, last_seen = excluded.last_seen
+$perdure$;
+
+-- The combinations of workflow, version, queue and state that runs have, of one workflow or of all (null). Jumps from one to the next in the
+-- index run_lane, so that it costs as much as there are combinations, however many runs there are.
+-- Called by list_runs and unserved_lanes. Locks: nothing.
+create function :SCHEMA.lanes_in_use(p_workflow text) returns table (workflow text, version text, queue text, state text)
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+  with recursive lane as (
+    (
+      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
+      where r.workflow >= coalesce(p_workflow, '')
+      order by r.workflow, r.version, r.queue, r.state limit 1
+    )
+    union all
+    select n.* from lane l cross join lateral (
+      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
+      where (r.workflow, r.version, r.queue, r.state) > (l.workflow, l.version, l.queue, l.state)
+      order by r.workflow, r.version, r.queue, r.state limit 1
+    ) n
+    where p_workflow is null or l.workflow = p_workflow
+  )
+  select * from lane l where p_workflow is null or l.workflow = p_workflow
+$perdure$;
+
+-- Workflows, versions and queues with unfinished runs that no process serves which is alive; at most p_limit.
+-- Called at launch. Locks: nothing.
+create function :SCHEMA.unserved_lanes(p_limit integer) returns table (workflow text, version text, queue text) language sql stable as $perdure$
+  select distinct l.workflow, l.version, l.queue from :SCHEMA.lanes_in_use(null) l
+  where l.state not in ('completed', 'failed', 'cancelled') and not :SCHEMA.served(l.workflow, l.version, l.queue)
+  order by 1, 2, 3 limit p_limit
+$perdure$;
+
+-- What an application asks about runs: a page of them, and the history of one.
+
+-- The key from which on runs were made at or after an instant, or later than all. Keys and times grow together, as one statement takes both;
+-- who asks leaves room for statements that took long. Called by list_runs. Locks: nothing.
+create function :SCHEMA.key_at(p_at timestamptz) returns bigint language plpgsql stable set enable_seqscan = off as $perdure$
+declare
+  v_low bigint;
+  v_high bigint;
+  v_middle bigint;
+  v_run record;
+begin
+  select min(r.key), max(r.key) + 1 into v_low, v_high from :SCHEMA.run r;
+  while v_low < v_high loop
+    v_middle := v_low + (v_high - v_low) / 2;
+    select r.key, r.created_at into v_run from :SCHEMA.run r where r.key >= v_middle order by r.key limit 1;
+    if v_run.created_at >= p_at then
+      v_high := v_middle;
+    else
+      v_low := v_run.key + 1;
+    end if;
+  end loop;
+  return v_low;
+end $perdure$;
+
+-- The newest runs of the combinations of workflow, version, queue and state that fit; made in a span of time, with keys in a range.
+-- Called by list_runs. Locks: nothing.
+create function :SCHEMA.lane_runs(
+  p_workflow text, p_version text, p_queue text, p_states text[], p_after timestamptz, p_before timestamptz, p_low bigint, p_high bigint, p_limit integer
+) returns table (key bigint, id text) language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+  select n.key, n.id from :SCHEMA.lanes_in_use(p_workflow) l
+  cross join lateral (
+    select r.key, r.id from :SCHEMA.run r
+    where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue and r.state = l.state
+      and r.key >= p_low and r.key < p_high and r.created_at >= p_after and r.created_at < p_before
+    order by r.key desc limit p_limit
+  ) n
+  where (p_version is null or l.version = p_version) and (p_queue is null or l.queue = p_queue) and (p_states is null or l.state = any(p_states))
+  order by n.key desc limit p_limit
+$perdure$;
+
+-- A page of runs, newest first: those below p_before (null: from the newest on) that fit all that is not null. p_tags: all of them;
+-- p_prefix, p_prefix_end: ids from the one to before the other, bytewise; p_created_after: from that instant on, p_created_before: before it.
+-- Which rows are read:
+--   tags or prefix  first the newest, where what is common is found at once; then all that the index has of them
+--   lanes           of each combination of workflow, version, queue and state that fits, the newest
+--   newest          the rows in their order; the times bound them
+-- Called by the client's list. Locks: nothing.
+create function :SCHEMA.list_runs(
+  p_workflow text, p_version text, p_queue text, p_states text[], p_tags text[], p_prefix text, p_prefix_end text,
+  p_created_after float8, p_created_before float8, p_before bigint, p_limit integer
+) returns table (key bigint, id text) language plpgsql stable set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_after timestamptz := coalesce(:SCHEMA.from_ms(p_created_after), '-infinity');
+  v_before timestamptz := coalesce(:SCHEMA.from_ms(p_created_before), 'infinity');
+  v_low bigint := coalesce(case when p_created_after is not null then :SCHEMA.key_at(v_after - interval '5 minutes') end, 0);
+  v_high bigint := least(p_before, case when p_created_before is not null then :SCHEMA.key_at(v_before + interval '5 minutes') end, 9223372036854775807);
+  v_left integer := p_limit;
+  v_count integer;
+  v_way text;
+begin
+  if p_tags is null and p_prefix is null then
+    if p_workflow is null and p_version is null and p_queue is null and p_states is null then
+      return query
+        select r.key, r.id from :SCHEMA.run r
+        where r.key >= v_low and r.key < v_high and r.created_at >= v_after and r.created_at < v_before
+        order by r.key desc limit p_limit;
+      return;
+    end if;
+    return query select n.key, n.id from :SCHEMA.lane_runs(p_workflow, p_version, p_queue, p_states, v_after, v_before, v_low, v_high, p_limit) n;
+    return;
+  end if;
+  foreach v_way in array array['newest', case when p_tags is null then 'prefix' else 'tags' end] loop
+    return query
+      select c.key, c.id from (
+        (
+          select r.* from :SCHEMA.run r where v_way = 'newest' and r.key >= v_low and r.key < v_high order by r.key desc limit 10000
+        )
+        union all
+        select r.* from :SCHEMA.run r where v_way = 'tags' and r.tags @> p_tags
+        union all
+        select r.* from :SCHEMA.run r where v_way = 'prefix' and r.id ~>=~ p_prefix and r.id ~<~ p_prefix_end
+      ) c
+      where (c.key + 0) >= v_low and (c.key + 0) < v_high -- + 0: not by the primary key, which would read all others too
+        and c.created_at >= v_after and c.created_at < v_before
+        and (p_workflow is null or c.workflow = p_workflow) and (p_version is null or c.version = p_version)
+        and (p_queue is null or c.queue = p_queue) and (p_states is null or c.state = any(p_states))
+        and (p_tags is null or c.tags @> p_tags) and (p_prefix is null or starts_with(c.id, p_prefix))
+      order by c.key desc limit v_left;
+    get diagnostics v_count = row_count;
+    v_left := v_left - v_count;
+    exit when v_left = 0;
+    select min(n.key) into v_high from (
+      select r.key from :SCHEMA.run r where r.key >= v_low and r.key < v_high order by r.key desc limit 10000
+    ) n;
+    exit when v_high is null;
+  end loop;
+end $perdure$;
+
+-- What history shows of a slot. no: its place in the order, and the place after which a patch or a failed attempt of the workflow stands.
+-- value: of a failed one the error. tries: a JSON array of [try, begun, failed, error] of those that failed.
+create type :SCHEMA.history_entry as (
+  no integer, slot text, attempt integer, kind text, name text, outcome text, value text, tries integer,
+  started_ms float8, finished_ms float8, set_aside boolean, failures text
+);
+
+-- The tries of a slot that failed. Called by the two functions below. Locks: nothing.
+create function :SCHEMA.failed_tries(p_run bigint, p_slot text, p_attempt integer) returns text language sql stable as $perdure$
+  select json_agg(json_build_array(t.try, :SCHEMA.to_ms(t.started_at), :SCHEMA.to_ms(t.finished_at), t.error::text) order by t.try)::text
+  from :SCHEMA.try t where t.run = p_run and t.slot = p_slot and t.attempt = p_attempt and t.error is not null
+$perdure$;
+
+-- A page of what a run was handed, in the order in which it was, and of its attempts that failed and were followed by another; from after a
+-- place on, at least p_limit if there are as many.
+-- Called by the handle's history. Locks: nothing.
+create function :SCHEMA.told_slots(p_id text, p_after integer, p_limit integer) returns setof :SCHEMA.history_entry
+language sql stable set enable_seqscan = off set jit = off as $perdure$
+  with place as materialized (
+    select coalesce(c.no, d.no, case when c.kind = 'patch' then (c.value #>> '{}')::integer end) as no, c.run, c.slot, c.attempt,
+      case when c.kind = 'patch' then 1 else 0 end as rank, c.at
+    from :SCHEMA.run r join :SCHEMA.checkpoint c on c.run = r.key
+    left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
+    where r.id = p_id
+  ), page as (
+    select p.* from (
+      select * from place
+      union all
+      select coalesce((select max(p.no) from place p where p.attempt <= o.attempt), 0), o.run, null, o.attempt, 2, o.finished_at
+      from :SCHEMA.run r join :SCHEMA.round o on o.run = r.key where r.id = p_id
+    ) p
+    where p.no > p_after order by p.no fetch first p_limit rows with ties
+  )
+  select p.no, coalesce(c.slot, 'attempt#' || p.attempt), p.attempt, coalesce(c.kind, 'attempt'), coalesce(c.name, r.workflow),
+    coalesce(c.outcome, 'failed'), case when p.slot is null then o.error::text else c.value::text end, coalesce(c.tries, 1),
+    case when p.slot is not null then :SCHEMA.to_ms(c.started_at) else :SCHEMA.to_ms(coalesce(
+      (select b.finished_at from :SCHEMA.round b where b.run = p.run and b.attempt = p.attempt - 1), r.started_at, p.at)) end,
+    :SCHEMA.to_ms(p.at),
+    exists (select from :SCHEMA.round b where b.run = p.run and b.attempt >= p.attempt and (p.slot is null or p.slot = any(b.reopened))),
+    case when c.tries > 1 then :SCHEMA.failed_tries(p.run, p.slot, p.attempt) end
+  from page p join :SCHEMA.run r on r.key = p.run
+  left join :SCHEMA.checkpoint c on c.run = p.run and c.slot = p.slot and c.attempt = p.attempt
+  left join :SCHEMA.round o on p.slot is null and o.run = p.run and o.attempt = p.attempt
+  order by p.no, p.rank, p.at, p.slot
+$perdure$;
+
+-- What a run has open: outcomes that it has not been handed yet, waits, steps between two tries, and those that have run for a while.
+-- Called by the handle's history, before told_slots, so that what is handed over meanwhile is in both and not in neither. Locks: nothing.
+create function :SCHEMA.open_slots(p_id text) returns setof :SCHEMA.history_entry language sql stable set enable_seqscan = off set jit = off as $perdure$
+  select null::integer, o.slot, o.attempt, o.kind, o.name, o.outcome, o.value, o.tries, :SCHEMA.to_ms(o.started_at), :SCHEMA.to_ms(o.at), false,
+    :SCHEMA.failed_tries(o.run, o.slot, o.attempt)
+  from (
+    select distinct on (o.slot) * from (
+      select 0 as rank, c.run, c.slot, c.attempt, c.kind, c.name, c.outcome, c.value::text, c.tries, c.started_at, c.at
+      from :SCHEMA.run r join :SCHEMA.checkpoint c on c.run = r.key
+      left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt
+      where r.id = p_id and c.no is null and d.no is null and c.kind <> 'patch'
+      union all
+      select 1, t.run, t.slot, t.attempt, case when t.slot like 'transaction:%' then 'transaction' else 'step' end, t.name, 'running', null, t.try, t.started_at, null
+      from :SCHEMA.run r join :SCHEMA.try t on t.run = r.key and t.attempt = r.attempt
+      where r.id = p_id and r.state = 'running' and t.finished_at is null
+        and not exists (select from :SCHEMA.checkpoint c where c.run = t.run and c.slot = t.slot and c.attempt = t.attempt)
+      union all
+      select 2, w.run, w.slot, w.attempt,
+        case when w.kind <> 'retry' then w.kind when w.slot like 'transaction:%' then 'transaction' else 'step' end,
+        case when w.kind = 'race' then '' else substr(w.topics[1], strpos(w.topics[1], ':') + 1) end,
+        'waiting', null, w.tries, w.started_at, null
+      from :SCHEMA.run r join :SCHEMA.wait w on w.run = r.key and w.attempt = r.attempt
+      where r.id = p_id and r.finished_at is null
+    ) o
+    order by o.slot, o.rank
+  ) o
+  order by o.started_at, o.slot
+$perdure$;
 
 -- Control: what a person or a program does to runs from outside. Each function takes ids, and says for each that exists 'ok', or the state
 -- that the run is in and that does not allow it. All lock runs in key order, and wait for locks.
@@ -1587,7 +1862,7 @@ begin
   insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, 1, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
-    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and h.at < v_from.at);
+    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
   select array_agg(c.key) into v_children from (
     select r.key from :SCHEMA.checkpoint c join :SCHEMA.run r on r.id = c.value ->> 'id'
     where c.run = fork_run.key and c.kind = 'start' order by r.key for no key update of r
