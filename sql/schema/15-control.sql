@@ -186,20 +186,3 @@ begin
   verdict := 'created';
   return next;
 end $perdure$;
-
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
-create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
-#variable_conflict use_variable
-declare
-  v_verdict text;
-begin
-  if run_id is null then
-    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
-  end if;
-  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
-  if v_verdict is null then
-    raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
-  end if;
-  return v_verdict = 'ok';
-end $perdure$;
-comment on function :SCHEMA.cancel_run is 'Cancels a run in the caller''s transaction. True: cancelled; false: it had finished.';
