@@ -21,6 +21,7 @@ import { Mailbox } from "./mailbox.ts";
 import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
+import { Publisher } from "./publish.ts";
 import { runInfo } from "./run-info.ts";
 
 /** What the body came to. */
@@ -41,6 +42,7 @@ export class Pass {
   readonly patches: Patches;
   readonly ends: Ends;
   readonly escaped = new Escaped();
+  readonly publisher: Publisher = new Publisher(this);
   /** The tries that run. */
   readonly attempts = new Set<Attempt>();
   readonly #abortRun: (reason: unknown) => void;
