@@ -23,6 +23,7 @@ import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
+import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
 import { type Drained, drain } from "./worker/drain.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
@@ -41,6 +42,8 @@ const CLOSE_MS = 5000;
 /** After an end of which not all could be told. */
 const TELL_AGAIN_MS = 20;
 const UNTOLD_PER_BATCH = 1000;
+/** So many workflows, versions and queues that nobody serves are warned of at most. */
+const MOST_UNSERVED = 20;
 /** A process that becomes busy says so at most this often. */
 const BUSY_GAP_MS = 4000;
 
@@ -151,6 +154,8 @@ export class Engine {
       worker: this.#id,
       name: settings.name,
       leaseMs: settings.leaseMs,
+      // Who only drains now and then serves nobody in between.
+      lanes: lanesOf(settings.works ? settings : { ...settings, queues: [] }),
       store: this.store,
       certificate: this.#certificate,
       clock: this.#clock,
@@ -191,6 +196,7 @@ export class Engine {
   }
 
   async #start(): Promise<void> {
+    await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
     await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
@@ -198,6 +204,16 @@ export class Engine {
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
+    await this.#warnOfUnserved();
+  }
+
+  /** Runs that wait for code which is not deployed wait without end, so a person is told. */
+  async #warnOfUnserved(): Promise<void> {
+    const { workflows, works, logger } = this.#settings;
+    if (!works) return;
+    // The engine works without it.
+    const lanes = await this.store.unserved(MOST_UNSERVED).catch(() => []);
+    if (lanes.length > 0) logger.warn(unservedText(lanes, [...workflows.values()]));
   }
 
   /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */

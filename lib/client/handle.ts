@@ -2,11 +2,12 @@
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
-import type { RunStatus } from "../core/types.ts";
+import type { HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { cancelRun, controlRun, type ForkOptions, forkRun, notFound, type RetryOptions, retryRun } from "./control.ts";
 import { explain } from "./explain.ts";
+import { history } from "./history.ts";
 import {
   latestOf,
   type ReaderParts,
@@ -32,6 +33,11 @@ export interface RunHandle<R = unknown> {
   readonly id: string;
   /** What the run is doing. Throws PERDURE_NOT_FOUND. */
   status(): Promise<RunStatus>;
+  /**
+   * What the run has asked for so far, one entry a slot, in the order in which it was handed the outcomes; then what is open.
+   * Throws PERDURE_NOT_FOUND.
+   */
+  history(): Promise<HistoryEntry[]>;
   /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
@@ -95,6 +101,7 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
   return {
     id,
     status: () => live(() => status(id, parts)),
+    history: () => live(() => historyOf(id, parts)),
     result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
     send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
     cancel: (reason) => live(() => cancelRun(id, reason, parts)),
@@ -112,6 +119,11 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
 
 function status(id: string, { store }: HandleParts): Promise<RunStatus> {
   return explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id));
+}
+
+async function historyOf(id: string, parts: HandleParts): Promise<HistoryEntry[]> {
+  const known = await explain(`reading the history of run "${id}"`, () => parts.store.known([id]));
+  return known.length > 0 ? history(id, parts) : notFound(id);
 }
 
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {

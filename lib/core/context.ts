@@ -60,6 +60,7 @@ export interface Body {
   publish(definition: PublicationDefinition, change: Change, step: StepInfo | null): Promise<void>;
   now(): Date;
   random(kind: "uuid" | "random", name: string): Uint8Array;
+  patched(change: string): boolean;
 }
 
 export interface Scope {

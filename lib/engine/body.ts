@@ -75,6 +75,10 @@ export class PassBody implements Body {
     return new Date(this.#pass.now);
   }
 
+  patched(change: string): boolean {
+    return this.#pass.patches.ask(change);
+  }
+
   random(kind: "uuid" | "random", name: string): Uint8Array {
     return seededBytes(this.run.id, this.#seeds.take(`${kind}:${name}`));
   }

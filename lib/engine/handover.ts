@@ -34,6 +34,11 @@ export class Handover {
     return this.#now;
   }
 
+  /** The number of the last outcome that has one. */
+  get no(): number {
+    return this.#no;
+  }
+
   /** A recorded call is in line, at its number's place. */
   recorded(call: Call, replay: Replay): void {
     this.#recorded.set(call.slot, { call, replay });
