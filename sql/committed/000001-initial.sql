@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:011847913955482b4ae3ff887b96bb06a1c16b4c
+--! Hash: sha1:ba9ee439b8e74464353c10e5553137202d4dca0b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
@@ -1610,7 +1610,7 @@ create function :SCHEMA.open_slots(p_id text) returns setof :SCHEMA.history_entr
       union all
       select 2, w.run, w.slot, w.attempt,
         case when w.kind <> 'retry' then w.kind when w.slot like 'transaction:%' then 'transaction' else 'step' end,
-        case when w.kind = 'race' then '' else substr(w.topics[1], strpos(w.topics[1], ':') + 1) end,
+        (select string_agg(substr(t.topic, strpos(t.topic, ':') + 1), ', ') from unnest(w.topics) as t(topic)),
         'waiting', null, w.tries, w.started_at, null
       from :SCHEMA.run r join :SCHEMA.wait w on w.run = r.key and w.attempt = r.attempt
       where r.id = p_id and r.finished_at is null
