@@ -20,6 +20,7 @@ export {
 export type { Retry } from "./core/retry.ts";
 export type { RunState } from "./core/states.ts";
 export type {
+  CallerClient,
   FailedTry,
   HistoryEntry,
   Logger,
@@ -47,5 +48,5 @@ export {
 } from "./define/step.ts";
 export { type Event, type EventOptions, event, sleep, sleepUntil } from "./define/waits.ts";
 export { type Startable, type Workflow, type WorkflowOptions, workflow } from "./define/workflow.ts";
-export { type DrainOptions, Perdure } from "./perdure.ts";
+export { type CallerTransaction, type DrainOptions, Perdure } from "./perdure.ts";
 export type { PerdureOptions, WorkerSettings } from "./settings.ts";

@@ -234,6 +234,8 @@ export class Engine {
     if (letters.includes("w")) this.#worker.poke();
     if (letters.includes("d")) this.results.look();
     if (letters.includes("c")) void this.#worker.lookAll();
+    // A timer that a user's transaction made: the leader's next poll may be too late for it.
+    if (letters.includes("t") && this.#worker.leads) void this.#look().catch(() => {});
     if (letters.includes("b")) this.#liveness.watch();
     if (letters.includes("n")) this.#liveness.nudge();
   }

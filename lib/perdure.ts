@@ -6,17 +6,24 @@ import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts
 import { type ListOptions, list, type RunPage } from "./client/list.ts";
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
+import { callerVerbs } from "./client/using.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import { checkInstant, checkInteger, checkKeys, nearest, shorten } from "./core/options.ts";
 import { UNFINISHED_STATES } from "./core/states.ts";
-import type { RunFilter, StartOptions, WorkflowDefinition } from "./core/types.ts";
+import type { CallerClient, RunFilter, StartOptions, WorkflowDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { internalsOf, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
 import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts";
+
+/** What `perdure.using()` does in a transaction of the caller's. */
+export type CallerTransaction = Pick<Perdure, "start" | "send"> & {
+  /** Cancels a run: see `RunHandle`. */
+  cancel(id: string, reason?: string): Promise<void>;
+};
 
 const SHUTDOWN_TIMEOUT_MS = 30_000;
 const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()";
@@ -230,6 +237,26 @@ export class Perdure {
     const engine = this.#live();
     const { runs, nextMs } = await explain("draining", () => engine.drain(most, ms));
     return { runs, next: nextMs === null ? null : new Date(Date.now() + nextMs) };
+  }
+
+  /**
+   * Starts, sends and cancels in a transaction of yours: it takes effect when you commit, and a rollback leaves nothing.
+   *
+   * The verbs are those of the engine, with the same errors; none of these ends your transaction, except where the database itself does
+   * (`error.cause.code` is then its SQLSTATE: roll back, and for 40001 and 40P01 run the transaction again). A run exists for others, and
+   * for the methods of its handle, once you commit. `send` and `cancel` hold the run's row until then, so keep the transaction short.
+   *
+   * @param client A pg client (not a Pool) in a transaction, or what an adapter of `perdure/adapters` makes of an ORM's transaction.
+   * @throws PERDURE_STATE when the client is in no transaction, or in one that an error has aborted; PERDURE_READ_ONLY.
+   * @example
+   * await client.query("begin");
+   * await client.query("insert into orders values ($1)", [id]);
+   * await perdure.using(client).start(processOrder.with({ id }), id);
+   * await client.query("commit");
+   */
+  using(client: CallerClient): CallerTransaction {
+    const { schema, notify } = this.#settings;
+    return callerVerbs(client, { ...this.#parts(), schema, notify, find: (workflow) => this.#find(workflow) });
   }
 
   #parts(): HandleParts {

@@ -4,16 +4,23 @@
  */
 
 import {
+  type ChildHandle,
+  type ControlledMany,
   currentRun,
   type currentStep,
   type Duration,
   event,
+  type FailedTry,
+  type HistoryEntry,
   type now,
   Perdure,
+  type patched,
   type Received,
   type Retry,
   type RunHandle,
   type RunInfo,
+  type RunPage,
+  race,
   type random,
   runStep,
   type SentMany,
@@ -22,6 +29,7 @@ import {
   type StepInfo,
   sleep,
   sleepUntil,
+  start,
   step,
   type TransactionClient,
   transaction,
@@ -365,3 +373,66 @@ new Perdure({ concurency: 5 });
 new Perdure({ worker: { concurency: 5 } });
 // @ts-expect-error worker is false or its settings
 new Perdure({ worker: true });
+
+// ---- children and races
+
+export async function children(): Promise<void> {
+  const count = workflow("count", async (text: string, from?: number) => text.length + (from ?? 0));
+  const child = await start(count.with({ id: "one", detached: true, tags: ["a"] }), "x", 2);
+  same<typeof child, ChildHandle<number>>(true);
+  same<Awaited<ReturnType<typeof child.result>>, number>(true);
+  same<Awaited<ReturnType<typeof count>>, number>(true);
+  // @ts-expect-error the argument is a string
+  await start(count, 1);
+  // @ts-expect-error a step is no workflow
+  await start(createOrder, "x");
+  await child.send(paymentReceived, { amount: 1 });
+  // @ts-expect-error the data is missing
+  await child.send(paymentReceived);
+  const won = await race({ paid: paymentReceived, child, late: "1h", later: { minutes: 90 } });
+  if (won.winner === "paid") same<typeof won.value, Received<{ amount: number }>>(true);
+  else if (won.winner === "child") same<typeof won.value, number>(true);
+  else same<typeof won.value, null>(true);
+  // @ts-expect-error no such racer
+  won.winner === "nobody";
+  // @ts-expect-error a string that is no duration
+  await race({ late: "soon" });
+  for await (const mail of paymentReceived) {
+    same<typeof mail, Received<{ amount: number }>>(true);
+    break;
+  }
+}
+
+export async function control(run: RunHandle<number>): Promise<void> {
+  await run.pause();
+  await run.resume();
+  await run.retry({ replay: "flexible" });
+  // @ts-expect-error no such policy
+  await run.retry({ replay: "loose" });
+  const forked = await run.fork({ from: "step", id: "new", version: "2" });
+  same<typeof forked, RunHandle<number>>(true);
+  // @ts-expect-error it must be said from where
+  await run.fork({});
+}
+
+export async function finding(perdure: Perdure, run: RunHandle<number>): Promise<void> {
+  const page = await perdure.list({ workflow: processOrder, state: ["failed", "blocked"], tags: ["a"] as const });
+  same<typeof page, RunPage>(true);
+  await perdure.list({ workflow: "process-order", state: "failed", limit: 5, after: page.next });
+  // @ts-expect-error no such state
+  await perdure.list({ state: "done" });
+  // @ts-expect-error an unknown option
+  await perdure.list({ status: "failed" });
+  same<(typeof page.runs)[0]["due"], Date | null>(true);
+  const entries = await run.history();
+  same<typeof entries, HistoryEntry[]>(true);
+  same<(typeof entries)[0]["errors"], readonly FailedTry[]>(true);
+  same<typeof patched, (change: string) => boolean>(true);
+  const many = await perdure.cancel({ workflow: processOrder }, { reason: "enough" });
+  same<typeof many, ControlledMany>(true);
+  await perdure.retry(["a", "b"], { replay: "flexible" });
+  // @ts-expect-error a page is not a filter
+  await perdure.cancel({ workflow: processOrder, limit: 5 });
+  // @ts-expect-error one id is a handle's
+  await perdure.cancel("a");
+}

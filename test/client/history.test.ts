@@ -192,6 +192,7 @@ test("a history that somebody broke is listed all the same, and says what cannot
   const { perdure, sql } = await bench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
+  await sql("alter table :SCHEMA.checkpoint disable trigger check_checkpoint");
   await sql("update :SCHEMA.checkpoint set value = '7' where name in ('a', 'c')");
   const entries = await run.history();
   t.strictSame(brief(entries), ["step:a#0 completed", "step:b#0 completed", "step:c#0 failed", "event:gate#0 waiting"]);
