@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:ae00dec77b1c0ee56832f13b723c80fb63198d1c
+--! Hash: sha1:a734603511b3668d479d73074e32f0b5709cc7d5
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
@@ -1815,7 +1815,7 @@ create function :SCHEMA.open_slots(p_id text) returns setof :SCHEMA.history_entr
       union all
       select 2, w.run, w.slot, w.attempt,
         case when w.kind <> 'retry' then w.kind when w.slot like 'transaction:%' then 'transaction' else 'step' end,
-        case when w.kind = 'race' then '' else substr(w.topics[1], strpos(w.topics[1], ':') + 1) end,
+        (select string_agg(substr(t.topic, strpos(t.topic, ':') + 1), ', ') from unnest(w.topics) as t(topic)),
         'waiting', null, w.tries, w.started_at, null
       from :SCHEMA.run r join :SCHEMA.wait w on w.run = r.key and w.attempt = r.attempt
       where r.id = p_id and r.finished_at is null
