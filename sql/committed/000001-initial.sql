@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:539a23a61ae2d286fa9a3015b440c6980beea0d0
+--! Hash: sha1:97d4a6ad777b2259e45cb4bb50f5d3b7e600d122
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
@@ -1727,7 +1727,7 @@ begin
   select * into v_definition from :SCHEMA.definition d
     where d.workflow = workflow and (version is null or d.version = version) order by d.first_seen desc, d.version desc limit 1;
   if not found then
-    raise exception 'start_run: no launch has registered workflow "%"%', workflow, coalesce(format(' version "%s"', version), '')
+    raise exception 'start_run: no launch has registered workflow "%"%', workflow, coalesce(' version "' || version || '"', '')
       using errcode = 'PD001', hint = coalesce(
         'Registered are: ' || (
           select string_agg(format('"%s" version "%s"', k.workflow, k.version), ', ')
