@@ -15,6 +15,7 @@ import { UNFINISHED_STATES } from "./core/states.ts";
 import type { CallerClient, RunFilter, StartOptions, WorkflowDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
+import { publicationOf } from "./define/publish.ts";
 import { internalsOf, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
 import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts";
@@ -264,6 +265,8 @@ export class Perdure {
     return {
       store: engine.store,
       codec: engine.codec,
+      publications: engine.publications,
+      publicationOf,
       results: engine.results,
       sender: engine.sender,
       onChange: () => engine.changed(),

@@ -22,13 +22,17 @@ import {
   type Slept,
   type Startable,
   type StepInfo,
+  type Stream,
   sleep,
   sleepUntil,
   start,
   step,
+  stream,
   type TransactionClient,
   transaction,
   type uuid,
+  type Value,
+  value,
   type Workflow,
   workflow,
 } from "perdure";
@@ -245,6 +249,43 @@ export async function sends(perdure: Perdure, handle: RunHandle<number>): Promis
   await perdure.send("id", paymentReceived, { amount: 1 }, { ref: "r" });
   // @ts-expect-error an event, not its name
   await perdure.send("id", "payment-received", { amount: 1 });
+}
+
+// ---- values and streams: what is published and what is read
+
+const progress = value<{ done: number; of?: number }>("progress");
+const tokens = stream<string>({ name: "tokens" });
+same<typeof progress, Value<{ done: number; of?: number }>>(true);
+same<typeof tokens, Stream<string>>(true);
+same<ReturnType<typeof progress.set>, Promise<void>>(true);
+same<ReturnType<typeof tokens.close>, Promise<void>>(true);
+void progress.set({ done: 1 });
+void tokens.write("a");
+// @ts-expect-error a value of another type
+void progress.set({ done: "1" });
+// @ts-expect-error an item of another type
+void tokens.write(1);
+// @ts-expect-error a value is set, not written
+void progress.write({ done: 1 });
+// @ts-expect-error a stream needs a name
+stream({});
+// @ts-expect-error an unknown option
+value({ name: "x", nam: "y" });
+
+export async function reads(run: RunHandle<string>): Promise<void> {
+  same<Awaited<ReturnType<typeof run.get<{ done: number }>>>, { done: number } | undefined>(true);
+  const latest = await run.get(progress);
+  same<typeof latest, { done: number; of?: number } | undefined>(true);
+  for await (const item of run.watch(progress)) same<typeof item, { done: number; of?: number }>(true);
+  for await (const item of run.read(tokens, { from: 3 })) same<typeof item, string>(true);
+  // @ts-expect-error a stream is read, not watched
+  run.watch(tokens);
+  // @ts-expect-error a value is watched, not read
+  run.read(progress);
+  // @ts-expect-error an unknown option
+  run.read(tokens, { form: 3 });
+  // @ts-expect-error from is a number
+  run.read(tokens, { from: "3" });
 }
 
 // ---- sleeps, durations, retries, what code asks about itself

@@ -88,6 +88,12 @@ export interface EventDefinition {
   readonly schema: Schema | undefined;
 }
 
+/** A value or a stream as it was defined. */
+export interface PublicationDefinition {
+  readonly kind: "value" | "stream";
+  readonly name: string;
+}
+
 /** An event as a wait returns it. */
 export interface Received<T> {
   readonly data: T;

@@ -42,6 +42,31 @@ export interface Controlled {
   readonly verdict: string;
 }
 
+/** What a process wants to hear of: work, finishes, what is published. */
+export interface Wanted {
+  readonly hungry: boolean;
+  readonly watching: boolean;
+  readonly reading: boolean;
+}
+
+/** From where on somebody reads a stream; of a value, the least `n` that is news to them. */
+export interface Reading {
+  readonly run: string;
+  readonly kind: "value" | "stream";
+  readonly name: string;
+  readonly from: number;
+}
+
+/** One row of `read_published`: see there. */
+export interface Published {
+  readonly ord: number;
+  readonly key: string | null;
+  readonly ended: boolean | null;
+  readonly pos: number | null;
+  readonly value: string | null;
+  readonly more: boolean;
+}
+
 export interface Missing {
   readonly holding: boolean;
   /** [worker id, its last beat, whether that was before the server started] of each, as JSON. */
@@ -161,8 +186,8 @@ export class Store {
     return (await this.#rows<Beat>("beat", [worker], db))[0]!;
   }
 
-  async want(worker: string, hungry: boolean, watching: boolean): Promise<void> {
-    await this.#rows("want", [worker, hungry, watching]);
+  async want(worker: string, { hungry, watching, reading }: Wanted): Promise<void> {
+    await this.#rows("want", [worker, hungry, watching, reading]);
   }
 
   async peek(worker: string, lanes: Lanes): Promise<{ work: boolean; others_hold: boolean; next_ms: number | null }> {
@@ -193,6 +218,11 @@ export class Store {
 
   async sweep(): Promise<number> {
     return (await this.#rows<{ sweep: number }>("sweep", []))[0]!.sweep;
+  }
+
+  readPublished(readings: readonly Reading[], rows: number, bytes: number): Promise<Published[]> {
+    const [ids, kinds, names] = [readings.map((r) => r.run), readings.map((r) => r.kind), readings.map((r) => r.name)];
+    return this.#rows("read_published", [ids, kinds, names, readings.map((r) => r.from), rows, bytes]);
   }
 
   async status(id: string): Promise<RunStatus | undefined> {

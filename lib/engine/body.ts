@@ -1,12 +1,14 @@
 /** A run as its body sees it: every call of a definition becomes a call of the pass. */
 import { Ordinals } from "../core/address.ts";
-import type { Body, Outside, RaceEntry, Started, Until } from "../core/context.ts";
+import type { Body, Change, Outside, RaceEntry, Started, Until } from "../core/context.ts";
 import type {
   EventDefinition,
+  PublicationDefinition,
   RunInfo,
   Slept,
   StartOptions,
   StepDefinition,
+  StepInfo,
   WorkflowDefinition,
 } from "../core/types.ts";
 import type { Pass } from "./pass.ts";
@@ -63,6 +65,10 @@ export class PassBody implements Body {
 
   get outside(): Outside {
     return this.#pass.ports.outside;
+  }
+
+  publish(definition: PublicationDefinition, change: Change, step: StepInfo | null): Promise<void> {
+    return this.#pass.publisher.call(definition, change, step);
   }
 
   now(): Date {

@@ -87,6 +87,10 @@ export class Handover {
     if (write.kind === "record") {
       void this.#ledger.write("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
     }
+    if (write.kind === "publish") {
+      const row = { slot, attempt: this.#attempt, no, kind, name, value: write.value, at: this.#now };
+      void this.#ledger.write("publish", { ...row, seq: this.#ledger.sent });
+    }
     settle(call.deferred);
   }
 }

@@ -177,6 +177,7 @@ create table :SCHEMA.worker (
   lease      interval not null,
   hungry     boolean not null default false,   -- has a free slot: wants to hear of work
   watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
+  reading    boolean not null default false,   -- reads values or streams: wants to hear of what is published
   dead_at    timestamptz
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);

@@ -56,13 +56,13 @@ begin
 end $perdure$;
 
 -- What a process wants to hear of. Locks: the worker's row.
-create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean) returns void language sql as $perdure$
-  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching where id = p_id
+create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean, p_reading boolean) returns void language sql as $perdure$
+  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching, reading = p_reading where id = p_id
 $perdure$;
 
--- Whether anybody else wants to hear of work, or of finishes. Called in the batches that make such news. Locks: nothing.
-create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean) language sql stable as $perdure$
-  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false)
+-- Whether anybody else wants to hear of work, of finishes, of what is published. Called in the batches that make such news. Locks: nothing.
+create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean, reading boolean) language sql stable as $perdure$
+  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false), coalesce(bool_or(w.reading), false)
   from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
 $perdure$;
 
@@ -172,7 +172,7 @@ $perdure$;
 -- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
 -- Locks: the worker's row, its lanes, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
-  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
+  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false, reading = false where id = p_id;
   delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
   delete from :SCHEMA.lane where worker = p_id;
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
