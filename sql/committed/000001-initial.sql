@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a734603511b3668d479d73074e32f0b5709cc7d5
+--! Hash: sha1:cbf518eddedda41fd125b4151f6670b2f964be86
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
@@ -1894,7 +1894,7 @@ begin
   select * into v_definition from :SCHEMA.definition d
     where d.workflow = workflow and (version is null or d.version = version) order by d.first_seen desc, d.version desc limit 1;
   if not found then
-    raise exception 'start_run: no launch has registered workflow "%"%', workflow, coalesce(format(' version "%s"', version), '')
+    raise exception 'start_run: no launch has registered workflow "%"%', workflow, coalesce(' version "' || version || '"', '')
       using errcode = 'PD001', hint = coalesce(
         'Registered are: ' || (
           select string_agg(format('"%s" version "%s"', k.workflow, k.version), ', ')
