@@ -1,4 +1,5 @@
 /** The public names, nothing else. */
+export type { ForkOptions, RetryOptions } from "./client/control.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";
@@ -17,6 +18,7 @@ export {
 export type { Retry } from "./core/retry.ts";
 export type { RunState } from "./core/states.ts";
 export type {
+  CallerClient,
   Logger,
   Received,
   RunInfo,
@@ -41,5 +43,5 @@ export {
 } from "./define/step.ts";
 export { type Event, type EventOptions, event, sleep, sleepUntil } from "./define/waits.ts";
 export { type Startable, type Workflow, type WorkflowOptions, workflow } from "./define/workflow.ts";
-export { Perdure } from "./perdure.ts";
+export { type CallerTransaction, type DrainOptions, Perdure } from "./perdure.ts";
 export type { PerdureOptions, WorkerSettings } from "./settings.ts";

@@ -22,6 +22,7 @@ import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
+import { type Drained, drain } from "./worker/drain.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
 import { Wants } from "./worker/wants.ts";
@@ -64,6 +65,7 @@ export class Engine {
   #recounts = 0;
   #saidBusy = -Infinity;
   #untold: NodeJS.Timeout | undefined;
+  #draining: Promise<unknown> = Promise.resolve();
   readonly #wants: Wants;
 
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
@@ -112,6 +114,7 @@ export class Engine {
     };
     this.#worker = new Worker({
       concurrency: settings.concurrency,
+      works: settings.works,
       workflows: settings.workflows,
       flusher: this.#flusher,
       store: this.store,
@@ -215,6 +218,8 @@ export class Engine {
     if (letters.includes("w")) this.#worker.poke();
     if (letters.includes("d")) this.results.look();
     if (letters.includes("c")) void this.#worker.lookAll();
+    // A timer that a user's transaction made: the leader's next poll may be too late for it.
+    if (letters.includes("t") && this.#worker.leads) void this.#look().catch(() => {});
     if (letters.includes("b")) this.#liveness.watch();
     if (letters.includes("n")) this.#liveness.nudge();
   }
@@ -294,6 +299,18 @@ export class Engine {
 
   #serves({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): boolean {
     return this.#settings.workflows.has(registeredName(workflow, version)) && this.#settings.queues.includes(queue);
+  }
+
+  /** Works off what is due: see worker/drain.ts. One at a time. */
+  async drain(max: number, ms: number | null): Promise<Drained> {
+    const parts = {
+      worker: this.#worker,
+      peek: () => this.store.peek(this.#id, lanesOf(this.#settings)),
+      handBack: () => this.#flusher.write("handBack", { keep: () => this.#worker.keys() }),
+    };
+    const drained = this.#draining.then(() => drain(parts, max, ms));
+    this.#draining = drained.catch(() => {});
+    return drained;
   }
 
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */

@@ -37,7 +37,7 @@ export interface PerdureOptions {
   listenUrl?: string | undefined;
   /** The workflows that this process starts and works on. */
   workflows?: readonly Workflow<any, any>[] | undefined;
-  /** `false`: this process starts, sends and waits, but works on nothing. */
+  /** `false`: this process starts, sends and waits, but works on nothing, or only on what `drain()` is told to. */
   worker?: WorkerSettings | false | undefined;
   /** Error classes of your own that keep their class on replay. */
   errors?: readonly ErrorClass[] | undefined;
@@ -62,6 +62,8 @@ export interface Settings {
   readonly listenUrl: string | undefined;
   readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
   readonly concurrency: number;
+  /** False: this process works on runs only when it is told to, by drain(). */
+  readonly works: boolean;
   readonly queues: readonly string[];
   readonly errors: readonly ErrorClass[];
   readonly logger: Logger;
@@ -117,10 +119,10 @@ export function checkOptions(given: PerdureOptions): Settings {
 function workerOf(
   given: PerdureOptions["worker"],
   workflows: ReadonlyMap<string, WorkflowDefinition>,
-): Pick<Settings, "concurrency" | "queues"> {
-  if (given === false) return { concurrency: 0, queues: [] };
-  const { concurrency = 100, queues } = checkKeys(given ?? {}, ["concurrency", "queues"], `worker of ${WHERE}`);
+): Pick<Settings, "concurrency" | "works" | "queues"> {
+  const { concurrency = 100, queues } = checkKeys(given || {}, ["concurrency", "queues"], `worker of ${WHERE}`);
   return {
+    works: given !== false,
     concurrency: checkInteger(concurrency, `concurrency of ${WHERE}`, 1, 10_000),
     queues: queuesOf(queues, workflows),
   };

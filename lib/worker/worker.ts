@@ -20,6 +20,8 @@ const OVERDUE_MS = 500;
 
 export interface WorkerOptions {
   readonly concurrency: number;
+  /** False: takes runs only while it is drained. */
+  readonly works: boolean;
   readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
   readonly flusher: Flusher;
   readonly store: Store;
@@ -42,6 +44,10 @@ export class Worker {
   readonly #loading = new Set<string>();
   readonly #alarm: Alarm;
   #reserved = 0;
+  /** So many more runs may be taken. */
+  #quota: number;
+  #taken = 0;
+  #onSettled: (() => void)[] = [];
   #claiming = false;
   #again = false;
   #backlog = false;
@@ -54,6 +60,7 @@ export class Worker {
 
   constructor(options: WorkerOptions) {
     this.#options = options;
+    this.#quota = options.works ? Infinity : 0;
     this.#alarm = new Alarm(options.clock, () => void this.ring());
     const { flusher, store, clock, logger } = options;
     this.#ports = {
@@ -75,7 +82,7 @@ export class Worker {
   get free(): number {
     return this.#stopping || this.#muted
       ? 0
-      : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
+      : Math.max(0, Math.min(this.#options.concurrency - this.#active.size, this.#quota) - this.#reserved);
   }
 
   /** A slot is free that no known work will fill. */
@@ -85,7 +92,7 @@ export class Worker {
 
   /** This process takes runs: now or when a slot is free. */
   get takesRuns(): boolean {
-    return this.#options.concurrency > 0 && !this.#stopping;
+    return this.#quota > 0 && !this.#stopping;
   }
 
   get busy(): boolean {
@@ -150,6 +157,7 @@ export class Worker {
       this.#options.logger.error("perdure: claiming runs failed", error);
     }
     this.#claiming = false;
+    this.#checkSettled();
     if (this.#again || this.#backlog) {
       this.#again = false;
       this.poke();
@@ -159,6 +167,8 @@ export class Worker {
   #begin(claim: Claim): void {
     const definition = this.#options.workflows.get(registeredName(claim.workflow, claim.version));
     if (!definition || this.#stopping || this.#muted) return;
+    this.#quota -= 1;
+    this.#taken += 1;
     if (claim.more) void this.#beginLong(claim, definition);
     else this.#enter(execute(claim, definition, this.#ports));
   }
@@ -203,6 +213,47 @@ export class Worker {
     if (pass && pass.claim.crashes >= SUSPECT) this.#again = true;
     if (this.#backlog || this.#again) this.poke();
     this.#options.onLoad();
+    this.#checkSettled();
+  }
+
+  /** Nothing is in work, nothing is being claimed. */
+  get #settled(): boolean {
+    return !this.#claiming && this.#reserved === 0 && this.keys().length === 0;
+  }
+
+  #checkSettled(): void {
+    if (this.#onSettled.length === 0 || !this.#settled) return;
+    for (const resolve of this.#onSettled.splice(0)) resolve();
+  }
+
+  /** Resolves when nothing is in work and nothing is being claimed. */
+  settled(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onSettled.push(resolve);
+      this.#checkSettled();
+    });
+  }
+
+  /** How many runs have been taken here in all. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  /** Lets a worker that takes no runs by itself take so many. Returns what ends that. */
+  allow(max: number): () => void {
+    if (this.#options.works) return () => {};
+    this.#quota = max;
+    return () => {
+      this.#quota = 0;
+      this.#options.onLoad();
+    };
+  }
+
+  /** Begins no step any more, and gives up what is in work once its attempts in flight have ended. */
+  async giveUp(): Promise<void> {
+    const passes = [...this.#active.values()];
+    await Promise.all(passes.map((pass) => pass.drain()));
+    for (const pass of passes) pass.lose("it is handed back");
   }
 
   /** A timer of a run that was suspended, tried again or started for later here is due in so many milliseconds. */

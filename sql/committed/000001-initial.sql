@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a801c6a726d00be2d9ca799a2684fc9f3ff0f957
+--! Hash: sha1:ac0ba99fd6e4589cf3b706bb5559dee600b8f79e
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, leader.
@@ -226,10 +226,16 @@ begin
       order by r.key for no key update skip locked
     ) h;
   if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
-    perform set_config('perdure.skipped',
-      (v_skipped || array(select distinct k from unnest(p_keys) k where k <> all (v_keys)))::text, true);
+    perform :SCHEMA.skip_runs(array(select distinct k from unnest(p_keys) k where k <> all (v_keys)));
   end if;
   return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
+end $perdure$;
+
+-- Leaves runs out for the rest of the transaction: a write of theirs was skipped. Called by hold_runs, and where a start of a child is 'busy'.
+create function :SCHEMA.skip_runs(p_keys bigint[]) returns void language plpgsql as $perdure$
+begin
+  perform set_config('perdure.skipped',
+    (coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[] || p_keys)::text, true);
 end $perdure$;
 
 -- Why a write of a claim was not applied: 'busy' (a stranger holds the row: write it alone) or 'stale' (the claim is over).
@@ -332,6 +338,13 @@ begin
   end if;
   if v_children then
     perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
+    if not p_wait then -- no later write of a parent overtakes its start that is 'busy'
+      perform :SCHEMA.skip_runs(array(
+        select g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+        where g.parent = any(v_parents) and r.parent is distinct from g.parent and r.key <> g.parent
+          and not exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent)
+      ));
+    end if;
   end if;
   return query
     select g.ord::integer,
@@ -349,6 +362,48 @@ begin
     left join :SCHEMA.run r on r.id = g.id
     left join :SCHEMA.input i on i.run = r.key
     left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
+end $perdure$;
+
+-- The same, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
+-- were, the rest is 'busy' untried: a stranger that holds so many holds them too, and each costs a wait.
+-- Called by the flusher when a batch has met a lock. Locks: as start_runs.
+create function :SCHEMA.start_runs_apart(
+  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
+  p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
+  p_tags text[], p_parents bigint[], p_epochs integer[], p_detached boolean[], p_schedules text[], p_slots float8[],
+  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_wait boolean
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set lock_timeout = '10ms' as $perdure$
+declare
+  g record;
+  v_busy integer := 0;
+begin
+  for g in
+    select * from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options, p_keep,
+        p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
+      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, keep,
+        tags, parent, epoch, detached, schedule, slot, lease, ord)
+  loop
+    begin
+      if v_busy < 10 then
+        return query select g.ord::integer, s.verdict, s.key, s.leased, s.workflow, s.state, s.deadline_ms, s.now_ms
+          from :SCHEMA.start_runs(array[g.id], array[g.workflow], array[g.version], array[g.queue], array[g.priority],
+            array[g.delay], array[g.start_at], array[g.timeout_ms], array[g.args], array[g.hash], array[g.options], array[g.keep],
+            array[g.tags], array[g.parent], array[g.epoch], array[g.detached], array[g.schedule], array[g.slot],
+            array[g.lease], p_worker, p_lane_workflows, p_lane_versions, p_lane_queues, p_wait) s;
+        continue;
+      end if;
+    exception when lock_not_available then
+      v_busy := v_busy + 1;
+    end;
+    if g.parent is not null then
+      perform :SCHEMA.skip_runs(array[g.parent]); -- no later write of the parent overtakes this one
+    end if;
+    ord := g.ord;
+    verdict := 'busy';
+    leased := false;
+    return next;
+  end loop;
 end $perdure$;
 
 -- Makes parents followers of runs that are not their children and whose id they asked for. The followed row is locked, so that its end
@@ -390,6 +445,18 @@ begin
   return p_args::jsonb = p_other_args::jsonb;
 exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not send
   return p_args = p_other_args;
+end $perdure$;
+
+-- Hints at a run that was started in a user's transaction: at work, if a worker is idle, or at a timer, which the leader sets itself.
+-- Called by start_run, and by the library in the caller's transaction. Locks: nothing.
+create function :SCHEMA.tell_start(p_delayed boolean) returns boolean language plpgsql as $perdure$
+begin
+  if p_delayed then
+    perform :SCHEMA.hint('t');
+  elsif (select w.hungry from :SCHEMA.wanted(0) w) then
+    perform :SCHEMA.hint('w');
+  end if;
+  return true;
 end $perdure$;
 
 -- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
@@ -734,10 +801,10 @@ begin
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     cross join lateral (
-      select min(w.due) as due, array_agg(t.topic) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
+      select min(w.due) as due, array_agg(t.topic) filter (where t.topic is not null) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
         count(*) filter (where starts_with(t.topic, 'child:')) as children
       from json_array_elements_text(g.slots::json) as s(slot)
-      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot cross join unnest(w.topics) as t(topic)
+      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot left join unnest(w.topics) as t(topic) on true
     ) w
   ), done as (
     update :SCHEMA.run r set worker = null, pausing = false,
@@ -852,7 +919,7 @@ end $perdure$;
 
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
--- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, d done, n new worker, b busy).
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, n new worker, b busy).
 -- Called after commit by the library, and at the end of SQL functions in a user's transaction.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)

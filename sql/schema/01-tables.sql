@@ -222,10 +222,16 @@ begin
       order by r.key for no key update skip locked
     ) h;
   if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
-    perform set_config('perdure.skipped',
-      (v_skipped || array(select distinct k from unnest(p_keys) k where k <> all (v_keys)))::text, true);
+    perform :SCHEMA.skip_runs(array(select distinct k from unnest(p_keys) k where k <> all (v_keys)));
   end if;
   return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
+end $perdure$;
+
+-- Leaves runs out for the rest of the transaction: a write of theirs was skipped. Called by hold_runs, and where a start of a child is 'busy'.
+create function :SCHEMA.skip_runs(p_keys bigint[]) returns void language plpgsql as $perdure$
+begin
+  perform set_config('perdure.skipped',
+    (coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[] || p_keys)::text, true);
 end $perdure$;
 
 -- Why a write of a claim was not applied: 'busy' (a stranger holds the row: write it alone) or 'stale' (the claim is over).
