@@ -4,6 +4,7 @@
  */
 
 import {
+  type ChildHandle,
   currentRun,
   type currentStep,
   type Duration,
@@ -14,18 +15,24 @@ import {
   type Retry,
   type RunHandle,
   type RunInfo,
+  race,
   type random,
   runStep,
   type SentMany,
   type Slept,
   type Startable,
   type StepInfo,
+  type Stream,
   sleep,
   sleepUntil,
+  start,
   step,
+  stream,
   type TransactionClient,
   transaction,
   type uuid,
+  type Value,
+  value,
   type Workflow,
   workflow,
 } from "perdure";
@@ -244,6 +251,43 @@ export async function sends(perdure: Perdure, handle: RunHandle<number>): Promis
   await perdure.send("id", "payment-received", { amount: 1 });
 }
 
+// ---- values and streams: what is published and what is read
+
+const progress = value<{ done: number; of?: number }>("progress");
+const tokens = stream<string>({ name: "tokens" });
+same<typeof progress, Value<{ done: number; of?: number }>>(true);
+same<typeof tokens, Stream<string>>(true);
+same<ReturnType<typeof progress.set>, Promise<void>>(true);
+same<ReturnType<typeof tokens.close>, Promise<void>>(true);
+void progress.set({ done: 1 });
+void tokens.write("a");
+// @ts-expect-error a value of another type
+void progress.set({ done: "1" });
+// @ts-expect-error an item of another type
+void tokens.write(1);
+// @ts-expect-error a value is set, not written
+void progress.write({ done: 1 });
+// @ts-expect-error a stream needs a name
+stream({});
+// @ts-expect-error an unknown option
+value({ name: "x", nam: "y" });
+
+export async function reads(run: RunHandle<string>): Promise<void> {
+  same<Awaited<ReturnType<typeof run.get<{ done: number }>>>, { done: number } | undefined>(true);
+  const latest = await run.get(progress);
+  same<typeof latest, { done: number; of?: number } | undefined>(true);
+  for await (const item of run.watch(progress)) same<typeof item, { done: number; of?: number }>(true);
+  for await (const item of run.read(tokens, { from: 3 })) same<typeof item, string>(true);
+  // @ts-expect-error a stream is read, not watched
+  run.watch(tokens);
+  // @ts-expect-error a value is watched, not read
+  run.read(progress);
+  // @ts-expect-error an unknown option
+  run.read(tokens, { form: 3 });
+  // @ts-expect-error from is a number
+  run.read(tokens, { from: "3" });
+}
+
 // ---- sleeps, durations, retries, what code asks about itself
 
 same<ReturnType<typeof sleep>, Promise<Slept>>(true);
@@ -365,3 +409,44 @@ new Perdure({ concurency: 5 });
 new Perdure({ worker: { concurency: 5 } });
 // @ts-expect-error worker is false or its settings
 new Perdure({ worker: true });
+
+// ---- children and races
+
+export async function children(): Promise<void> {
+  const count = workflow("count", async (text: string, from?: number) => text.length + (from ?? 0));
+  const child = await start(count.with({ id: "one", detached: true, tags: ["a"] }), "x", 2);
+  same<typeof child, ChildHandle<number>>(true);
+  same<Awaited<ReturnType<typeof child.result>>, number>(true);
+  same<Awaited<ReturnType<typeof count>>, number>(true);
+  // @ts-expect-error the argument is a string
+  await start(count, 1);
+  // @ts-expect-error a step is no workflow
+  await start(createOrder, "x");
+  await child.send(paymentReceived, { amount: 1 });
+  // @ts-expect-error the data is missing
+  await child.send(paymentReceived);
+  const won = await race({ paid: paymentReceived, child, late: "1h", later: { minutes: 90 } });
+  if (won.winner === "paid") same<typeof won.value, Received<{ amount: number }>>(true);
+  else if (won.winner === "child") same<typeof won.value, number>(true);
+  else same<typeof won.value, null>(true);
+  // @ts-expect-error no such racer
+  won.winner === "nobody";
+  // @ts-expect-error a string that is no duration
+  await race({ late: "soon" });
+  for await (const mail of paymentReceived) {
+    same<typeof mail, Received<{ amount: number }>>(true);
+    break;
+  }
+}
+
+export async function control(run: RunHandle<number>): Promise<void> {
+  await run.pause();
+  await run.resume();
+  await run.retry({ replay: "flexible" });
+  // @ts-expect-error no such policy
+  await run.retry({ replay: "loose" });
+  const forked = await run.fork({ from: "step", id: "new", version: "2" });
+  same<typeof forked, RunHandle<number>>(true);
+  // @ts-expect-error it must be said from where
+  await run.fork({});
+}

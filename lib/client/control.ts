@@ -39,8 +39,12 @@ const REFUSALS: Readonly<Record<Verb, string>> = {
   retry: ", so it cannot be retried; only a failed or blocked run can",
 };
 
+export function notFoundError(id: string): PerdureError {
+  return new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id, or start the run first`);
+}
+
 export function notFound(id: string): never {
-  throw new PerdureError("PERDURE_NOT_FOUND", `there is no run "${id}"; check the id, or start the run first`);
+  throw notFoundError(id);
 }
 
 /** The error of a verb that a run's state does not allow. */

@@ -1,7 +1,17 @@
 /** A worker process of the crash tests: its workflows, and what the test may tell it to do. */
 import { setTimeout as pause } from "node:timers/promises";
 import pg from "pg";
-import { currentStep, event, Perdure, type PerdureOptions, step, transaction, workflow } from "../../lib/index.ts";
+import {
+  currentStep,
+  event,
+  Perdure,
+  type PerdureOptions,
+  step,
+  stream,
+  transaction,
+  value,
+  workflow,
+} from "../../lib/index.ts";
 import type { MemberOptions } from "../support/crew.ts";
 import { topics } from "./topics.ts";
 
@@ -136,6 +146,22 @@ const waiting = workflow("waiting", async (run: string) => {
   return data;
 });
 
+const tokens = stream<[no: number, at: number]>("tokens");
+const progress = value<number>("progress");
+const speak = step("speak", async (run: string, from: number, count: number, gapMs: number) => {
+  await enter(run, "speak");
+  for (let no = from; no < from + count; no += 1) {
+    await tokens.write([no, Date.now()]);
+    await progress.set(no);
+    if (gapMs > 0) await pause(gapMs);
+  }
+});
+/** Writes numbers to a stream and a value, in one step or several. */
+const talker = workflow("talker", async (run: string, steps: number, count: number, gapMs: number) => {
+  for (let n = 0; n < steps; n += 1) await speak(run, n * count, count, gapMs);
+  await progress.set(-1);
+});
+
 const versioned = workflow({ name: "versioned", version: version ?? "1" }, async (run: string) => {
   await create(run, "");
   return `version ${version ?? "1"}`;
@@ -150,6 +176,7 @@ const all = {
   stumbling,
   slow,
   waiting,
+  talker,
   versioned,
   ...topics({ enter, outside, schema }),
 };
