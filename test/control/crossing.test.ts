@@ -46,13 +46,13 @@ test("a retry that crosses the failure of its run finds it whole: the error is k
 test("a cancel that crosses the end of its run cancels nothing below it", async (t) => {
   const inside = gate();
   const hold = gate();
-  t.teardown(() => hold.open());
   const parent = workflow("parent", async () => {
     await start(waiting.with({ id: "child" }), 1);
     inside.open();
     await hold.opened;
   });
   const b = await bench(t, { workflows: [parent, waiting] });
+  t.teardown(() => hold.open());
   const run = await b.perdure.start(parent.with({ id: "parent" }));
   await inside.opened;
   await reaches(b.perdure.get("child"), "suspended");
@@ -69,7 +69,6 @@ test("a cancel that crosses the end of its run cancels nothing below it", async 
 test("a cancel that crosses the start of a child takes the child along, also when another ends in the same moment", async (t) => {
   const inside = gate();
   const hold = gate();
-  t.teardown(() => hold.open());
   const busy = workflow("busy", async () => void (await hold.opened));
   const parent = workflow("parent", async () => {
     await start(busy.with({ id: "ends" }));
@@ -77,6 +76,7 @@ test("a cancel that crosses the start of a child takes the child along, also whe
     await hold.opened;
   });
   const b = await bench(t, { workflows: [parent, busy, waiting] });
+  t.teardown(() => hold.open());
   const run = await b.perdure.start(parent.with({ id: "parent" }));
   await inside.opened;
   await reaches(b.perdure.get("ends"), "running");
@@ -122,13 +122,13 @@ test("a command that meets a deadlock is carried out all the same", async (t) =>
 test("a wake that crosses the beginning of a sleep ends it, also when the sleep is written twice because an answer was lost", async (t) => {
   const inside = gate();
   const hold = gate();
-  t.teardown(() => hold.open());
   const flow = workflow("flow", async () => {
     inside.open();
     await hold.opened;
     return sleep("1h");
   });
   const b = await bench(t, { workflows: [flow] });
+  t.teardown(() => hold.open());
   const run = await b.perdure.start(flow);
   await inside.opened;
   const sql = await stranger(t, b);
