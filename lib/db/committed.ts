@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:1b23aef5a5a97fa675c9d6cf22cf6d568e7ae1af
+--! Hash: sha1:cbf518eddedda41fd125b4151f6670b2f964be86
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
@@ -1815,7 +1815,7 @@ create function :SCHEMA.open_slots(p_id text) returns setof :SCHEMA.history_entr
       union all
       select 2, w.run, w.slot, w.attempt,
         case when w.kind <> 'retry' then w.kind when w.slot like 'transaction:%' then 'transaction' else 'step' end,
-        case when w.kind = 'race' then '' else substr(w.topics[1], strpos(w.topics[1], ':') + 1) end,
+        (select string_agg(substr(t.topic, strpos(t.topic, ':') + 1), ', ') from unnest(w.topics) as t(topic)),
         'waiting', null, w.tries, w.started_at, null
       from :SCHEMA.run r join :SCHEMA.wait w on w.run = r.key and w.attempt = r.attempt
       where r.id = p_id and r.finished_at is null
