@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:cbf518eddedda41fd125b4151f6670b2f964be86
+--! Hash: sha1:932fd24ef58cb69434f6ce0bce11f34e3f48ae8b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
@@ -755,7 +755,7 @@ $perdure$;
 
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
--- Begins waits. A wait that is there keeps its start, so a changed length counts from it; a retry of a step begins anew.
+-- Begins waits. A wait that is there keeps its start, so a changed length counts from it, and stays woken; a retry of a step begins anew.
 -- due_ms: milliseconds from now until it is due; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
 -- before, when nobody was told: that is news, so the mail counter is raised, and no suspension gets past it.
 -- Called by the flusher. Locks: runs, in key order.
@@ -789,7 +789,7 @@ begin
     on conflict (run, slot) do update set
       started_at = case when w.kind = 'retry' then excluded.started_at else w.started_at end,
       length_ms = excluded.length_ms,
-      due = case when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
+      due = case when w.woken then w.due when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
       tries = excluded.tries, topics = excluded.topics
     returning run, slot, due
   ), news as (
@@ -904,9 +904,11 @@ create function :SCHEMA.wake_runs(p_ids text[]) returns table (id text, verdict 
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: a sleep that begins meanwhile is seen by one that begins once the row is locked.
+  perform from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update;
   return query
   with held as materialized (
-    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids)
   ), asleep as (
     update :SCHEMA.wait w set due = v_now, woken = true
     from held h where w.run = h.key and w.kind = 'sleep' and w.due > v_now and h.state in ('running', 'suspended')
@@ -2043,21 +2045,21 @@ declare
   v_done bigint[];
   v_followed bigint[];
 begin
-  loop -- a child may have started children of its own until its row was locked
+  loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
       select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
       union
       select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
     )
     select array_agg(t.key) into v_tree from tree t;
-    exit when v_tree is null or cardinality(v_tree) <= cardinality(v_keys);
+    exit when v_tree is null or v_tree <@ v_keys;
     perform from :SCHEMA.run r where r.key = any(v_tree) order by r.key for no key update;
-    v_keys := v_tree;
+    v_keys := v_keys || v_tree;
   end loop;
   with done as (
     update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null, pausing = false, finished_at = :SCHEMA.clock(),
       reason = case when r.id = any(p_ids) then p_reason else 'its parent was cancelled' || coalesce(': ' || p_reason, '') end
-    where r.key = any(v_keys) and r.finished_at is null
+    where r.key = any(v_tree) and r.finished_at is null
     returning r.key, r.followed
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
@@ -2147,9 +2149,11 @@ create function :SCHEMA.retry_runs(p_ids text[], p_flexible boolean) returns tab
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: what a run came to is read by one that begins once its row is locked.
+  perform from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update;
   return query
   with held as materialized (
-    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids)
   ), failed as materialized (
     select h.*, o.value, coalesce(o.reopened, '{}') as reopened from held h join :SCHEMA.outcome o on o.run = h.key where h.state = 'failed'
   ), put as (

@@ -13,6 +13,7 @@ import {
   workflow,
 } from "../../lib/index.ts";
 import type { MemberOptions } from "../support/crew.ts";
+import { topics } from "./topics.ts";
 
 const {
   url,
@@ -41,6 +42,10 @@ async function enter(run: string, name: string): Promise<number> {
       await pause(20);
     }
   }
+}
+
+async function outside(run: string, name: string, key: string): Promise<void> {
+  await pool.query(`insert into "${schema}".ledger (run, step) values ($1, $2)`, [run, `${name} for ${key}`]);
 }
 
 /** Enters a step; the first time in the step that is held, it stays there. */
@@ -162,7 +167,19 @@ const versioned = workflow({ name: "versioned", version: version ?? "1" }, async
   return `version ${version ?? "1"}`;
 });
 
-const all = { five, traffic, budget, fragile, poison, stumbling, slow, waiting, talker, versioned };
+const all = {
+  five,
+  traffic,
+  budget,
+  fragile,
+  poison,
+  stumbling,
+  slow,
+  waiting,
+  talker,
+  versioned,
+  ...topics({ enter, outside, schema }),
+};
 const registered = Object.entries(all).filter(([name]) => names?.includes(name) ?? true);
 const logged: string[] = [];
 const log = (message: string, error?: unknown): void =>
