@@ -2,11 +2,10 @@
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
 import { shorten } from "../core/options.ts";
+import type { ScheduleDefinition } from "../core/types.ts";
 import { readCron } from "./cron.ts";
+import type { Timing } from "./slots.ts";
 import { readZone } from "./zone.ts";
-
-/** When a schedule fires, checked; where an interval begins, the database says. */
-export type CheckedTiming = { readonly cron: string; readonly timezone: string } | { readonly everyMs: number };
 
 const LEAST_MS = 1000;
 
@@ -14,7 +13,7 @@ const LEAST_MS = 1000;
 export function checkTiming(
   given: { cron?: unknown; timezone?: unknown; every?: unknown },
   where: string,
-): CheckedTiming {
+): ScheduleDefinition["timing"] {
   const { cron, timezone, every } = given;
   if ((cron === undefined) === (every === undefined)) {
     const text = `${where} must say when it fires: either cron or every, and not both; such as { cron: "0 9 * * *" } or { every: "1h" }`;
@@ -23,7 +22,13 @@ export function checkTiming(
   if (every === undefined) {
     readCron(cron as string, `cron of ${where}`);
     readZone((timezone ?? "UTC") as string, `timezone of ${where}`);
-    return { cron: (cron as string).trim(), timezone: (timezone ?? "UTC") as string };
+    return {
+      cron: (cron as string)
+        .trim()
+        .split(/[ \t]+/)
+        .join(" "),
+      timezone: (timezone ?? "UTC") as string,
+    };
   }
   if (timezone !== undefined) {
     throw new PerdureError(
@@ -37,4 +42,16 @@ export function checkTiming(
     "PERDURE_OPTION",
     `every of ${where} must be at least 1s, in whole milliseconds, not ${shorten(every)}`,
   );
+}
+
+/** The times of a stored schedule. */
+export function timingOf(row: {
+  readonly cron: string | null;
+  readonly timezone: string | null;
+  readonly every_ms: number | null;
+  readonly anchor_ms: number;
+}): Timing {
+  return row.cron !== null
+    ? { cron: row.cron, timezone: row.timezone! }
+    : { everyMs: row.every_ms!, anchor: Math.round(row.anchor_ms) };
 }
