@@ -1,5 +1,7 @@
 /** The public names, nothing else. */
+export type { ForkOptions, RetryOptions } from "./client/control.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
+export type { ScheduleListOptions, ScheduleStatus } from "./client/schedules.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";
 export type { Duration } from "./core/duration.ts";
@@ -17,7 +19,10 @@ export {
 export type { Retry } from "./core/retry.ts";
 export type { RunState } from "./core/states.ts";
 export type {
+  CallerClient,
+  CatchUp,
   Logger,
+  Overlap,
   Received,
   RunInfo,
   RunStatus,
@@ -30,6 +35,7 @@ export type {
 export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
 export { type ChildHandle, type Prize, type Racer, race, start, type Winner } from "./define/child.ts";
 export { currentRun, currentStep, now, random, uuid } from "./define/current.ts";
+export { type Schedule, type ScheduleSpec, schedule } from "./define/schedule.ts";
 export {
   runStep,
   type Step,
@@ -41,5 +47,5 @@ export {
 } from "./define/step.ts";
 export { type Event, type EventOptions, event, sleep, sleepUntil } from "./define/waits.ts";
 export { type Startable, type Workflow, type WorkflowOptions, workflow } from "./define/workflow.ts";
-export { Perdure } from "./perdure.ts";
+export { type CallerTransaction, type DrainOptions, Perdure, type Schedules } from "./perdure.ts";
 export type { PerdureOptions, WorkerSettings } from "./settings.ts";

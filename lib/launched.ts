@@ -1,6 +1,7 @@
 /** A launched engine: the parts, made and joined. No logic. */
 import { randomBytes } from "node:crypto";
 import { Results } from "./client/results.ts";
+import { reconcile, type SchedulesParts } from "./client/schedules.ts";
 import { type EventLike, Sender } from "./client/send.ts";
 import type { StarterParts } from "./client/start.ts";
 import { DatabaseClock } from "./core/clock.ts";
@@ -17,11 +18,14 @@ import { type Listener, openListener } from "./db/listener.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
 import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
+import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
+import { type Drained, drain } from "./worker/drain.ts";
+import { Firing } from "./worker/firing.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
 import { Wants } from "./worker/wants.ts";
@@ -49,6 +53,7 @@ export class Engine {
   readonly sender: Sender;
   readonly starter: StarterParts;
   readonly transactor: PgTransactor;
+  readonly schedules: SchedulesParts;
   readonly #settings: Settings;
   readonly #database: Database;
   readonly #id = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
@@ -59,11 +64,13 @@ export class Engine {
   readonly #certificate: Certificate;
   readonly #liveness: Liveness;
   readonly #poll: Poll;
+  readonly #firing: Firing;
   #listener: Listener | undefined;
   #others = 0;
   #recounts = 0;
   #saidBusy = -Infinity;
   #untold: NodeJS.Timeout | undefined;
+  #draining: Promise<unknown> = Promise.resolve();
   readonly #wants: Wants;
 
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
@@ -110,14 +117,24 @@ export class Engine {
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.watch(dueMs),
     };
+    const started = (): void => this.#startedHere();
+    this.schedules = {
+      store: new ScheduleStore(schema, database.pool),
+      codec: this.codec,
+      watch: slots.watch,
+      onStarted: started,
+    };
+    this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
+      works: settings.works,
       workflows: settings.workflows,
       flusher: this.#flusher,
       store: this.store,
       clock: this.#clock,
       logger,
       engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
+      fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
@@ -161,6 +178,12 @@ export class Engine {
     this.results.look();
   }
 
+  /** Schedules have started runs from here, which any process may take. */
+  #startedHere(): void {
+    this.#worker.poke();
+    if (this.#others > 0) this.#notifier.hint("w");
+  }
+
   /** What a body does to other runs: from within a step of its own. */
   #outside(): Outside {
     return {
@@ -181,6 +204,9 @@ export class Engine {
   }
 
   async #start(): Promise<void> {
+    const { schedules, application, logger } = this.#settings;
+    // Before it takes runs: what is wrong with a schedule ends the launch.
+    if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
@@ -215,6 +241,8 @@ export class Engine {
     if (letters.includes("w")) this.#worker.poke();
     if (letters.includes("d")) this.results.look();
     if (letters.includes("c")) void this.#worker.lookAll();
+    // A timer that a user's transaction made: the leader's next poll may be too late for it.
+    if (letters.includes("t") && this.#worker.leads) void this.#look().catch(() => {});
     if (letters.includes("b")) this.#liveness.watch();
     if (letters.includes("n")) this.#liveness.nudge();
   }
@@ -296,12 +324,25 @@ export class Engine {
     return this.#settings.workflows.has(registeredName(workflow, version)) && this.#settings.queues.includes(queue);
   }
 
+  /** Works off what is due: see worker/drain.ts. One at a time. */
+  async drain(max: number, ms: number | null): Promise<Drained> {
+    const parts = {
+      worker: this.#worker,
+      peek: () => this.store.peek(this.#id, lanesOf(this.#settings)),
+      handBack: () => this.#flusher.write("handBack", { keep: () => this.#worker.keys() }),
+    };
+    const drained = this.#draining.then(() => drain(parts, max, ms));
+    this.#draining = drained.catch(() => {});
+    return drained;
+  }
+
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */
   async shutdown(timeoutMs: number): Promise<void> {
     this.#poll.stop();
     this.#wants.stop();
     clearTimeout(this.#untold);
     await this.#worker.stop(timeoutMs);
+    await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
     await this.store.handBack(this.#id, []).catch(() => {});

@@ -1,20 +1,71 @@
 /** The engine as an application holds it. */
+import { explain } from "./client/explain.ts";
 import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
+import {
+  deleteSchedule,
+  listSchedules,
+  pauseSchedule,
+  putSchedule,
+  resumeSchedule,
+  type ScheduleListOptions,
+  type ScheduleStatus,
+  triggerSchedule,
+} from "./client/schedules.ts";
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
+import { callerVerbs } from "./client/using.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import { checkKeys, nearest, shorten } from "./core/options.ts";
-import type { StartOptions, WorkflowDefinition } from "./core/types.ts";
+import { checkInteger, checkKeys, nearest, shorten } from "./core/options.ts";
+import type { CallerClient, ScheduleDefinition, StartOptions, WorkflowDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
-import { internalsOf, type Startable } from "./define/workflow.ts";
+import { type Schedule, scheduleOf } from "./define/schedule.ts";
+import { checkInstant, internalsOf, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
-import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts";
+import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
+
+/** What `perdure.using()` does in a transaction of the caller's. */
+export type CallerTransaction = Pick<Perdure, "start" | "send"> & {
+  /** Cancels a run: see `RunHandle`. */
+  cancel(id: string, reason?: string): Promise<void>;
+};
+
+/** What `perdure.schedules` does. An unknown name: PERDURE_NOT_FOUND, with the nearest. */
+export interface Schedules {
+  /**
+   * Schedules in the order of their names, at most 100.
+   *
+   * @example const tenants = await perdure.schedules.list({ prefix: "tenant-", after: lastOfThePageBefore, limit: 500 });
+   */
+  list(options?: ScheduleListOptions): Promise<ScheduleStatus[]>;
+  /** Fires no more until `resume`. Paused again, it stays so; a launch that declares it leaves it paused. */
+  pause(name: string): Promise<void>;
+  /** Goes on with the next slot from now; those that passed meanwhile are not made up. */
+  resume(name: string): Promise<void>;
+  /** Starts a run at once, also while it is paused or another run is unfinished; its slots stay as they are. */
+  trigger(name: string): Promise<RunHandle>;
+  /**
+   * Makes a schedule at run time, for one of many tenants for example, or changes one that was made so; a launch never touches it. One whose times
+   * change begins anew, a paused one stays paused.
+   *
+   * @throws PERDURE_CONFLICT when code declares a schedule of that name; PERDURE_UNKNOWN_WORKFLOW; PERDURE_SERIALIZE; PERDURE_TOO_LARGE.
+   * @example await perdure.schedules.put(schedule(`report-${tenant}`, { cron: "0 7 * * *", timezone }, sendReport, tenant));
+   */
+  put(schedule: Schedule): Promise<void>;
+  /** Removes it; its runs stay. One that code declares comes back with the next launch. */
+  delete(name: string): Promise<void>;
+}
 
 const SHUTDOWN_TIMEOUT_MS = 30_000;
 const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()";
+
+/** Options of `drain()`. */
+export interface DrainOptions {
+  max?: number | undefined;
+  deadline?: Duration | Date | undefined;
+}
 
 /**
  * An engine: starts runs, works on them, and sees them from outside. Several can live in one process.
@@ -102,7 +153,7 @@ export class Perdure {
   }
 
   #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {
-    const { workflows, concurrency } = this.#settings;
+    const { workflows, works } = this.#settings;
     const internals = internalsOf(workflow);
     if (!internals && typeof workflow !== "string") {
       throw new PerdureError(
@@ -113,7 +164,7 @@ export class Perdure {
     const versions = [...workflows.values()].filter(({ name }) => name === workflow);
     if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };
     // A pure client starts what others work on.
-    const foreign = concurrency === 0 && workflows.size === 0;
+    const foreign = !works && workflows.size === 0;
     if (
       internals &&
       (foreign || workflows.has(registeredName(internals.definition.name, internals.definition.version)))
@@ -152,6 +203,70 @@ export class Perdure {
   ): Promise<unknown> {
     const { sender } = this.#live();
     return typeof ids === "string" ? sender.one(ids, event, data, options) : sender.many(ids, event, data, options);
+  }
+
+  /**
+   * Works off what is due, then returns: for serverless functions and plain cron, on an engine launched with `worker: false`. After
+   * `deadline` no step begins any more; those in flight are waited for, and what is left is handed back.
+   *
+   * @param options.max How many runs to take up at most. Default: no limit.
+   * @param options.deadline How long to go on, or until when by this process's clock. Default: no limit.
+   * @returns How many runs were taken up, and when to call again at the latest: the next timer; null: there is none.
+   * @example app.post("/drain", async () => Response.json(await perdure.drain({ deadline: "50s" })));
+   */
+  async drain(options: DrainOptions = {}): Promise<{ runs: number; next: Date | null }> {
+    const where = "drain()";
+    const { max = Number.MAX_SAFE_INTEGER, deadline } = checkKeys(options, ["max", "deadline"], where);
+    const most = checkInteger(max, `max of ${where}`, 1, Number.MAX_SAFE_INTEGER);
+    const ms =
+      deadline instanceof Date
+        ? Math.max(0, checkInstant(deadline, `deadline of ${where}`).getTime() - Date.now())
+        : deadline === undefined
+          ? null
+          : toMs(deadline, `deadline of ${where}`);
+    const engine = this.#live();
+    const { runs, nextMs } = await explain("draining", () => engine.drain(most, ms));
+    return { runs, next: nextMs === null ? null : new Date(Date.now() + nextMs) };
+  }
+
+  /**
+   * Starts, sends and cancels in a transaction of yours: it takes effect when you commit, and a rollback leaves nothing.
+   *
+   * The verbs are those of the engine, with the same errors; none of these ends your transaction, except where the database itself does
+   * (`error.cause.code` is then its SQLSTATE: roll back, and for 40001 and 40P01 run the transaction again). A run exists for others, and
+   * for the methods of its handle, once you commit. `send` and `cancel` hold the run's row until then, so keep the transaction short.
+   *
+   * @param client A pg client (not a Pool) in a transaction, or what an adapter of `perdure/adapters` makes of an ORM's transaction.
+   * @throws PERDURE_STATE when the client is in no transaction, or in one that an error has aborted; PERDURE_READ_ONLY.
+   * @example
+   * await client.query("begin");
+   * await client.query("insert into orders values ($1)", [id]);
+   * await perdure.using(client).start(processOrder.with({ id }), id);
+   * await client.query("commit");
+   */
+  using(client: CallerClient): CallerTransaction {
+    const { schema, notify } = this.#settings;
+    return callerVerbs(client, { ...this.#parts(), schema, notify, find: (workflow) => this.#find(workflow) });
+  }
+
+  /** Schedules at run time: see `schedule`. */
+  get schedules(): Schedules {
+    const parts = () => this.#live().schedules;
+    return {
+      list: async (options = {}) => listSchedules(options, parts()),
+      pause: async (name) => pauseSchedule(name, parts()),
+      resume: async (name) => resumeSchedule(name, parts()),
+      trigger: async (name) => this.get(await triggerSchedule(name, parts())),
+      put: async (given) => putSchedule(this.#scheduled(given), parts()),
+      delete: async (name) => deleteSchedule(name, parts()),
+    };
+  }
+
+  #scheduled(given: unknown): ScheduleDefinition {
+    const definition = scheduleOf(given);
+    if (definition) return checkServed(definition, this.#settings.workflows, this.#settings.works);
+    const text = `schedules.put() needs a schedule made by schedule(), not ${shorten(given)}`;
+    throw new PerdureError("PERDURE_OPTION", text);
   }
 
   #parts(): HandleParts {

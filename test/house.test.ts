@@ -27,6 +27,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   cli: ["core", "define", "db", "client", "perdure.ts"],
   dashboard: ["core", "define", "client", "perdure.ts"],
   testing: ["core", "define", "db", "client", "perdure.ts"],
+  "adapters.ts": ["core"], // an entry point of its own, over any client
   "aiki.ts": ["core", "define", "client", "perdure.ts"],
 };
 

@@ -4,6 +4,7 @@
  */
 
 import {
+  type ChildHandle,
   currentRun,
   type currentStep,
   type Duration,
@@ -14,6 +15,7 @@ import {
   type Retry,
   type RunHandle,
   type RunInfo,
+  race,
   type random,
   runStep,
   type SentMany,
@@ -22,6 +24,7 @@ import {
   type StepInfo,
   sleep,
   sleepUntil,
+  start,
   step,
   type TransactionClient,
   transaction,
@@ -365,3 +368,44 @@ new Perdure({ concurency: 5 });
 new Perdure({ worker: { concurency: 5 } });
 // @ts-expect-error worker is false or its settings
 new Perdure({ worker: true });
+
+// ---- children and races
+
+export async function children(): Promise<void> {
+  const count = workflow("count", async (text: string, from?: number) => text.length + (from ?? 0));
+  const child = await start(count.with({ id: "one", detached: true, tags: ["a"] }), "x", 2);
+  same<typeof child, ChildHandle<number>>(true);
+  same<Awaited<ReturnType<typeof child.result>>, number>(true);
+  same<Awaited<ReturnType<typeof count>>, number>(true);
+  // @ts-expect-error the argument is a string
+  await start(count, 1);
+  // @ts-expect-error a step is no workflow
+  await start(createOrder, "x");
+  await child.send(paymentReceived, { amount: 1 });
+  // @ts-expect-error the data is missing
+  await child.send(paymentReceived);
+  const won = await race({ paid: paymentReceived, child, late: "1h", later: { minutes: 90 } });
+  if (won.winner === "paid") same<typeof won.value, Received<{ amount: number }>>(true);
+  else if (won.winner === "child") same<typeof won.value, number>(true);
+  else same<typeof won.value, null>(true);
+  // @ts-expect-error no such racer
+  won.winner === "nobody";
+  // @ts-expect-error a string that is no duration
+  await race({ late: "soon" });
+  for await (const mail of paymentReceived) {
+    same<typeof mail, Received<{ amount: number }>>(true);
+    break;
+  }
+}
+
+export async function control(run: RunHandle<number>): Promise<void> {
+  await run.pause();
+  await run.resume();
+  await run.retry({ replay: "flexible" });
+  // @ts-expect-error no such policy
+  await run.retry({ replay: "loose" });
+  const forked = await run.fork({ from: "step", id: "new", version: "2" });
+  same<typeof forked, RunHandle<number>>(true);
+  // @ts-expect-error it must be said from where
+  await run.fork({});
+}

@@ -44,6 +44,11 @@ export class Sender {
     this.#parts = parts;
   }
 
+  /** The same sender, writing elsewhere: in the caller's own transaction. */
+  over(flusher: Writer): Sender {
+    return new Sender({ ...this.#parts, flusher });
+  }
+
   /** Resolves when the event is in the run's mailbox for good. */
   async one<T>(id: string, event: EventLike<T>, data: T, options: SendOptions = {}): Promise<void> {
     const { sent, failed } = await this.many([id], event, data, options);

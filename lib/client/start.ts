@@ -22,7 +22,7 @@ export async function startRun(
 ): Promise<string> {
   const args = await checkInput(definition, given);
   const row = toStartRow(definition, options, args, parts.codec);
-  const answer = await leased(row, parts.slots, (leasable) => parts.flusher.write("start", leasable));
+  const answer = await leased(row, parts.slots, (leasable, onAside) => parts.flusher.write("start", leasable, onAside));
   if (answer.verdict === "conflict") throw conflict(row, answer);
   return row.id;
 }

@@ -160,6 +160,11 @@ export interface TransactionClient {
   }): Promise<{ rows: any[]; rowCount: number | null }>;
 }
 
+/** A client in a transaction of the caller's: a pg client, or what an adapter of `perdure/adapters` makes of an ORM's transaction. */
+export interface CallerClient {
+  query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
+}
+
 /** Where an engine writes its own messages. console and pino fit. */
 export interface Logger {
   debug(message: string, ...details: unknown[]): void;

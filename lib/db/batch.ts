@@ -7,6 +7,7 @@ import { quoteSchema } from "./schema-name.ts";
 import {
   type BatchContext,
   type Lanes,
+  type SendAnswer,
   SHAPES,
   type StartRow,
   type Told,
@@ -22,6 +23,8 @@ export interface Item {
   readonly lane: string | null;
   /** When it was queued, in ms by the monotonic clock. */
   readonly since: number;
+  /** It waits for a lock, beside the batches. */
+  readonly onAside: () => void;
   readonly resolve: (answer: unknown) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -35,7 +38,9 @@ export interface Batch {
 
 // Set here, in each transaction: whatever default the role or the database has, nothing of the session is relied on.
 const BEGIN = "begin isolation level read committed read write";
-const beginAlone = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
+const beginWith = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
+/** How long a batch waits for a stranger that has made a run of the same id and not committed. Nothing else in a batch waits for rows. */
+const START_LOCK_MS = 100;
 
 type Answer = { ord: number; verdict: string; [column: string]: unknown };
 
@@ -48,7 +53,8 @@ export async function runBatch(
 ): Promise<Batch> {
   const groups = groupByKind(items);
   const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
-  const queries: (string | QueryConfig)[] = [context.lockMs === null ? BEGIN : beginAlone(context.lockMs)];
+  const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
+  const queries: (string | QueryConfig)[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
   for (const group of groups) queries.push(statement(group.kind, group.items, context));
   if (makesNews) queries.push(call(context.schema, "wanted", [context.worker]));
   queries.push("commit");
@@ -105,20 +111,21 @@ function groupByKind(items: readonly Item[]): Group[] {
   });
 }
 
-function statement(
+/** The statement that writes rows of one kind. */
+export function statement(
   kind: WriteKind,
-  items: readonly Item[],
+  items: readonly Pick<Item, "row">[],
   context: BatchContext & { readonly schema: string },
-): QueryConfig {
+): ReturnType<typeof call> {
   const shape = SHAPES[kind];
   const values = shape.single
     ? shape.single(items[0]!.row as never, context)
     : [...shape.columns.map((column) => arrayOf(items, column)), ...shape.rest(context)];
-  return call(context.schema, shape.fn, values);
+  return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
 }
 
 /** One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. */
-function arrayOf(items: readonly Item[], column: string): string {
+function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
   let text = "";
   for (const item of items) {
     const value = (item.row as Record<string, unknown>)[column];
@@ -165,7 +172,19 @@ function readBatch(
     }
     addNews(news, group, rows, context.lanes);
   });
-  return { answered, busy, news };
+  return { ...behind(answered, busy), news };
+}
+
+/** Events for runs whose start waits for a lock: they wait behind it. */
+function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch, "answered" | "busy"> {
+  if (busy.length === 0) return { answered, busy };
+  const lanes = new Set(busy.map(({ lane }) => lane));
+  const waits = ({ item, answer }: Batch["answered"][number]): boolean =>
+    lanes.has(item.lane) && (answer as Partial<SendAnswer>).verdict === "unknown";
+  return {
+    answered: answered.filter((one) => !waits(one)),
+    busy: [...busy, ...answered.filter(waits).map(({ item }) => item)],
+  };
 }
 
 function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], lanes: Lanes): void {

@@ -1,7 +1,7 @@
 /**
  * All durable writes of a process go through here. What has gathered is committed in one round trip and one commit: with
- * nothing in flight at once, under load in groups. A stale row is refused alone; a row that a stranger's transaction holds is
- * written alone, behind; the writes of one run never overtake each other.
+ * nothing in flight at once, under load in groups. A stale row is refused alone; a row or a new run's id that a stranger's
+ * transaction holds is written alone, behind; the writes of one run never overtake each other.
  */
 import type { Client, ClientBase } from "pg";
 import { PerdureError } from "../core/errors.ts";
@@ -9,7 +9,7 @@ import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
-import { isConnectionLost, isTransient, toPerdureError } from "./pg-errors.ts";
+import { isConnectionLost, isLocked, isTransient, toPerdureError } from "./pg-errors.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
 const MAX_ROWS = 1000;
@@ -72,12 +72,17 @@ export class Flusher {
   }
 
   /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed. */
-  write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
+  write<K extends WriteKind>(
+    kind: K,
+    row: Writes[K]["row"],
+    onAside: () => void = () => {},
+  ): Promise<Writes[K]["answer"]> {
     // A write that came now would open a connection that nobody closes.
     if (this.#closed) return Promise.reject(closed());
     return new Promise((resolve, reject) => {
       const lane = laneOf(kind, row);
-      this.#queue.push({ kind, row, lane, since: performance.now(), resolve: resolve as Item["resolve"], reject });
+      const since = performance.now();
+      this.#queue.push({ kind, row, lane, since, onAside, resolve: resolve as Item["resolve"], reject });
       this.#schedule();
     });
   }
@@ -146,24 +151,35 @@ export class Flusher {
 
   #setAside(item: Item): boolean {
     if (item.lane === null || !this.#alone.holds(item.lane)) return false;
-    this.#alone.add(item);
+    this.#putAside(item);
     return true;
+  }
+
+  #putAside(item: Item): void {
+    item.onAside();
+    this.#alone.add(item);
   }
 
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
   async #send(items: Item[], again = false): Promise<void> {
+    let apart = false;
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
         const client = await this.#connected();
         this.#settle(
           await answered(
-            runBatch(client, items, this.#context(again || failures > 0, null), this.#options.asksWanted()),
+            runBatch(client, items, this.#context(again || failures > 0, null, apart), this.#options.asksWanted()),
             ANSWER_MS,
             "a batch of writes",
           ),
         );
         return;
       } catch (error) {
+        // A stranger has made a run of the same id and not committed: which one it is, each start finds out by itself.
+        if (!apart && isLocked(error) && items.some(({ kind }) => kind === "start")) {
+          apart = true;
+          continue;
+        }
         const lost = await this.#dropLostClient(error);
         again ||= lost;
         if (this.#closed) return reject(items, closed());
@@ -209,13 +225,13 @@ export class Flusher {
     );
   }
 
-  #context(again: boolean, lockMs: number | null) {
+  #context(again: boolean, lockMs: number | null, apart = false) {
     const { schema, worker, lanes } = this.#options;
-    return { schema, worker, lanes, again, lockMs };
+    return { schema, worker, lanes, again, lockMs, apart };
   }
 
   #settle(batch: Batch): void {
-    for (const item of batch.busy) this.#alone.add(item);
+    for (const item of batch.busy) this.#putAside(item);
     for (const { item, answer } of batch.answered) item.resolve(answer);
     if (batch.news) this.#options.onNews(batch.news);
   }
@@ -266,10 +282,10 @@ function dropImpatient(items: Item[], error: unknown): Item[] {
   return items.filter((item) => !impatient(item));
 }
 
-/** Writes of one lane keep their order: a run's own writes, and the sends to one id. */
+/** Writes of one lane keep their order: a run's own writes, the starts of its children among them; others' starts of one id, and the sends to it. */
 function laneOf(kind: WriteKind, row: unknown): string | null {
-  if (kind === "send") return `id:${(row as { id: string }).id}`;
-  return (row as { run?: string }).run ?? null;
+  const { run, id } = row as { run?: string | null; id?: string };
+  return run ?? (kind === "start" || kind === "send" ? `id:${id}` : null);
 }
 
 function sizeOf(item: Item): number {

@@ -13,18 +13,22 @@ export interface Slots {
   readonly watch: (dueMs: number) => void;
 }
 
-/** Writes a start, and fills the slot if the run was leased. */
+/** Writes a start, and fills the slot if the run was leased. `write` calls back if the start waits for a lock: nobody keeps a slot for that. */
 export async function leased<A extends StartAnswer | undefined>(
   row: StartRow,
   { reserve, adopt, watch }: Slots,
-  write: (row: StartRow) => Promise<A>,
+  write: (row: StartRow, onAside: () => void) => Promise<A>,
 ): Promise<A> {
-  const lease = isDue(row) && reserve(row);
+  let lease = isDue(row) && reserve(row);
+  const giveBack = (): void => {
+    if (lease) adopt(null);
+    lease = false;
+  };
   let answer: A;
   try {
-    answer = await write({ ...row, lease });
+    answer = await write({ ...row, lease }, giveBack);
   } catch (error) {
-    if (lease) adopt(null);
+    giveBack();
     throw error;
   }
   if (lease) adopt(answer?.leased ? toClaim(row, answer) : null);

@@ -52,6 +52,16 @@ const RULES: readonly Rule[] = [
   },
   { match: /^57014$/, code: "PERDURE_DATABASE", fix: "raise statement_timeout for this role, or try again" },
   { match: /^(53100|58030)$/, code: "PERDURE_DATABASE", fix: "the server is out of disk space: free some" },
+  {
+    match: /^25P02$/,
+    code: "PERDURE_STATE",
+    fix: "an error before this aborted the transaction: roll it back, or back to a savepoint",
+  },
+  {
+    match: /^(40001|40P01)$/,
+    code: "PERDURE_DATABASE",
+    fix: "another transaction was in the way: roll back, and run this one again",
+  },
   { match: /^42501$/, code: "PERDURE_PRIVILEGE", fix: "" },
   { match: /^25006$/, code: "PERDURE_READ_ONLY", fix: "connect to the primary, with a role that may write" },
   { match: /^(3F000|42P01|42883|42703)$/, code: "PERDURE_SCHEMA", fix: MIGRATE },
@@ -86,6 +96,9 @@ export function toPerdureError(error: unknown, doing: string, grant: Grant = {})
 
 /** Whether the same statement may succeed when it is issued again, on this or another connection. */
 export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT);
+
+/** Whether a lock was waited for in vain. */
+export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);
 
 /** Whether the connection that reported it is of no more use. A primary that became a standby counts. */
 export const isConnectionLost = (error: unknown): boolean => matches(error, BROKEN);

@@ -42,6 +42,7 @@ export interface DueRow extends TimingRow {
   readonly name: string;
   readonly catch_up: "latest" | "none" | "all";
   readonly next_ms: number;
+  readonly due_ms: number;
   readonly now_ms: number;
 }
 
@@ -83,6 +84,7 @@ export interface ScheduleRow {
   readonly last_slot: Date | null;
   readonly last_run_id: string | null;
   readonly paused: boolean;
+  readonly trouble: string | null;
 }
 
 /** As many names as a person's mistake is compared with. */
@@ -154,6 +156,10 @@ export class ScheduleStore {
     ]);
   }
 
+  async postpone(name: string, expected: number, ms: number, trouble: string): Promise<void> {
+    await this.#rows("postpone_schedule", [name, expected, ms, trouble]);
+  }
+
   async pause(name: string): Promise<boolean> {
     return (await this.#rows<{ pause_schedule: boolean }>("pause_schedule", [name]))[0]!.pause_schedule;
   }
@@ -185,7 +191,7 @@ export class ScheduleStore {
 
   list(prefix: string, after: string, limit: number): Promise<ScheduleRow[]> {
     const text = `select name, application, cron, timezone, extract(epoch from every)::float8 * 1000 as every_ms, workflow, version, queue,
-        overlap, catch_up, next_at, last_slot, last_run_id, paused
+        overlap, catch_up, next_at, last_slot, last_run_id, paused, trouble
       from :SCHEMA.schedules where starts_with(name, $1) and name > $2 order by name limit $3`;
     return this.#select(text, [prefix, after, limit]);
   }

@@ -199,14 +199,18 @@ export interface Writes {
   finish: { row: FinishRow; answer: Answered & Told };
   tell: { row: { readonly limit: number }; answer: Told };
   send: { row: SendRow; answer: SendAnswer };
-  due: { row: { readonly limit: number }; answer: { readonly woken: number; readonly next_ms: number | null } };
+  due: {
+    row: { readonly limit: number };
+    answer: { readonly woken: number; readonly next_ms: number | null; readonly scheduled: boolean };
+  };
   claim: { row: { readonly limit: () => number }; answer: { readonly loaded: readonly LoadedRow[] } };
 }
 export type WriteKind = keyof Writes;
 
 /** Where writes are handed in, for those who need no more of the flusher. Free of the driver's types, which applications may lack. */
 export interface Writer {
-  write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]>;
+  /** `onAside`: it is not in a batch, but waits for a stranger's lock; a start is not leased then. */
+  write<K extends WriteKind>(kind: K, row: Writes[K]["row"], onAside?: () => void): Promise<Writes[K]["answer"]>;
 }
 
 /** What a worker serves: parallel arrays of workflow, version and queue. */
@@ -224,6 +228,8 @@ export interface BatchContext {
   readonly again: boolean;
   /** How long to wait for locks, in ms: rows of one run, written alone. Null: rows that are held are passed over. */
   readonly lockMs: number | null;
+  /** A start has met a lock: each is tried by itself. */
+  readonly apart: boolean;
 }
 
 /** How a kind becomes a statement. */
@@ -273,7 +279,8 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
       "scheduledFor",
       "lease",
     ],
-    rest: (c) => [c.worker, ...lanes(c), ...wait(c)],
+    // Written alone it is not leased: no slot is kept for it.
+    rest: (c) => [c.lockMs === null ? c.worker : null, ...lanes(c), ...wait(c)],
   },
   reclaim: { fn: "reclaim_runs", columns: fenced, rest: (c) => [c.worker, ...wait(c)] },
   wait: { fn: "begin_waits", columns: [...slotted, "kind", "topics", "length", "until", "tries"], rest: wait },

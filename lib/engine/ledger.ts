@@ -34,14 +34,15 @@ export class Ledger {
   }
 
   /** Sends a write of this claim. Undefined: it was refused, and the events have been told. */
-  async write<K extends ClaimKind>(kind: K, row: Unfenced<K>): Promise<Writes[K]["answer"] | undefined> {
+  async write<K extends ClaimKind>(
+    kind: K,
+    row: Unfenced<K>,
+    onAside?: () => void,
+  ): Promise<Writes[K]["answer"] | undefined> {
     this.#sent += 1;
     try {
-      const answer = await this.#flusher.write(kind, {
-        ...row,
-        run: this.#run,
-        epoch: this.#epoch,
-      } as unknown as Writes[K]["row"]);
+      const fenced = { ...row, run: this.#run, epoch: this.#epoch } as unknown as Writes[K]["row"];
+      const answer = await this.#flusher.write(kind, fenced, onAside);
       if ((answer as { verdict: string }).verdict === "stale") {
         this.#events.lost();
         return undefined;

@@ -14,44 +14,33 @@ const PER_ROUND = 500;
 const MOST_MADE_UP = 100;
 /** With `catchUp: "none"`, a slot is not late until then. */
 const GRACE_MS = 60_000;
+/** When one that could not be fired is tried again. */
+const AGAIN_MS = 30_000;
+/** Before all slots. */
+const LONG_AGO = -1e13;
 
 export interface FiringOptions {
   readonly store: ScheduleStore;
   readonly logger: Logger;
-  /** So many runs were started. */
-  readonly onStarted: (runs: number) => void;
+  /** Runs were started. */
+  readonly onStarted: () => void;
 }
 
 export class Firing {
   readonly #options: FiringOptions;
-  /** Schedules that this process could not fire, and why: said once. */
-  readonly #troubles = new Map<string, string>();
   #stopped = false;
-  #running: Promise<void> | null = null;
-  #again = false;
+  #running: Promise<number> | null = null;
 
   constructor(options: FiringOptions) {
     this.#options = options;
   }
 
-  /** Fires all that is due, in rounds. Called while it is at it: looks once more after. */
-  async fire(): Promise<void> {
-    this.#again = true;
-    this.#running ??= this.#rounds().finally(() => {
+  /** Fires all that is due, in rounds. Returns how many schedules went on to their next slot. */
+  async fire(): Promise<number> {
+    this.#running ??= this.#allDue().finally(() => {
       this.#running = null;
     });
-    await this.#running;
-  }
-
-  async #rounds(): Promise<void> {
-    while (this.#again && !this.#stopped) {
-      this.#again = false;
-      try {
-        await this.#allDue();
-      } catch (error) {
-        this.#options.logger.error("perdure: firing schedules failed; the next poll tries again", error);
-      }
-    }
+    return this.#running;
   }
 
   /** Ends after the round at hand. */
@@ -61,65 +50,85 @@ export class Firing {
   }
 
   // After each round from its last schedule on: what cannot be fired stays due, and does not stop the others.
-  async #allDue(): Promise<void> {
-    const { store } = this.#options;
-    let last: DueRow | undefined;
-    do {
-      const due = await store.due(PER_ROUND, last?.next_ms ?? -1e14, last?.name ?? "");
-      const rows = due.flatMap((row) => this.#planned(row));
-      if (rows.length > 0) await this.#fireTogether(rows);
-      last = due.length === PER_ROUND ? due.at(-1) : undefined;
-    } while (last && !this.#stopped);
+  async #allDue(): Promise<number> {
+    let moved = 0;
+    try {
+      let last: DueRow | undefined;
+      while (!this.#stopped) {
+        const due = await this.#options.store.due(PER_ROUND, last?.due_ms ?? LONG_AGO, last?.name ?? "");
+        const rows: FireRow[] = [];
+        for (const row of due) {
+          const planned = await this.#planned(row);
+          if (planned) rows.push(planned);
+        }
+        if (rows.length > 0) moved += await this.#fireTogether(rows);
+        last = due.at(-1);
+        if (due.length < PER_ROUND) break;
+      }
+    } catch (error) {
+      const explained = toPerdureError(error, "firing schedules");
+      this.#options.logger.error("perdure: firing schedules failed; the next poll tries again", explained);
+    }
+    return moved;
   }
 
-  #planned(row: DueRow): FireRow[] {
+  async #planned(row: DueRow): Promise<FireRow | null> {
     try {
-      return [toFireRow(row)];
+      return toFireRow(row);
     } catch (error) {
-      this.#say(row.name, error);
-      return [];
+      await this.#postpone(row.name, Math.round(row.next_ms), error);
+      return null;
     }
   }
 
-  #say(name: string, error: unknown): void {
-    const why = error instanceof Error ? error.message : String(error);
-    if (this.#troubles.get(name) === why) return;
-    this.#troubles.set(name, why);
+  /** One that cannot be fired is tried again later, and a person is told. */
+  async #postpone(name: string, expected: number, error: unknown): Promise<void> {
+    const { store, logger } = this.#options;
     const explained = toPerdureError(error, `firing schedule "${name}"`);
-    this.#options.logger.error(`perdure: schedule "${name}" could not be fired; it is tried again`, explained);
+    logger.error(
+      `perdure: schedule "${name}" could not be fired; it is tried again in ${AGAIN_MS / 1000} s`,
+      explained,
+    );
+    await store.postpone(name, expected, AGAIN_MS, explained.message);
   }
 
-  async #fireTogether(rows: readonly FireRow[]): Promise<void> {
+  async #fireTogether(rows: readonly FireRow[]): Promise<number> {
     let answers: FireAnswer[];
     try {
       answers = await this.#options.store.fire(rows, false);
     } catch (error) {
       if (isConnectionLost(error)) throw error;
-      if (rows.length === 1) return this.#say(rows[0]!.name, error);
+      if (rows.length === 1) {
+        await this.#postpone(rows[0]!.name, rows[0]!.expected, error);
+        return 0;
+      }
       // Which one it is that the database does not take is found by halving.
       const middle = rows.length >> 1;
-      await this.#fireTogether(rows.slice(0, middle));
-      return this.#fireTogether(rows.slice(middle));
+      const moved = await this.#fireTogether(rows.slice(0, middle));
+      return moved + (await this.#fireTogether(rows.slice(middle)));
     }
-    this.#heard(rows, answers);
-    for (const { ord, verdict } of answers) if (verdict === "alone") await this.#fireAlone(rows[ord - 1]!);
+    let moved = this.#heard(rows, answers);
+    for (const { ord, verdict } of answers) if (verdict === "alone") moved += await this.#fireAlone(rows[ord - 1]!);
+    return moved;
   }
 
-  async #fireAlone(row: FireRow): Promise<void> {
+  async #fireAlone(row: FireRow): Promise<number> {
     try {
-      this.#heard([row], await this.#options.store.fire([row], true));
+      return this.#heard([row], await this.#options.store.fire([row], true));
     } catch (error) {
-      this.#say(row.name, error);
+      if (isConnectionLost(error)) throw error;
+      await this.#postpone(row.name, row.expected, error);
+      return 0;
     }
   }
 
-  #heard(rows: readonly FireRow[], answers: readonly FireAnswer[]): void {
+  /** Tells of what was done. Returns how many went on to their next slot. */
+  #heard(rows: readonly FireRow[], answers: readonly FireAnswer[]): number {
     const { logger, onStarted } = this.#options;
     let runs = 0;
     for (const answer of answers) {
       const { name, missed } = rows[answer.ord - 1]!;
       runs += answer.runs;
-      if (answer.verdict !== "alone") this.#troubles.delete(name);
       if (answer.taken) {
         logger.warn(
           `perdure: schedule "${name}" found its run id taken; its slot counts as fired by run ${answer.taken}, which somebody else had started`,
@@ -136,7 +145,8 @@ export class Firing {
         );
       }
     }
-    if (runs > 0) onStarted(runs);
+    if (runs > 0) onStarted();
+    return answers.filter(({ verdict }) => verdict !== "alone").length;
   }
 }
 

@@ -5,7 +5,7 @@ import type { Claim, Logger, WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import { toClaims, toEnded, toMails } from "../db/loaded.ts";
 import type { Look, Store } from "../db/store.ts";
-import type { LoadedRow } from "../db/writes.ts";
+import type { LoadedRow, Writes } from "../db/writes.ts";
 import { Alarm } from "../engine/alarm.ts";
 import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
 import type { Pass } from "../engine/pass.ts";
@@ -17,15 +17,21 @@ const SUSPECT = 3;
 const MOST_PER_CLAIM = 200;
 const DUE_PER_BATCH = 1000;
 const OVERDUE_MS = 500;
+/** Schedules that are due and that somebody holds are looked at again after that. */
+const FIRE_AGAIN_MS = 500;
 
 export interface WorkerOptions {
   readonly concurrency: number;
+  /** False: takes runs only while it is drained. */
+  readonly works: boolean;
   readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
   readonly flusher: Flusher;
   readonly store: Store;
   readonly clock: DatabaseClock;
   readonly logger: Logger;
   readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside">;
+  /** Fires the schedules whose slots are due. Returns how many went on to their next. */
+  readonly fire: () => Promise<number>;
   /** A run has ended for good in this process. */
   readonly onFinish: (runId: string, finish: Finish) => void;
   /** This process holds a run that it does not go on with. */
@@ -42,6 +48,10 @@ export class Worker {
   readonly #loading = new Set<string>();
   readonly #alarm: Alarm;
   #reserved = 0;
+  /** So many more runs may be taken. */
+  #quota: number;
+  #taken = 0;
+  #onSettled: (() => void)[] = [];
   #claiming = false;
   #again = false;
   #backlog = false;
@@ -54,6 +64,7 @@ export class Worker {
 
   constructor(options: WorkerOptions) {
     this.#options = options;
+    this.#quota = options.works ? Infinity : 0;
     this.#alarm = new Alarm(options.clock, () => void this.ring());
     const { flusher, store, clock, logger } = options;
     this.#ports = {
@@ -75,7 +86,7 @@ export class Worker {
   get free(): number {
     return this.#stopping || this.#muted
       ? 0
-      : Math.max(0, this.#options.concurrency - this.#active.size - this.#reserved);
+      : Math.max(0, Math.min(this.#options.concurrency - this.#active.size, this.#quota) - this.#reserved);
   }
 
   /** A slot is free that no known work will fill. */
@@ -85,7 +96,7 @@ export class Worker {
 
   /** This process takes runs: now or when a slot is free. */
   get takesRuns(): boolean {
-    return this.#options.concurrency > 0 && !this.#stopping;
+    return this.#quota > 0 && !this.#stopping;
   }
 
   get busy(): boolean {
@@ -150,6 +161,7 @@ export class Worker {
       this.#options.logger.error("perdure: claiming runs failed", error);
     }
     this.#claiming = false;
+    this.#checkSettled();
     if (this.#again || this.#backlog) {
       this.#again = false;
       this.poke();
@@ -159,6 +171,8 @@ export class Worker {
   #begin(claim: Claim): void {
     const definition = this.#options.workflows.get(registeredName(claim.workflow, claim.version));
     if (!definition || this.#stopping || this.#muted) return;
+    this.#quota -= 1;
+    this.#taken += 1;
     if (claim.more) void this.#beginLong(claim, definition);
     else this.#enter(execute(claim, definition, this.#ports));
   }
@@ -203,6 +217,47 @@ export class Worker {
     if (pass && pass.claim.crashes >= SUSPECT) this.#again = true;
     if (this.#backlog || this.#again) this.poke();
     this.#options.onLoad();
+    this.#checkSettled();
+  }
+
+  /** Nothing is in work, nothing is being claimed. */
+  get #settled(): boolean {
+    return !this.#claiming && this.#reserved === 0 && this.keys().length === 0;
+  }
+
+  #checkSettled(): void {
+    if (this.#onSettled.length === 0 || !this.#settled) return;
+    for (const resolve of this.#onSettled.splice(0)) resolve();
+  }
+
+  /** Resolves when nothing is in work and nothing is being claimed. */
+  settled(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onSettled.push(resolve);
+      this.#checkSettled();
+    });
+  }
+
+  /** How many runs have been taken here in all. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  /** Lets a worker that takes no runs by itself take so many. Returns what ends that. */
+  allow(max: number): () => void {
+    if (this.#options.works) return () => {};
+    this.#quota = max;
+    return () => {
+      this.#quota = 0;
+      this.#options.onLoad();
+    };
+  }
+
+  /** Begins no step any more, and gives up what is in work once its attempts in flight have ended. */
+  async giveUp(): Promise<void> {
+    const passes = [...this.#active.values()];
+    await Promise.all(passes.map((pass) => pass.drain()));
+    for (const pass of passes) pass.lose("it is handed back");
   }
 
   /** A timer of a run that was suspended, tried again or started for later here is due in so many milliseconds. */
@@ -222,15 +277,31 @@ export class Worker {
   /** Timers are due: makes their runs claimable and claims, in one batch. */
   async ring(): Promise<void> {
     if (this.#stopping) return;
-    const due = this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
-      this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
-      return { woken: 0, next_ms: null };
-    });
+    const due = this.#due();
     this.poke();
-    const { woken, next_ms } = await due;
+    const { woken, next_ms, scheduled } = await due;
     if (woken >= DUE_PER_BATCH) void this.ring();
     if (woken > 0) this.poke();
     this.hear(next_ms);
+    if (scheduled) await this.#fire();
+  }
+
+  #due(): Promise<Writes["due"]["answer"]> {
+    return this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
+      this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
+      return { woken: 0, next_ms: null, scheduled: false };
+    });
+  }
+
+  /** Slots of schedules are due. What is still due then, somebody holds. */
+  async #fire(): Promise<void> {
+    const { fire, clock } = this.#options;
+    const moved = await fire();
+    if (this.#stopping) return;
+    const { woken, next_ms, scheduled } = await this.#due();
+    if (woken > 0) this.poke();
+    this.hear(next_ms);
+    if (scheduled) this.#alarm.at(clock.now() + (moved > 0 ? 0 : FIRE_AGAIN_MS));
   }
 
   /** Some run in work may have mail, or be cancelled: looks at all, in one statement. */

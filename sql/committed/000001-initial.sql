@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:74d084cdfb42c2271d5a572ffba5ce8a0568df3d
+--! Hash: sha1:cdc776f8bd1c353d56e2441e8416bb0e4815d799
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, leader.
@@ -188,7 +188,9 @@ create table :SCHEMA.schedule (
   tags        json,
   overlap     text not null check (overlap in ('skip', 'allow', 'cancel_previous')),
   catch_up    text not null check (catch_up in ('latest', 'none', 'all')),
-  next_at     timestamptz,                     -- the first slot that has not been dealt with
+  next_at     timestamptz,                     -- the first slot that has not been dealt with,
+  due_at      timestamptz,                     -- and when: at that time, or a little later after trouble
+  trouble     text,                            -- why it could not be fired
   last_slot   timestamptz,                     -- the last one that fired,
   last_run    text,                            -- and the run that it started, or that was triggered since
   paused_at   timestamptz,
@@ -196,10 +198,11 @@ create table :SCHEMA.schedule (
   updated_at  timestamptz not null,
   check ((cron is null) = (timezone is null)),
   check ((cron is null) = (every_ms is not null)),
-  check ((next_at is null) = (paused_at is not null))
+  check ((next_at is null) = (paused_at is not null)),
+  check ((due_at is null) = (next_at is null))
 )
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
-create index schedule_due on :SCHEMA.schedule (next_at, name) where next_at is not null;
+create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
 create index schedule_application on :SCHEMA.schedule (application) where application is not null;
 -- What a schedule has started and is not finished: whether its next slot overlaps.
 create index run_scheduled on :SCHEMA.run (schedule) where schedule is not null and finished_at is null;
@@ -281,10 +284,16 @@ begin
       order by r.key for no key update skip locked
     ) h;
   if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
-    perform set_config('perdure.skipped',
-      (v_skipped || array(select distinct k from unnest(p_keys) k where k <> all (v_keys)))::text, true);
+    perform :SCHEMA.skip_runs(array(select distinct k from unnest(p_keys) k where k <> all (v_keys)));
   end if;
   return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
+end $perdure$;
+
+-- Leaves runs out for the rest of the transaction: a write of theirs was skipped. Called by hold_runs, and where a start of a child is 'busy'.
+create function :SCHEMA.skip_runs(p_keys bigint[]) returns void language plpgsql as $perdure$
+begin
+  perform set_config('perdure.skipped',
+    (coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[] || p_keys)::text, true);
 end $perdure$;
 
 -- Why a write of a claim was not applied: 'busy' (a stranger holds the row: write it alone) or 'stale' (the claim is over).
@@ -387,6 +396,13 @@ begin
   end if;
   if v_children then
     perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
+    if not p_wait then -- no later write of a parent overtakes its start that is 'busy'
+      perform :SCHEMA.skip_runs(array(
+        select g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+        where g.parent = any(v_parents) and r.parent is distinct from g.parent and r.key <> g.parent
+          and not exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent)
+      ));
+    end if;
   end if;
   return query
     select g.ord::integer,
@@ -404,6 +420,48 @@ begin
     left join :SCHEMA.run r on r.id = g.id
     left join :SCHEMA.input i on i.run = r.key
     left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
+end $perdure$;
+
+-- The same, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
+-- were, the rest is 'busy' untried: a stranger that holds so many holds them too, and each costs a wait.
+-- Called by the flusher when a batch has met a lock. Locks: as start_runs.
+create function :SCHEMA.start_runs_apart(
+  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
+  p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
+  p_tags text[], p_parents bigint[], p_epochs integer[], p_detached boolean[], p_schedules text[], p_slots float8[],
+  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_wait boolean
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set lock_timeout = '10ms' as $perdure$
+declare
+  g record;
+  v_busy integer := 0;
+begin
+  for g in
+    select * from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options, p_keep,
+        p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
+      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, keep,
+        tags, parent, epoch, detached, schedule, slot, lease, ord)
+  loop
+    begin
+      if v_busy < 10 then
+        return query select g.ord::integer, s.verdict, s.key, s.leased, s.workflow, s.state, s.deadline_ms, s.now_ms
+          from :SCHEMA.start_runs(array[g.id], array[g.workflow], array[g.version], array[g.queue], array[g.priority],
+            array[g.delay], array[g.start_at], array[g.timeout_ms], array[g.args], array[g.hash], array[g.options], array[g.keep],
+            array[g.tags], array[g.parent], array[g.epoch], array[g.detached], array[g.schedule], array[g.slot],
+            array[g.lease], p_worker, p_lane_workflows, p_lane_versions, p_lane_queues, p_wait) s;
+        continue;
+      end if;
+    exception when lock_not_available then
+      v_busy := v_busy + 1;
+    end;
+    if g.parent is not null then
+      perform :SCHEMA.skip_runs(array[g.parent]); -- no later write of the parent overtakes this one
+    end if;
+    ord := g.ord;
+    verdict := 'busy';
+    leased := false;
+    return next;
+  end loop;
 end $perdure$;
 
 -- Makes parents followers of runs that are not their children and whose id they asked for. The followed row is locked, so that its end
@@ -445,6 +503,18 @@ begin
   return p_args::jsonb = p_other_args::jsonb;
 exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not send
   return p_args = p_other_args;
+end $perdure$;
+
+-- Hints at a run that was started in a user's transaction: at work, if a worker is idle, or at a timer, which the leader sets itself.
+-- Called by start_run, and by the library in the caller's transaction. Locks: nothing.
+create function :SCHEMA.tell_start(p_delayed boolean) returns boolean language plpgsql as $perdure$
+begin
+  if p_delayed then
+    perform :SCHEMA.hint('t');
+  elsif (select w.hungry from :SCHEMA.wanted(0) w) then
+    perform :SCHEMA.hint('w');
+  end if;
+  return true;
 end $perdure$;
 
 -- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
@@ -789,10 +859,10 @@ begin
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     cross join lateral (
-      select min(w.due) as due, array_agg(t.topic) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
+      select min(w.due) as due, array_agg(t.topic) filter (where t.topic is not null) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
         count(*) filter (where starts_with(t.topic, 'child:')) as children
       from json_array_elements_text(g.slots::json) as s(slot)
-      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot cross join unnest(w.topics) as t(topic)
+      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot left join unnest(w.topics) as t(topic) on true
     ) w
   ), done as (
     update :SCHEMA.run r set worker = null, pausing = false,
@@ -904,15 +974,15 @@ begin
   select count(*) into woken from done;
   select :SCHEMA.to_ms(least(
       (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),
-      (select min(s.next_at) from :SCHEMA.schedule s where s.next_at > v_now)
-    )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.next_at <= v_now)
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
+    )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
     into next_ms, scheduled;
   return next;
 end $perdure$;
 
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
--- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, d done, n new worker, b busy).
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, n new worker, b busy).
 -- Called after commit by the library, and at the end of SQL functions in a user's transaction.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)
@@ -1262,7 +1332,7 @@ returns table (work boolean, others_hold boolean, next_ms float8) language sql s
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
     :SCHEMA.to_ms(least(
       (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
-      (select min(s.next_at) from :SCHEMA.schedule s where s.next_at is not null)
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)
     )) - :SCHEMA.to_ms(:SCHEMA.clock())
 $perdure$;
 
@@ -1416,9 +1486,10 @@ comment on view :SCHEMA.workers is 'One row per process.';
 
 create view :SCHEMA.schedules as
   select s.name, s.application, s.cron, s.timezone, :SCHEMA.ms(s.every_ms) as every, s.workflow, s.version, s.queue, s.priority,
-    s.overlap, s.catch_up, s.next_at, s.last_slot, s.last_run as last_run_id, s.paused_at is not null as paused, s.created_at, s.updated_at
+    s.overlap, s.catch_up, s.next_at, s.last_slot, s.last_run as last_run_id, s.paused_at is not null as paused,
+    s.trouble, s.created_at, s.updated_at
   from :SCHEMA.schedule s;
-comment on view :SCHEMA.schedules is 'One row per schedule. application: whose code declares it, null for one made at run time. next_at: null while paused.';
+comment on view :SCHEMA.schedules is 'One row per schedule. application: whose code declares it, null for one made at run time. next_at: null while paused. trouble: why it could not be fired at its last slot.';
 
 create view :SCHEMA.schedule_history as
   select t.seq as id, t.schedule, t.what, t.application, t.from_slot, t.until_slot, t.run as run_id, t.at from :SCHEMA.schedule_trace t;
@@ -1448,9 +1519,9 @@ begin
 
   with put as (
     insert into :SCHEMA.schedule as s (name, application, cron, timezone, every_ms, anchor_at, workflow, version, queue, priority, timeout_ms,
-      args, hash, options, tags, overlap, catch_up, next_at, created_at, updated_at)
+      args, hash, options, tags, overlap, catch_up, next_at, due_at, created_at, updated_at)
     select g.name, p_application, g.cron, g.timezone, g.every_ms, :SCHEMA.from_ms(p_anchor), g.workflow, g.version, g.queue, g.priority, g.timeout_ms,
-      g.args::json, g.hash, g.options::json, g.tags::json, g.overlap, g.catch_up, :SCHEMA.from_ms(g.next), v_now, v_now
+      g.args::json, g.hash, g.options::json, g.tags::json, g.overlap, g.catch_up, :SCHEMA.from_ms(g.next), :SCHEMA.from_ms(g.next), v_now, v_now
     from unnest(p_names, p_crons, p_timezones, p_everys, p_workflows, p_versions, p_queues, p_priorities, p_timeouts, p_args, p_hashes, p_options,
         p_tags, p_overlaps, p_catch_ups, p_nexts)
       as g(name, cron, timezone, every_ms, workflow, version, queue, priority, timeout_ms, args, hash, options, tags, overlap, catch_up, next)
@@ -1463,6 +1534,11 @@ begin
         when s.paused_at is not null then null
         when (s.cron, s.timezone, s.every_ms) is not distinct from (excluded.cron, excluded.timezone, excluded.every_ms) then s.next_at
         else excluded.next_at end,
+      due_at = case
+        when s.paused_at is not null then null
+        when (s.cron, s.timezone, s.every_ms) is not distinct from (excluded.cron, excluded.timezone, excluded.every_ms) then s.due_at
+        else excluded.next_at end,
+      trouble = null,
       workflow = excluded.workflow, version = excluded.version, queue = excluded.queue, priority = excluded.priority,
       timeout_ms = excluded.timeout_ms, args = excluded.args, hash = excluded.hash, options = excluded.options, tags = excluded.tags,
       overlap = excluded.overlap, catch_up = excluded.catch_up, updated_at = excluded.updated_at
@@ -1495,14 +1571,14 @@ begin
     select r.name, 'removed', p_application from unnest(v_removed) as r(name);
 end $perdure$;
 
--- Schedules whose next slot is due, in the order of their slots, after a position. Called by whoever rings the timers. Locks: nothing.
+-- Schedules whose next slot is due, in the order of their times, after a position. Called by whoever rings the timers. Locks: nothing.
 create function :SCHEMA.due_schedules(p_limit integer, p_after float8, p_after_name text)
-returns table (name text, cron text, timezone text, every_ms float8, anchor_ms float8, catch_up text, next_ms float8, now_ms float8)
+returns table (name text, cron text, timezone text, every_ms float8, anchor_ms float8, catch_up text, next_ms float8, due_ms float8, now_ms float8)
 language sql stable set enable_seqscan = off set jit = off as $perdure$
-  select s.name, s.cron, s.timezone, s.every_ms, :SCHEMA.to_ms(s.anchor_at), s.catch_up, :SCHEMA.to_ms(s.next_at), :SCHEMA.to_ms(:SCHEMA.clock())
+  select s.name, s.cron, s.timezone, s.every_ms, :SCHEMA.to_ms(s.anchor_at), s.catch_up, :SCHEMA.to_ms(s.next_at), :SCHEMA.to_ms(s.due_at), :SCHEMA.to_ms(:SCHEMA.clock())
   from :SCHEMA.schedule s
-  where s.next_at <= :SCHEMA.clock() and (s.next_at, s.name) > (:SCHEMA.from_ms(p_after), p_after_name)
-  order by s.next_at, s.name limit p_limit
+  where s.due_at <= :SCHEMA.clock() and (s.due_at, s.name) > (:SCHEMA.from_ms(p_after), p_after_name)
+  order by s.due_at, s.name limit p_limit
 $perdure$;
 
 -- Fires schedules: starts the runs of their slots and moves them on, in one transaction, if the next slot is still the expected one, so that a
@@ -1555,7 +1631,7 @@ begin
     array(select p_slots[o.ord] from unnest(v_ords, v_verdicts) as o(ord, verdict) where o.verdict = 'fired' order by o.ord));
 
   update :SCHEMA.schedule s set
-    next_at = :SCHEMA.from_ms(p_nexts[o.ord]),
+    next_at = :SCHEMA.from_ms(p_nexts[o.ord]), due_at = :SCHEMA.from_ms(p_nexts[o.ord]), trouble = null,
     last_slot = coalesce(case when o.verdict = 'fired' then :SCHEMA.from_ms((p_slots[o.ord]::json -> -1 ->> 0)::float8) end, s.last_slot),
     last_run = coalesce(case when o.verdict = 'fired' then p_slots[o.ord]::json -> -1 ->> 1 end, s.last_run)
   from unnest(v_ords, v_verdicts) as o(ord, verdict) where s.name = p_names[o.ord] and o.verdict <> 'alone';
@@ -1580,6 +1656,17 @@ begin
         where t.id in (select e.value ->> 1 from json_array_elements(p_slots[o.ord]::json) as e(value))),
       o.held, o.state, p_names[o.ord] = any(v_again)
     from unnest(v_ords, v_verdicts, v_held, v_states) as o(ord, verdict, held, state);
+end $perdure$;
+
+-- Puts off a schedule that cannot be fired, and says why; its slot stays the next one. Called by whoever rings the timers.
+-- Locks: the schedule, passing over it if it is locked.
+create function :SCHEMA.postpone_schedule(p_name text, p_expected float8, p_ms float8, p_trouble text) returns boolean language plpgsql as $perdure$
+begin
+  perform from :SCHEMA.schedule s where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected) for no key update skip locked;
+  if found then
+    update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble where s.name = p_name;
+  end if;
+  return found;
 end $perdure$;
 
 -- Starts the runs of slots, as the rows of their schedules say. Returns the ids that belong to runs which somebody else has started.
@@ -1632,7 +1719,7 @@ end $perdure$;
 -- Pauses a schedule; paused again it stays so. False: there is none. Called by schedules.pause. Locks: the schedule.
 create function :SCHEMA.pause_schedule(p_name text) returns boolean language plpgsql as $perdure$
 begin
-  update :SCHEMA.schedule s set paused_at = :SCHEMA.clock(), next_at = null, updated_at = :SCHEMA.clock() where s.name = p_name and s.paused_at is null;
+  update :SCHEMA.schedule s set paused_at = :SCHEMA.clock(), next_at = null, due_at = null, updated_at = :SCHEMA.clock() where s.name = p_name and s.paused_at is null;
   if found then
     insert into :SCHEMA.schedule_trace (schedule, what, at) values (p_name, 'paused', :SCHEMA.clock());
     return true;
@@ -1654,7 +1741,7 @@ begin
   elsif (v.cron, v.timezone, v.every_ms, v.anchor_at) is distinct from (p_cron, p_timezone, p_every, :SCHEMA.from_ms(p_anchor)) then
     return 'changed';
   end if;
-  update :SCHEMA.schedule s set paused_at = null, next_at = :SCHEMA.from_ms(p_next), updated_at = :SCHEMA.clock() where s.name = p_name;
+  update :SCHEMA.schedule s set paused_at = null, next_at = :SCHEMA.from_ms(p_next), due_at = :SCHEMA.from_ms(p_next), updated_at = :SCHEMA.clock() where s.name = p_name;
   insert into :SCHEMA.schedule_trace (schedule, what, at) values (p_name, 'resumed', :SCHEMA.clock());
   return 'ok';
 end $perdure$;

@@ -184,7 +184,9 @@ create table :SCHEMA.schedule (
   tags        json,
   overlap     text not null check (overlap in ('skip', 'allow', 'cancel_previous')),
   catch_up    text not null check (catch_up in ('latest', 'none', 'all')),
-  next_at     timestamptz,                     -- the first slot that has not been dealt with
+  next_at     timestamptz,                     -- the first slot that has not been dealt with,
+  due_at      timestamptz,                     -- and when: at that time, or a little later after trouble
+  trouble     text,                            -- why it could not be fired
   last_slot   timestamptz,                     -- the last one that fired,
   last_run    text,                            -- and the run that it started, or that was triggered since
   paused_at   timestamptz,
@@ -192,10 +194,11 @@ create table :SCHEMA.schedule (
   updated_at  timestamptz not null,
   check ((cron is null) = (timezone is null)),
   check ((cron is null) = (every_ms is not null)),
-  check ((next_at is null) = (paused_at is not null))
+  check ((next_at is null) = (paused_at is not null)),
+  check ((due_at is null) = (next_at is null))
 )
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
-create index schedule_due on :SCHEMA.schedule (next_at, name) where next_at is not null;
+create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
 create index schedule_application on :SCHEMA.schedule (application) where application is not null;
 -- What a schedule has started and is not finished: whether its next slot overlaps.
 create index run_scheduled on :SCHEMA.run (schedule) where schedule is not null and finished_at is null;
@@ -277,10 +280,16 @@ begin
       order by r.key for no key update skip locked
     ) h;
   if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
-    perform set_config('perdure.skipped',
-      (v_skipped || array(select distinct k from unnest(p_keys) k where k <> all (v_keys)))::text, true);
+    perform :SCHEMA.skip_runs(array(select distinct k from unnest(p_keys) k where k <> all (v_keys)));
   end if;
   return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
+end $perdure$;
+
+-- Leaves runs out for the rest of the transaction: a write of theirs was skipped. Called by hold_runs, and where a start of a child is 'busy'.
+create function :SCHEMA.skip_runs(p_keys bigint[]) returns void language plpgsql as $perdure$
+begin
+  perform set_config('perdure.skipped',
+    (coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[] || p_keys)::text, true);
 end $perdure$;
 
 -- Why a write of a claim was not applied: 'busy' (a stranger holds the row: write it alone) or 'stale' (the claim is over).

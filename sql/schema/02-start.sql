@@ -82,6 +82,13 @@ begin
   end if;
   if v_children then
     perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
+    if not p_wait then -- no later write of a parent overtakes its start that is 'busy'
+      perform :SCHEMA.skip_runs(array(
+        select g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
+        where g.parent = any(v_parents) and r.parent is distinct from g.parent and r.key <> g.parent
+          and not exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent)
+      ));
+    end if;
   end if;
   return query
     select g.ord::integer,
@@ -99,6 +106,48 @@ begin
     left join :SCHEMA.run r on r.id = g.id
     left join :SCHEMA.input i on i.run = r.key
     left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
+end $perdure$;
+
+-- The same, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
+-- were, the rest is 'busy' untried: a stranger that holds so many holds them too, and each costs a wait.
+-- Called by the flusher when a batch has met a lock. Locks: as start_runs.
+create function :SCHEMA.start_runs_apart(
+  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[],
+  p_delays float8[], p_start_ats float8[], p_timeouts float8[], p_args text[], p_hashes text[], p_options text[], p_keep boolean[],
+  p_tags text[], p_parents bigint[], p_epochs integer[], p_detached boolean[], p_schedules text[], p_slots float8[],
+  p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_wait boolean
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set lock_timeout = '10ms' as $perdure$
+declare
+  g record;
+  v_busy integer := 0;
+begin
+  for g in
+    select * from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options, p_keep,
+        p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
+      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options, keep,
+        tags, parent, epoch, detached, schedule, slot, lease, ord)
+  loop
+    begin
+      if v_busy < 10 then
+        return query select g.ord::integer, s.verdict, s.key, s.leased, s.workflow, s.state, s.deadline_ms, s.now_ms
+          from :SCHEMA.start_runs(array[g.id], array[g.workflow], array[g.version], array[g.queue], array[g.priority],
+            array[g.delay], array[g.start_at], array[g.timeout_ms], array[g.args], array[g.hash], array[g.options], array[g.keep],
+            array[g.tags], array[g.parent], array[g.epoch], array[g.detached], array[g.schedule], array[g.slot],
+            array[g.lease], p_worker, p_lane_workflows, p_lane_versions, p_lane_queues, p_wait) s;
+        continue;
+      end if;
+    exception when lock_not_available then
+      v_busy := v_busy + 1;
+    end;
+    if g.parent is not null then
+      perform :SCHEMA.skip_runs(array[g.parent]); -- no later write of the parent overtakes this one
+    end if;
+    ord := g.ord;
+    verdict := 'busy';
+    leased := false;
+    return next;
+  end loop;
 end $perdure$;
 
 -- Makes parents followers of runs that are not their children and whose id they asked for. The followed row is locked, so that its end
@@ -140,6 +189,18 @@ begin
   return p_args::jsonb = p_other_args::jsonb;
 exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not send
   return p_args = p_other_args;
+end $perdure$;
+
+-- Hints at a run that was started in a user's transaction: at work, if a worker is idle, or at a timer, which the leader sets itself.
+-- Called by start_run, and by the library in the caller's transaction. Locks: nothing.
+create function :SCHEMA.tell_start(p_delayed boolean) returns boolean language plpgsql as $perdure$
+begin
+  if p_delayed then
+    perform :SCHEMA.hint('t');
+  elsif (select w.hungry from :SCHEMA.wanted(0) w) then
+    perform :SCHEMA.hint('w');
+  end if;
+  return true;
 end $perdure$;
 
 -- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.

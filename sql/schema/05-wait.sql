@@ -68,10 +68,10 @@ begin
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     cross join lateral (
-      select min(w.due) as due, array_agg(t.topic) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
+      select min(w.due) as due, array_agg(t.topic) filter (where t.topic is not null) as topics, array_agg(t.topic) filter (where not starts_with(t.topic, 'child:')) as others,
         count(*) filter (where starts_with(t.topic, 'child:')) as children
       from json_array_elements_text(g.slots::json) as s(slot)
-      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot cross join unnest(w.topics) as t(topic)
+      join :SCHEMA.wait w on w.run = g.run and w.slot = s.slot left join unnest(w.topics) as t(topic) on true
     ) w
   ), done as (
     update :SCHEMA.run r set worker = null, pausing = false,
@@ -183,8 +183,8 @@ begin
   select count(*) into woken from done;
   select :SCHEMA.to_ms(least(
       (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),
-      (select min(s.next_at) from :SCHEMA.schedule s where s.next_at > v_now)
-    )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.next_at <= v_now)
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
+    )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
     into next_ms, scheduled;
   return next;
 end $perdure$;

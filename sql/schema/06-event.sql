@@ -1,6 +1,6 @@
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
--- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, d done, n new worker, b busy).
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, n new worker, b busy).
 -- Called after commit by the library, and at the end of SQL functions in a user's transaction.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)

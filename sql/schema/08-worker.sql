@@ -72,7 +72,7 @@ returns table (work boolean, others_hold boolean, next_ms float8) language sql s
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
     :SCHEMA.to_ms(least(
       (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
-      (select min(s.next_at) from :SCHEMA.schedule s where s.next_at is not null)
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)
     )) - :SCHEMA.to_ms(:SCHEMA.clock())
 $perdure$;
 

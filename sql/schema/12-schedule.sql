@@ -3,9 +3,10 @@
 
 create view :SCHEMA.schedules as
   select s.name, s.application, s.cron, s.timezone, :SCHEMA.ms(s.every_ms) as every, s.workflow, s.version, s.queue, s.priority,
-    s.overlap, s.catch_up, s.next_at, s.last_slot, s.last_run as last_run_id, s.paused_at is not null as paused, s.created_at, s.updated_at
+    s.overlap, s.catch_up, s.next_at, s.last_slot, s.last_run as last_run_id, s.paused_at is not null as paused,
+    s.trouble, s.created_at, s.updated_at
   from :SCHEMA.schedule s;
-comment on view :SCHEMA.schedules is 'One row per schedule. application: whose code declares it, null for one made at run time. next_at: null while paused.';
+comment on view :SCHEMA.schedules is 'One row per schedule. application: whose code declares it, null for one made at run time. next_at: null while paused. trouble: why it could not be fired at its last slot.';
 
 create view :SCHEMA.schedule_history as
   select t.seq as id, t.schedule, t.what, t.application, t.from_slot, t.until_slot, t.run as run_id, t.at from :SCHEMA.schedule_trace t;
@@ -35,9 +36,9 @@ begin
 
   with put as (
     insert into :SCHEMA.schedule as s (name, application, cron, timezone, every_ms, anchor_at, workflow, version, queue, priority, timeout_ms,
-      args, hash, options, tags, overlap, catch_up, next_at, created_at, updated_at)
+      args, hash, options, tags, overlap, catch_up, next_at, due_at, created_at, updated_at)
     select g.name, p_application, g.cron, g.timezone, g.every_ms, :SCHEMA.from_ms(p_anchor), g.workflow, g.version, g.queue, g.priority, g.timeout_ms,
-      g.args::json, g.hash, g.options::json, g.tags::json, g.overlap, g.catch_up, :SCHEMA.from_ms(g.next), v_now, v_now
+      g.args::json, g.hash, g.options::json, g.tags::json, g.overlap, g.catch_up, :SCHEMA.from_ms(g.next), :SCHEMA.from_ms(g.next), v_now, v_now
     from unnest(p_names, p_crons, p_timezones, p_everys, p_workflows, p_versions, p_queues, p_priorities, p_timeouts, p_args, p_hashes, p_options,
         p_tags, p_overlaps, p_catch_ups, p_nexts)
       as g(name, cron, timezone, every_ms, workflow, version, queue, priority, timeout_ms, args, hash, options, tags, overlap, catch_up, next)
@@ -50,6 +51,11 @@ begin
         when s.paused_at is not null then null
         when (s.cron, s.timezone, s.every_ms) is not distinct from (excluded.cron, excluded.timezone, excluded.every_ms) then s.next_at
         else excluded.next_at end,
+      due_at = case
+        when s.paused_at is not null then null
+        when (s.cron, s.timezone, s.every_ms) is not distinct from (excluded.cron, excluded.timezone, excluded.every_ms) then s.due_at
+        else excluded.next_at end,
+      trouble = null,
       workflow = excluded.workflow, version = excluded.version, queue = excluded.queue, priority = excluded.priority,
       timeout_ms = excluded.timeout_ms, args = excluded.args, hash = excluded.hash, options = excluded.options, tags = excluded.tags,
       overlap = excluded.overlap, catch_up = excluded.catch_up, updated_at = excluded.updated_at
@@ -82,14 +88,14 @@ begin
     select r.name, 'removed', p_application from unnest(v_removed) as r(name);
 end $perdure$;
 
--- Schedules whose next slot is due, in the order of their slots, after a position. Called by whoever rings the timers. Locks: nothing.
+-- Schedules whose next slot is due, in the order of their times, after a position. Called by whoever rings the timers. Locks: nothing.
 create function :SCHEMA.due_schedules(p_limit integer, p_after float8, p_after_name text)
-returns table (name text, cron text, timezone text, every_ms float8, anchor_ms float8, catch_up text, next_ms float8, now_ms float8)
+returns table (name text, cron text, timezone text, every_ms float8, anchor_ms float8, catch_up text, next_ms float8, due_ms float8, now_ms float8)
 language sql stable set enable_seqscan = off set jit = off as $perdure$
-  select s.name, s.cron, s.timezone, s.every_ms, :SCHEMA.to_ms(s.anchor_at), s.catch_up, :SCHEMA.to_ms(s.next_at), :SCHEMA.to_ms(:SCHEMA.clock())
+  select s.name, s.cron, s.timezone, s.every_ms, :SCHEMA.to_ms(s.anchor_at), s.catch_up, :SCHEMA.to_ms(s.next_at), :SCHEMA.to_ms(s.due_at), :SCHEMA.to_ms(:SCHEMA.clock())
   from :SCHEMA.schedule s
-  where s.next_at <= :SCHEMA.clock() and (s.next_at, s.name) > (:SCHEMA.from_ms(p_after), p_after_name)
-  order by s.next_at, s.name limit p_limit
+  where s.due_at <= :SCHEMA.clock() and (s.due_at, s.name) > (:SCHEMA.from_ms(p_after), p_after_name)
+  order by s.due_at, s.name limit p_limit
 $perdure$;
 
 -- Fires schedules: starts the runs of their slots and moves them on, in one transaction, if the next slot is still the expected one, so that a
@@ -142,7 +148,7 @@ begin
     array(select p_slots[o.ord] from unnest(v_ords, v_verdicts) as o(ord, verdict) where o.verdict = 'fired' order by o.ord));
 
   update :SCHEMA.schedule s set
-    next_at = :SCHEMA.from_ms(p_nexts[o.ord]),
+    next_at = :SCHEMA.from_ms(p_nexts[o.ord]), due_at = :SCHEMA.from_ms(p_nexts[o.ord]), trouble = null,
     last_slot = coalesce(case when o.verdict = 'fired' then :SCHEMA.from_ms((p_slots[o.ord]::json -> -1 ->> 0)::float8) end, s.last_slot),
     last_run = coalesce(case when o.verdict = 'fired' then p_slots[o.ord]::json -> -1 ->> 1 end, s.last_run)
   from unnest(v_ords, v_verdicts) as o(ord, verdict) where s.name = p_names[o.ord] and o.verdict <> 'alone';
@@ -167,6 +173,17 @@ begin
         where t.id in (select e.value ->> 1 from json_array_elements(p_slots[o.ord]::json) as e(value))),
       o.held, o.state, p_names[o.ord] = any(v_again)
     from unnest(v_ords, v_verdicts, v_held, v_states) as o(ord, verdict, held, state);
+end $perdure$;
+
+-- Puts off a schedule that cannot be fired, and says why; its slot stays the next one. Called by whoever rings the timers.
+-- Locks: the schedule, passing over it if it is locked.
+create function :SCHEMA.postpone_schedule(p_name text, p_expected float8, p_ms float8, p_trouble text) returns boolean language plpgsql as $perdure$
+begin
+  perform from :SCHEMA.schedule s where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected) for no key update skip locked;
+  if found then
+    update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble where s.name = p_name;
+  end if;
+  return found;
 end $perdure$;
 
 -- Starts the runs of slots, as the rows of their schedules say. Returns the ids that belong to runs which somebody else has started.
@@ -219,7 +236,7 @@ end $perdure$;
 -- Pauses a schedule; paused again it stays so. False: there is none. Called by schedules.pause. Locks: the schedule.
 create function :SCHEMA.pause_schedule(p_name text) returns boolean language plpgsql as $perdure$
 begin
-  update :SCHEMA.schedule s set paused_at = :SCHEMA.clock(), next_at = null, updated_at = :SCHEMA.clock() where s.name = p_name and s.paused_at is null;
+  update :SCHEMA.schedule s set paused_at = :SCHEMA.clock(), next_at = null, due_at = null, updated_at = :SCHEMA.clock() where s.name = p_name and s.paused_at is null;
   if found then
     insert into :SCHEMA.schedule_trace (schedule, what, at) values (p_name, 'paused', :SCHEMA.clock());
     return true;
@@ -241,7 +258,7 @@ begin
   elsif (v.cron, v.timezone, v.every_ms, v.anchor_at) is distinct from (p_cron, p_timezone, p_every, :SCHEMA.from_ms(p_anchor)) then
     return 'changed';
   end if;
-  update :SCHEMA.schedule s set paused_at = null, next_at = :SCHEMA.from_ms(p_next), updated_at = :SCHEMA.clock() where s.name = p_name;
+  update :SCHEMA.schedule s set paused_at = null, next_at = :SCHEMA.from_ms(p_next), due_at = :SCHEMA.from_ms(p_next), updated_at = :SCHEMA.clock() where s.name = p_name;
   insert into :SCHEMA.schedule_trace (schedule, what, at) values (p_name, 'resumed', :SCHEMA.clock());
   return 'ok';
 end $perdure$;

@@ -59,6 +59,15 @@ test("a timer wins with null, once, and a restart does not wind it up again", as
   t.same(await run.result(patient), { winner: "late", value: null });
 });
 
+test("timers alone race too, and the run rests meanwhile", async (t) => {
+  const flow = workflow("flow", async () => (await race({ slow: "2h", fast: "1h" })).winner);
+  const b = await bench(t, { workflows: [flow] });
+  const run = await b.perdure.start(flow);
+  await reaches(run, "suspended");
+  await b.advance(3_600_000);
+  t.equal(await run.result(patient), "fast");
+});
+
 test("a child wins with its result, or by failing, which throws", async (t) => {
   const flow = workflow("flow", async (days: number) => {
     const [child, slow] = [await start(parcel, days), await start(never)];

@@ -19,7 +19,7 @@ interface Won {
 
 export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unknown> {
   const name = entries.map(({ key }) => key).join(",");
-  const topics = entries.flatMap((entry) => topicOf(entry) ?? []);
+  const topics = entries.map(topicOf);
   const hash = canonicalHash(topics, () => `race of run "${pass.run.id}"`);
   const first = timerOf(entries);
   const hasNews = (): boolean => entries.some((entry) => isReady(pass, entry));
@@ -36,9 +36,10 @@ export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unk
   });
 }
 
-function topicOf(entry: RaceEntry): string | undefined {
+/** A timer has one for a person to read. */
+function topicOf(entry: RaceEntry): string {
   if (entry.kind === "event") return `event:${entry.definition.name}`;
-  return entry.kind === "child" ? `child:${entry.id}` : undefined;
+  return entry.kind === "child" ? `child:${entry.id}` : `sleep:${entry.key}`;
 }
 
 /** The shortest of the timers; of several, the first. */
