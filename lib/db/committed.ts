@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:cdc776f8bd1c353d56e2441e8416bb0e4815d799
+--! Hash: sha1:2cf4c72f85133c07f40774392825a12acd3f6d8b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, leader.
@@ -176,7 +176,7 @@ create table :SCHEMA.outcome (
 
 -- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
 create table :SCHEMA.schedule (
-  name        text collate "C" primary key check (octet_length(name) between 1 and 255),
+  name        text primary key check (octet_length(name) between 1 and 255),
   application text,                            -- whose code declares it; null: made by schedules.put
   cron        text,
   timezone    text,

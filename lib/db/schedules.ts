@@ -190,9 +190,10 @@ export class ScheduleStore {
   }
 
   list(prefix: string, after: string, limit: number): Promise<ScheduleRow[]> {
+    // In the order of bytes, whatever the database's collation: a page goes on where the last one ended.
     const text = `select name, application, cron, timezone, extract(epoch from every)::float8 * 1000 as every_ms, workflow, version, queue,
         overlap, catch_up, next_at, last_slot, last_run_id, paused, trouble
-      from :SCHEMA.schedules where starts_with(name, $1) and name > $2 order by name limit $3`;
+      from :SCHEMA.schedules where starts_with(name, $1) and name collate "C" > $2 order by name collate "C" limit $3`;
     return this.#select(text, [prefix, after, limit]);
   }
 

@@ -271,7 +271,9 @@ export class Worker {
   hear(nextMs: number | null): void {
     if (nextMs === null) return;
     const due = this.#options.clock.now() + nextMs;
-    if (this.leads || due <= this.#horizon || nextMs < -OVERDUE_MS) this.#alarm.at(due);
+    // At once: the alarm may be set for this very instant, by a clock that stood still with the machine.
+    if (nextMs < -OVERDUE_MS) void this.ring();
+    else if (this.leads || due <= this.#horizon) this.#alarm.at(due);
   }
 
   /** Timers are due: makes their runs claimable and claims, in one batch. */

@@ -167,7 +167,7 @@ create table :SCHEMA.outcome (
 
 -- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
 create table :SCHEMA.schedule (
-  name        text collate "C" primary key check (octet_length(name) between 1 and 255),
+  name        text primary key check (octet_length(name) between 1 and 255),
   application text,                            -- whose code declares it; null: made by schedules.put
   cron        text,
   timezone    text,
