@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:2cf4c72f85133c07f40774392825a12acd3f6d8b
+--! Hash: sha1:e8e78b3fc975931e080218511757819800d87bc0
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, leader.
@@ -1659,13 +1659,12 @@ begin
 end $perdure$;
 
 -- Puts off a schedule that cannot be fired, and says why; its slot stays the next one. Called by whoever rings the timers.
--- Locks: the schedule, passing over it if it is locked.
+-- Locks: the schedule; waits for it, up to 1 s, as the transaction that failed may be about to let go of it.
 create function :SCHEMA.postpone_schedule(p_name text, p_expected float8, p_ms float8, p_trouble text) returns boolean language plpgsql as $perdure$
 begin
-  perform from :SCHEMA.schedule s where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected) for no key update skip locked;
-  if found then
-    update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble where s.name = p_name;
-  end if;
+  perform set_config('lock_timeout', '1s', true);
+  update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble
+    where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected);
   return found;
 end $perdure$;
 
