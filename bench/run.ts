@@ -1,15 +1,17 @@
 /** `npm run bench`: every question in turn, or those that are named: `npm run bench -- throughput latency`. */
 import { cpus } from "node:os";
+import { children } from "./children.ts";
 import { drain } from "./drain.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
 import { memory } from "./memory.ts";
+import { publish } from "./publish.ts";
 import { scale } from "./scale.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
 
-const QUESTIONS = { throughput, drain, latency, idle, takeover, memory, scale };
+const QUESTIONS = { throughput, drain, latency, publish, idle, takeover, memory, children, scale };
 /** These take minutes of their own, so they are asked by name only. */
 const BY_NAME = ["scale"];
 

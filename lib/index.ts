@@ -1,6 +1,9 @@
 /** The public names, nothing else. */
+export type { ControlledMany } from "./client/bulk.ts";
 export type { ForkOptions, RetryOptions } from "./client/control.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
+export type { ListOptions, RunPage } from "./client/list.ts";
+export type { ReadOptions, StreamLike, ValueLike } from "./client/reader.ts";
 export type { ScheduleListOptions, ScheduleStatus } from "./client/schedules.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";
@@ -21,9 +24,12 @@ export type { RunState } from "./core/states.ts";
 export type {
   CallerClient,
   CatchUp,
+  FailedTry,
+  HistoryEntry,
   Logger,
   Overlap,
   Received,
+  RunFilter,
   RunInfo,
   RunStatus,
   Schema,
@@ -34,7 +40,8 @@ export type {
 } from "./core/types.ts";
 export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
 export { type ChildHandle, type Prize, type Racer, race, start, type Winner } from "./define/child.ts";
-export { currentRun, currentStep, now, random, uuid } from "./define/current.ts";
+export { currentRun, currentStep, now, patched, random, uuid } from "./define/current.ts";
+export { type Stream, type StreamOptions, stream, type Value, type ValueOptions, value } from "./define/publish.ts";
 export { type Schedule, type ScheduleSpec, schedule } from "./define/schedule.ts";
 export {
   runStep,

@@ -1,5 +1,6 @@
 /** A launched engine: the parts, made and joined. No logic. */
 import { randomBytes } from "node:crypto";
+import { Publications } from "./client/publications.ts";
 import { Results } from "./client/results.ts";
 import { reconcile, type SchedulesParts } from "./client/schedules.ts";
 import { type EventLike, Sender } from "./client/send.ts";
@@ -24,6 +25,7 @@ import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
+import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
 import { type Drained, drain } from "./worker/drain.ts";
 import { Firing } from "./worker/firing.ts";
 import { Liveness } from "./worker/liveness.ts";
@@ -43,6 +45,8 @@ const CLOSE_MS = 5000;
 /** After an end of which not all could be told. */
 const TELL_AGAIN_MS = 20;
 const UNTOLD_PER_BATCH = 1000;
+/** So many workflows, versions and queues that nobody serves are warned of at most. */
+const MOST_UNSERVED = 20;
 /** A process that becomes busy says so at most this often. */
 const BUSY_GAP_MS = 4000;
 
@@ -50,6 +54,7 @@ export class Engine {
   readonly codec: ValueCodec;
   readonly store: Store;
   readonly results: Results;
+  readonly publications: Publications;
   readonly sender: Sender;
   readonly starter: StarterParts;
   readonly transactor: PgTransactor;
@@ -144,8 +149,12 @@ export class Engine {
       isHere: (id) => this.#worker.has(id),
       onWatching: (watching) => this.#wants.watch(watching),
     });
+    this.publications = new Publications({
+      store: this.store,
+      onReading: (reading) => this.#wants.read(reading),
+    });
     this.#wants = new Wants({
-      write: (hungry, watching) => this.store.want(this.#id, hungry, watching),
+      write: (wanted) => this.store.want(this.#id, wanted),
       isHungry: () => this.#worker.hungry,
       onKnown: () => this.#worker.poke(),
     });
@@ -159,6 +168,8 @@ export class Engine {
       worker: this.#id,
       name: settings.name,
       leaseMs: settings.leaseMs,
+      // Who only drains now and then serves nobody in between.
+      lanes: lanesOf(settings.works ? settings : { ...settings, queues: [] }),
       store: this.store,
       certificate: this.#certificate,
       clock: this.#clock,
@@ -176,6 +187,7 @@ export class Engine {
     void this.#worker.lookAll();
     this.#worker.poke();
     this.results.look();
+    this.publications.look();
   }
 
   /** Schedules have started runs from here, which any process may take. */
@@ -204,6 +216,7 @@ export class Engine {
   }
 
   async #start(): Promise<void> {
+    await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
     const { schedules, application, logger } = this.#settings;
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
@@ -214,6 +227,16 @@ export class Engine {
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
+    await this.#warnOfUnserved();
+  }
+
+  /** Runs that wait for code which is not deployed wait without end, so a person is told. */
+  async #warnOfUnserved(): Promise<void> {
+    const { workflows, works, logger } = this.#settings;
+    if (!works) return;
+    // The engine works without it.
+    const lanes = await this.store.unserved(MOST_UNSERVED).catch(() => []);
+    if (lanes.length > 0) logger.warn(unservedText(lanes, [...workflows.values()]));
   }
 
   /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
@@ -231,7 +254,7 @@ export class Engine {
       channel: channelOf(this.#settings.schema),
       onHint: (letters) => this.#hear(letters),
       // What was said while nobody listened is gone.
-      onLook: () => this.#hear("wdcb"),
+      onLook: () => this.#hear("wdcvb"),
       onTrouble: (message, error) => this.#settings.logger.warn(`perdure: ${message}`, error),
     });
     await this.#listener.ready;
@@ -240,6 +263,7 @@ export class Engine {
   #hear(letters: string): void {
     if (letters.includes("w")) this.#worker.poke();
     if (letters.includes("d")) this.results.look();
+    if (letters.includes("d") || letters.includes("v")) this.publications.look();
     if (letters.includes("c")) void this.#worker.lookAll();
     // A timer that a user's transaction made: the leader's next poll may be too late for it.
     if (letters.includes("t") && this.#worker.leads) void this.#look().catch(() => {});
@@ -248,13 +272,15 @@ export class Engine {
   }
 
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
-  #tell({ work, foreign, done, change, laterMs, untold, wanted }: News): void {
+  #tell({ work, foreign, done, change, laterMs, untold, published, touched, wanted }: News): void {
     if (laterMs !== null) this.#worker.watch(laterMs);
     if (untold) this.#tellAgain();
     if (work > 0) this.#worker.poke();
     if (change > 0) void this.#worker.lookAll();
     if (wanted?.hungry && (foreign > 0 || this.#worker.free < work)) this.#notifier.hint("w");
     if (done > 0 && wanted?.watching) this.#notifier.hint("d");
+    if (touched.size > 0) this.publications.touched(touched);
+    if (published > 0 && wanted?.reading) this.#notifier.hint("v");
     if (change > 0 && this.#others > 0) this.#notifier.hint("c");
   }
 
@@ -288,7 +314,9 @@ export class Engine {
     if (found.others_hold) this.#liveness.watch();
     this.#worker.hear(found.next_ms);
     if (this.#worker.busy) await this.#worker.lookAll();
-    if (!this.#settings.notify) this.results.look();
+    if (this.#settings.notify) return;
+    this.results.look();
+    this.publications.look();
   }
 
   #loadChanged(): void {
@@ -345,6 +373,7 @@ export class Engine {
     await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
+    this.publications.close();
     await this.store.handBack(this.#id, []).catch(() => {});
     this.#liveness.stop();
     await this.store.leave(this.#id).catch(() => {});

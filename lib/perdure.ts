@@ -1,6 +1,9 @@
 /** The engine as an application holds it. */
+import { type BulkParts, type ControlledMany, control } from "./client/bulk.ts";
+import { checkReason, isFlexible, type RetryOptions } from "./client/control.ts";
 import { explain } from "./client/explain.ts";
 import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
+import { type ListOptions, list, type RunPage } from "./client/list.ts";
 import {
   deleteSchedule,
   listSchedules,
@@ -17,12 +20,14 @@ import { callerVerbs } from "./client/using.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import { checkInteger, checkKeys, nearest, shorten } from "./core/options.ts";
-import type { CallerClient, ScheduleDefinition, StartOptions, WorkflowDefinition } from "./core/types.ts";
+import { checkInstant, checkInteger, checkKeys, nearest, shorten } from "./core/options.ts";
+import { UNFINISHED_STATES } from "./core/states.ts";
+import type { CallerClient, RunFilter, ScheduleDefinition, StartOptions, WorkflowDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
+import { publicationOf } from "./define/publish.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
-import { checkInstant, internalsOf, type Startable } from "./define/workflow.ts";
+import { internalsOf, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
@@ -206,6 +211,49 @@ export class Perdure {
   }
 
   /**
+   * A page of runs, newest first: those that fit all of the filter.
+   *
+   * @throws PERDURE_OPTION, for an `after` that is not the `next` of a page with the same filter too.
+   * @example const { runs, next } = await perdure.list({ workflow: processOrder, state: ["failed", "blocked"] });
+   */
+  async list(options: ListOptions = {}): Promise<RunPage> {
+    return list(options, { store: this.#live().store, schema: this.#settings.schema, nameOf });
+  }
+
+  /**
+   * Cancels runs, each as its handle would: these, or all unfinished ones that fit the filter as it is called. Works in pages of 500: when
+   * it throws, those before are cancelled, and the same call goes on.
+   *
+   * @param runs Ids, or a filter, which must not be empty.
+   * @returns What became of each; a run that had finished is in `failed`.
+   * @example await perdure.cancel({ workflow: "import", tags: ["tenant-7"] }, { reason: "tenant left" });
+   */
+  async cancel(
+    runs: RunFilter | readonly string[],
+    options: { reason?: string | undefined } = {},
+  ): Promise<ControlledMany> {
+    const { reason } = checkKeys(options, ["reason"], "cancel()");
+    const args = [checkReason(reason, "cancel()")];
+    return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES }, this.#bulk());
+  }
+
+  /**
+   * Lets runs go on that failed or are blocked, each as its handle would: these, or all that fit the filter. Works in pages as `cancel` does.
+   *
+   * @param options.replay `"flexible"`: what the code asks for from here on may differ from what is recorded.
+   * @example await perdure.retry({ state: "blocked", workflow: processOrder });
+   */
+  async retry(runs: RunFilter | readonly string[], options: RetryOptions = {}): Promise<ControlledMany> {
+    const args = [isFlexible(options, "retry()")];
+    return control(runs, { verb: "retry", args, states: ["failed", "blocked"] }, this.#bulk());
+  }
+
+  #bulk(): BulkParts {
+    const engine = this.#live();
+    return { store: engine.store, nameOf, onChange: () => engine.changed() };
+  }
+
+  /**
    * Works off what is due, then returns: for serverless functions and plain cron, on an engine launched with `worker: false`. After
    * `deadline` no step begins any more; those in flight are waited for, and what is left is handed back.
    *
@@ -274,6 +322,8 @@ export class Perdure {
     return {
       store: engine.store,
       codec: engine.codec,
+      publications: engine.publications,
+      publicationOf,
       results: engine.results,
       sender: engine.sender,
       onChange: () => engine.changed(),
@@ -311,6 +361,8 @@ export class Perdure {
     await this.shutdown();
   }
 }
+
+const nameOf = (workflow: unknown): string | undefined => internalsOf(workflow)?.definition.name;
 
 function unknownWorkflow(name: string, known: readonly string[]): PerdureError {
   const meant = nearest(name, known);

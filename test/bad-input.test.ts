@@ -930,6 +930,7 @@ test("a stored row that cannot be read blocks its own run with a reason, and oth
   for (const id of [...ids, "good"]) {
     await eventually(async () => (await perdure.get(id).status()).state === "suspended", DEADLINE_MS);
   }
+  await sql("alter table :SCHEMA.checkpoint disable trigger check_checkpoint");
   for (const [id, text] of Object.entries(corrupt)) {
     const [{ key }] = await sql("select key from :SCHEMA.run where id = $1", [id]);
     await sql(text, [key]);

@@ -5,16 +5,21 @@
 
 import {
   type ChildHandle,
+  type ControlledMany,
   currentRun,
   type currentStep,
   type Duration,
   event,
+  type FailedTry,
+  type HistoryEntry,
   type now,
   Perdure,
+  type patched,
   type Received,
   type Retry,
   type RunHandle,
   type RunInfo,
+  type RunPage,
   race,
   type random,
   runStep,
@@ -22,13 +27,17 @@ import {
   type Slept,
   type Startable,
   type StepInfo,
+  type Stream,
   sleep,
   sleepUntil,
   start,
   step,
+  stream,
   type TransactionClient,
   transaction,
   type uuid,
+  type Value,
+  value,
   type Workflow,
   workflow,
 } from "perdure";
@@ -247,6 +256,43 @@ export async function sends(perdure: Perdure, handle: RunHandle<number>): Promis
   await perdure.send("id", "payment-received", { amount: 1 });
 }
 
+// ---- values and streams: what is published and what is read
+
+const progress = value<{ done: number; of?: number }>("progress");
+const tokens = stream<string>({ name: "tokens" });
+same<typeof progress, Value<{ done: number; of?: number }>>(true);
+same<typeof tokens, Stream<string>>(true);
+same<ReturnType<typeof progress.set>, Promise<void>>(true);
+same<ReturnType<typeof tokens.close>, Promise<void>>(true);
+void progress.set({ done: 1 });
+void tokens.write("a");
+// @ts-expect-error a value of another type
+void progress.set({ done: "1" });
+// @ts-expect-error an item of another type
+void tokens.write(1);
+// @ts-expect-error a value is set, not written
+void progress.write({ done: 1 });
+// @ts-expect-error a stream needs a name
+stream({});
+// @ts-expect-error an unknown option
+value({ name: "x", nam: "y" });
+
+export async function reads(run: RunHandle<string>): Promise<void> {
+  same<Awaited<ReturnType<typeof run.get<{ done: number }>>>, { done: number } | undefined>(true);
+  const latest = await run.get(progress);
+  same<typeof latest, { done: number; of?: number } | undefined>(true);
+  for await (const item of run.watch(progress)) same<typeof item, { done: number; of?: number }>(true);
+  for await (const item of run.read(tokens, { from: 3 })) same<typeof item, string>(true);
+  // @ts-expect-error a stream is read, not watched
+  run.watch(tokens);
+  // @ts-expect-error a value is watched, not read
+  run.read(progress);
+  // @ts-expect-error an unknown option
+  run.read(tokens, { form: 3 });
+  // @ts-expect-error from is a number
+  run.read(tokens, { from: "3" });
+}
+
 // ---- sleeps, durations, retries, what code asks about itself
 
 same<ReturnType<typeof sleep>, Promise<Slept>>(true);
@@ -408,4 +454,26 @@ export async function control(run: RunHandle<number>): Promise<void> {
   same<typeof forked, RunHandle<number>>(true);
   // @ts-expect-error it must be said from where
   await run.fork({});
+}
+
+export async function finding(perdure: Perdure, run: RunHandle<number>): Promise<void> {
+  const page = await perdure.list({ workflow: processOrder, state: ["failed", "blocked"], tags: ["a"] as const });
+  same<typeof page, RunPage>(true);
+  await perdure.list({ workflow: "process-order", state: "failed", limit: 5, after: page.next });
+  // @ts-expect-error no such state
+  await perdure.list({ state: "done" });
+  // @ts-expect-error an unknown option
+  await perdure.list({ status: "failed" });
+  same<(typeof page.runs)[0]["due"], Date | null>(true);
+  const entries = await run.history();
+  same<typeof entries, HistoryEntry[]>(true);
+  same<(typeof entries)[0]["errors"], readonly FailedTry[]>(true);
+  same<typeof patched, (change: string) => boolean>(true);
+  const many = await perdure.cancel({ workflow: processOrder }, { reason: "enough" });
+  same<typeof many, ControlledMany>(true);
+  await perdure.retry(["a", "b"], { replay: "flexible" });
+  // @ts-expect-error a page is not a filter
+  await perdure.cancel({ workflow: processOrder, limit: 5 });
+  // @ts-expect-error one id is a handle's
+  await perdure.cancel("a");
 }

@@ -1,13 +1,23 @@
 /** A run as it is seen from outside. */
-import type { ValueCodec } from "../core/codec.ts";
 import { type Duration, toMs } from "../core/duration.ts";
-import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
+import { endError } from "../core/ended.ts";
+import { PerdureError, TimeoutError } from "../core/errors.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
-import type { RunStatus } from "../core/types.ts";
+import type { Ended, HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { cancelRun, controlRun, type ForkOptions, forkRun, notFound, type RetryOptions, retryRun } from "./control.ts";
 import { explain } from "./explain.ts";
+import { history } from "./history.ts";
+import {
+  latestOf,
+  type ReaderParts,
+  type ReadOptions,
+  readStream,
+  type StreamLike,
+  type ValueLike,
+  watchValue,
+} from "./reader.ts";
 import type { FinishedRun, Results } from "./results.ts";
 import type { EventLike, SendArguments, Sender } from "./send.ts";
 
@@ -24,6 +34,11 @@ export interface RunHandle<R = unknown> {
   readonly id: string;
   /** What the run is doing. Throws PERDURE_NOT_FOUND. */
   status(): Promise<RunStatus>;
+  /**
+   * What the run has asked for so far, one entry a slot, in the order in which it was handed the outcomes; then what is open.
+   * Throws PERDURE_NOT_FOUND.
+   */
+  history(): Promise<HistoryEntry[]>;
   /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
@@ -50,17 +65,30 @@ export interface RunHandle<R = unknown> {
    * @example const repaired = await run.fork({ from: "charge-card" });
    */
   fork(options: ForkOptions): Promise<RunHandle<R>>;
+  /** The latest of a value that the run has published; undefined: it was never set. Throws PERDURE_NOT_FOUND. */
+  get<T>(value: ValueLike<T>): Promise<T | undefined>;
+  /**
+   * The latest of a value, if it was set, then each newer one; who is slow may miss some in between, never the last. Ends with the run.
+   * Throws PERDURE_NOT_FOUND, or PERDURE_STATE when the engine shuts down; an outage of the database is waited out.
+   *
+   * @example for await (const status of run.watch(agentStatus)) console.log(status);
+   */
+  watch<T>(value: ValueLike<T>): AsyncIterable<T>;
+  /**
+   * The items of a stream, in order, each once: those that are there, then those that come. Ends when the stream is closed, or with the
+   * run. Breaking off leaves nothing behind; read on later with `from`. Throws as `watch` does, and PERDURE_OPTION for a bad `from`.
+   *
+   * @example for await (const token of run.read(tokens, { from: 100 })) process.stdout.write(token);
+   */
+  read<T>(stream: StreamLike<T>, options?: ReadOptions): AsyncIterable<T>;
 }
 
-export interface HandleParts {
+export interface HandleParts extends ReaderParts {
   readonly store: Store;
-  readonly codec: ValueCodec;
   readonly results: Results;
   readonly sender: Sender;
   /** A run was changed from here: this process looks at once, others by hints. */
   readonly onChange: () => void;
-  /** Throws PERDURE_STATE once the engine is shut down. */
-  readonly checkLive: () => void;
   /** The run is known to exist. */
   readonly exists: boolean;
 }
@@ -74,6 +102,7 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
   return {
     id,
     status: () => live(() => status(id, parts)),
+    history: () => live(() => historyOf(id, parts)),
     result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
     send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
     cancel: (reason) => live(() => cancelRun(id, reason, parts)),
@@ -82,11 +111,20 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     wake: () => live(() => controlRun("wake", id, parts)),
     retry: (options = {}) => live(() => retryRun(id, options, parts)),
     fork: (options) => live(async () => makeHandle(await forkRun(id, options, parts), { ...parts, exists: true })),
+    get: <T>(value: ValueLike<T>) => live(() => latestOf(id, value, parts) as Promise<T | undefined>),
+    watch: <T>(value: ValueLike<T>) => watchValue(id, value, parts) as AsyncIterable<T>,
+    read: <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
+      readStream(id, stream, options, parts) as AsyncIterable<T>,
   };
 }
 
 function status(id: string, { store }: HandleParts): Promise<RunStatus> {
   return explain(`reading the status of run "${id}"`, async () => (await store.status(id)) ?? notFound(id));
+}
+
+async function historyOf(id: string, parts: HandleParts): Promise<HistoryEntry[]> {
+  const known = await explain(`reading the history of run "${id}"`, () => parts.store.known([id]));
+  return known.length > 0 ? history(id, parts) : notFound(id);
 }
 
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {
@@ -155,10 +193,7 @@ function giveUp(
 }
 
 async function read(finished: FinishedRun, { codec }: HandleParts): Promise<unknown> {
-  const { id, state, reason, value } = finished;
+  const { id, state, value } = finished;
   if (state === "completed") return codec.decode(value!, `result of run "${id}"`);
-  if (state === "cancelled") throw new RunCancelledError(id, reason);
-  const cause = codec.decodeError(value!, `error of run "${id}"`);
-  const message = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
-  throw new RunFailedError(id, `run "${id}" failed: ${message}`, { cause });
+  throw endError(finished as Ended, codec);
 }

@@ -6,6 +6,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { PerdureError } from "./errors.ts";
 import type {
   EventDefinition,
+  PublicationDefinition,
   RunInfo,
   Slept,
   StartOptions,
@@ -35,6 +36,8 @@ export interface Outside {
   send(id: string, event: unknown, data: unknown, options: object): Promise<void>;
   cancel(id: string, reason: string | undefined): Promise<void>;
 }
+/** What is published: something new, or the end of a stream. */
+export type Change = { readonly value: unknown } | "close";
 
 /** The run that a body belongs to, as the definitions see it. Every call takes its slot before it returns. */
 export interface Body {
@@ -53,8 +56,11 @@ export interface Body {
   end(id: string, origin: string, timeoutMs: number | null): Promise<unknown>;
   race(entries: readonly RaceEntry[]): Promise<unknown>;
   readonly outside: Outside;
+  /** Publishes from the body, or from the step that is named. */
+  publish(definition: PublicationDefinition, change: Change, step: StepInfo | null): Promise<void>;
   now(): Date;
   random(kind: "uuid" | "random", name: string): Uint8Array;
+  patched(change: string): boolean;
 }
 
 export interface Scope {

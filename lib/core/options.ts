@@ -213,3 +213,14 @@ export function checkChoice<T extends string>(value: T, choices: readonly T[], w
   const help = meant ? `did you mean "${meant}"?` : `it must be one of ${choices.map((c) => `"${c}"`).join(", ")}`;
   throw new PerdureError("PERDURE_OPTION", `${what} cannot be ${shorten(value)}; ${help}`);
 }
+
+/** Throws PERDURE_OPTION unless `value` is a Date that Postgres can hold. */
+export function checkInstant(value: unknown, what: string): Date {
+  const instant = attempt(() => (value instanceof Date ? new Date(value.getTime()) : undefined));
+  const year = instant?.getUTCFullYear() ?? Number.NaN;
+  if (instant && year >= 1 && year <= 9999) return instant;
+  throw new PerdureError(
+    "PERDURE_OPTION",
+    `${what} must be a valid Date of the years 1 to 9999, not ${shorten(value)}`,
+  );
+}

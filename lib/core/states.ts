@@ -17,6 +17,15 @@ export type RunState = (typeof RUN_STATES)[number];
 /** The states in which a run has an outcome. Only `failed` can be left, by a retry. */
 export const TERMINAL_STATES = ["completed", "failed", "cancelled"] as const satisfies readonly RunState[];
 
+/** The states in which a run has yet to come to an end. */
+export const UNFINISHED_STATES = [
+  "pending",
+  "running",
+  "suspended",
+  "paused",
+  "blocked",
+] as const satisfies readonly RunState[];
+
 export type TerminalState = (typeof TERMINAL_STATES)[number];
 
 /** True if a run in `state` has an outcome. */

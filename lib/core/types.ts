@@ -105,6 +105,12 @@ export interface EventDefinition {
   readonly schema: Schema | undefined;
 }
 
+/** A value or a stream as it was defined. */
+export interface PublicationDefinition {
+  readonly kind: "value" | "stream";
+  readonly name: string;
+}
+
 /** An event as a wait returns it. */
 export interface Received<T> {
   readonly data: T;
@@ -181,14 +187,74 @@ export interface RunStatus {
   readonly state: RunState;
   /** What a suspended run waits for, or `start` for a delayed one. */
   readonly waitingFor: "sleep" | "event" | "child" | "retry" | "several" | "start" | null;
-  /** Why it is blocked, or was cancelled. */
+  /** Why it is blocked, or was cancelled; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
   readonly reason: string | null;
   readonly queue: string;
   readonly priority: number;
   readonly attempt: number;
+  /** The run that started it as a child. */
+  readonly parentId: string | null;
+  readonly tags: readonly string[];
   readonly createdAt: Date;
   readonly startedAt: Date | null;
   readonly finishedAt: Date | null;
+  /** When its next timer ends what it waits for: a sleep, a timeout, the next try, a delayed start. */
+  readonly due: Date | null;
+}
+
+/** A try at a step that failed. */
+export interface FailedTry {
+  /** 1 for the first. */
+  readonly attempt: number;
+  readonly startedAt: Date;
+  readonly failedAt: Date;
+  readonly error: unknown;
+}
+
+/** One slot in the history of a run: a call and what it came to. */
+export interface HistoryEntry {
+  /** The call's key in its run: what it asks for, and the how-manieth such call it is. */
+  readonly slot: string;
+  /** `attempt`: an attempt of the whole workflow that failed and was followed by another. */
+  readonly kind: CallKind | "attempt";
+  readonly name: string;
+  /** How often a step was tried. */
+  readonly attempts: number;
+  /** The attempt of the workflow that it belongs to: 1 for the first. */
+  readonly runAttempt: number;
+  /** True: a failure that a retry of the workflow set aside. */
+  readonly setAside: boolean;
+  readonly startedAt: Date;
+  /** Null while it is open. */
+  readonly finishedAt: Date | null;
+  /** `waiting`: for the clock, an event, a child or its next try. `running`: a step that has run for a second or more. */
+  readonly outcome: "completed" | "failed" | "timeout" | "waiting" | "running";
+  /** What the body was given. */
+  readonly value?: unknown;
+  /** What was thrown into the body, revived. */
+  readonly error?: unknown;
+  /** The tries of a step that failed, in order. */
+  readonly errors: readonly FailedTry[];
+  /** Set where a stored value or error cannot be read back, in place of it. */
+  readonly unreadable?: Error;
+}
+
+/** Which runs: all that is given has to fit. */
+export interface RunFilter {
+  /** A workflow, or the name of one: all its versions. */
+  workflow?: string | AnyFunction | undefined;
+  version?: string | undefined;
+  /** One state, or several. */
+  state?: RunState | readonly RunState[] | undefined;
+  queue?: string | undefined;
+  /** All of these. */
+  tags?: readonly string[] | undefined;
+  /** What the ids begin with. */
+  idPrefix?: string | undefined;
+  /** Made at that instant or later. */
+  createdAfter?: Date | undefined;
+  /** Made before that instant. */
+  createdBefore?: Date | undefined;
 }
 
 /** What a slot is for. */

@@ -6,6 +6,7 @@ import { channelOf } from "./notifier.ts";
 import { quoteSchema } from "./schema-name.ts";
 import {
   type BatchContext,
+  type Fenced,
   type Lanes,
   type SendAnswer,
   SHAPES,
@@ -65,7 +66,17 @@ export async function runBatch(
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
 
-const NEWSWORTHY = new Set<WriteKind>(["handBack", "start", "retry", "send", "due", "finish", "tell", "block"]);
+const NEWSWORTHY = new Set<WriteKind>([
+  "handBack",
+  "start",
+  "retry",
+  "send",
+  "due",
+  "finish",
+  "tell",
+  "block",
+  "publish",
+]);
 
 /** One round trip. All results, or the first error once every answer is in: the connection is quiet then. */
 async function sendAll(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
@@ -157,6 +168,8 @@ function readBatch(
     change: 0,
     laterMs: null,
     untold: false,
+    published: 0,
+    touched: new Set(),
     wanted: asked ? results[groups.length]!.rows[0] : null,
   };
   groups.forEach((group, at) => {
@@ -207,8 +220,17 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], la
   else if (kind === "retry") news.work += ok();
   else if (kind === "finish") {
     news.done += ok();
+    touch(news, items, rows);
     addTold(news, rows[0] as Told | undefined);
   } else if (kind === "tell") addTold(news, rows[0] as Told | undefined);
+  else if (kind === "publish") {
+    news.published += ok();
+    touch(news, items, rows);
+  }
+}
+
+function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[]): void {
+  for (const { ord, verdict } of rows) if (verdict === "ok") touched.add((items[ord - 1]!.row as Fenced).run);
 }
 
 /** Runs that were told of ends: whose they are is not known here. */

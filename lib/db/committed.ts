@@ -4,10 +4,10 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:e8e78b3fc975931e080218511757819800d87bc0
+--! Hash: sha1:6c9786a8d4bf187755e9c9952fac95d47f274aea
 --! Message: initial
 
--- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -22,7 +22,7 @@ create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable 
 
 create table :SCHEMA.run (
   key         bigint generated always as identity primary key,
-  id          text not null unique check (octet_length(id) between 1 and 255),
+  id          text not null check (octet_length(id) between 1 and 255),
   workflow    text not null,
   version     text not null,
   queue       text not null,
@@ -63,6 +63,10 @@ create table :SCHEMA.run (
 -- vacuum early and without pauses; leave room on the page for the next version of the row.
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
+-- Bytewise, so that it also finds all that begins with something.
+create unique index run_id on :SCHEMA.run (id text_pattern_ops);
+-- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use.
+create index run_lane on :SCHEMA.run (workflow, version, queue, state, key);
 -- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
 -- The few of them that died again and again; see claim_runs.
@@ -240,9 +244,19 @@ create table :SCHEMA.worker (
   lease      interval not null,
   hungry     boolean not null default false,   -- has a free slot: wants to hear of work
   watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
+  reading    boolean not null default false,   -- reads values or streams: wants to hear of what is published
   dead_at    timestamptz
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- What a process serves. Its rows go with the worker's.
+create table :SCHEMA.lane (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  worker   bigint not null,
+  primary key (workflow, version, queue, worker)
+);
 
 create table :SCHEMA.leader (
   one    boolean primary key default true check (one),
@@ -704,7 +718,10 @@ begin
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), put as (
     insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
-    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
+      coalesce(case when g.kind in ('sleep', 'event', 'child', 'race') then ( -- it began when the wait did, in another claim perhaps
+        select w.started_at from :SCHEMA.wait w where w.run = g.run and w.slot = g.slot) end, :SCHEMA.from_ms(g.started)),
+      :SCHEMA.from_ms(g.at)
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     order by g.ord
     on conflict do nothing
@@ -796,7 +813,7 @@ $perdure$;
 
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
--- Begins waits. A wait that is there keeps its start, so a changed length counts from it; a retry of a step begins anew.
+-- Begins waits. A wait that is there keeps its start, so a changed length counts from it, and stays woken; a retry of a step begins anew.
 -- due_ms: milliseconds from now until it is due; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
 -- before, when nobody was told: that is news, so the mail counter is raised, and no suspension gets past it.
 -- Called by the flusher. Locks: runs, in key order.
@@ -830,7 +847,7 @@ begin
     on conflict (run, slot) do update set
       started_at = case when w.kind = 'retry' then excluded.started_at else w.started_at end,
       length_ms = excluded.length_ms,
-      due = case when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
+      due = case when w.woken then w.due when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
       tries = excluded.tries, topics = excluded.topics
     returning run, slot, due
   ), news as (
@@ -945,9 +962,11 @@ create function :SCHEMA.wake_runs(p_ids text[]) returns table (id text, verdict 
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: a sleep that begins meanwhile is seen by one that begins once the row is locked.
+  perform from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update;
   return query
   with held as materialized (
-    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids)
   ), asleep as (
     update :SCHEMA.wait w set due = v_now, woken = true
     from held h where w.run = h.key and w.kind = 'sleep' and w.due > v_now and h.state in ('running', 'suspended')
@@ -987,7 +1006,8 @@ end $perdure$;
 
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
--- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, n new worker, b busy).
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, v published, n new worker,
+-- b busy).
 -- Called after commit by the library, and at the end of SQL functions in a user's transaction.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)
@@ -1047,40 +1067,6 @@ begin
   left join put p on p.run = g.key and p.token = g.token
   left join told t on t.key = g.key;
 end $perdure$;
-
--- Sends an event from SQL, in the caller's transaction: rolled back, nothing was sent. True: sent; false: the reference was used before.
--- Raises PD001 (no such run), PD002 (the run has finished), PD005 (bad input).
--- Called by users, triggers, pg_cron and other languages. Locks: the run, until the caller commits.
-create function :SCHEMA.send_event(run_id text, event text, data json default 'null', reference text default null) returns boolean
-language plpgsql as $perdure$
-#variable_conflict use_variable
-declare
-  v record;
-begin
-  if run_id is null or event is null or octet_length(event) not between 1 and 255 then
-    raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
-  end if;
-  if octet_length(reference) not between 1 and 255 then
-    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
-      using errcode = 'PD005', hint = 'Send a hash of it.';
-  end if;
-  if octet_length(data::text) > 1048576 then
-    raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
-      using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
-  end if;
-  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array[json_build_object('json', coalesce(data, 'null'))::text],
-    array[reference], array[gen_random_uuid()::text], false, true) s;
-  if v.verdict = 'unknown' then
-    raise exception 'send_event: there is no run "%"', run_id using errcode = 'PD001', hint = 'Start the run first, or check its id.';
-  elsif v.verdict = 'finished' then
-    raise exception 'send_event: run "%" has finished and takes no more events', run_id using errcode = 'PD002';
-  end if;
-  if v.woken or v.working then
-    perform :SCHEMA.hint(case when v.woken then 'w' else 'c' end);
-  end if;
-  return v.verdict = 'sent';
-end $perdure$;
-comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller''s transaction. True: sent; false: a duplicate reference.';
 
 -- The ends of an attempt: finished, tried again, blocked.
 
@@ -1265,11 +1251,15 @@ end $perdure$;
 
 -- Workers: who is alive, whose runs are taken back, who leads.
 
--- Enters a process. Called at launch, and after a beat that found itself buried. Locks: nothing.
-create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8) returns void language sql as $perdure$
+-- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
+returns void language sql as $perdure$
   insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
   values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
   on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
+  insert into :SCHEMA.lane (workflow, version, queue, worker)
+  select distinct l.workflow, l.version, l.queue, p_id from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as l(workflow, version, queue)
+  on conflict do nothing;
   select :SCHEMA.hint('n');
 $perdure$;
 
@@ -1318,13 +1308,13 @@ begin
 end $perdure$;
 
 -- What a process wants to hear of. Locks: the worker's row.
-create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean) returns void language sql as $perdure$
-  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching where id = p_id
+create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean, p_reading boolean) returns void language sql as $perdure$
+  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching, reading = p_reading where id = p_id
 $perdure$;
 
--- Whether anybody else wants to hear of work, or of finishes. Called in the batches that make such news. Locks: nothing.
-create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean) language sql stable as $perdure$
-  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false)
+-- Whether anybody else wants to hear of work, of finishes, of what is published. Called in the batches that make such news. Locks: nothing.
+create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean, reading boolean) language sql stable as $perdure$
+  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false), coalesce(bool_or(w.reading), false)
   from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
 $perdure$;
 
@@ -1427,11 +1417,20 @@ begin
   return next;
 end $perdure$;
 
+-- Whether a process that is alive serves such runs. Called by the view of runs, and at launch. Locks: nothing.
+create function :SCHEMA.served(p_workflow text, p_version text, p_queue text) returns boolean language sql stable as $perdure$
+  select exists (
+    select from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+    where l.workflow = p_workflow and l.version = p_version and l.queue = p_queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
+  )
+$perdure$;
+
 -- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
--- Locks: the worker's row, the leader's.
+-- Locks: the worker's row, its lanes, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
-  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
+  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false, reading = false where id = p_id;
   delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
+  delete from :SCHEMA.lane where worker = p_id;
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
 $perdure$;
@@ -1444,6 +1443,7 @@ declare
 begin
   select * into v_told from :SCHEMA.tell_untold(1000);
   delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
+  delete from :SCHEMA.lane l where not exists (select from :SCHEMA.worker w where w.id = l.worker);
   delete from :SCHEMA.schedule_trace t where t.at < :SCHEMA.clock() - interval '90 days';
   return coalesce(v_told.woken, 0) + :SCHEMA.take_back(null, null, false);
 end $perdure$;
@@ -1458,9 +1458,20 @@ create view :SCHEMA.runs as
       when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
-    r.reason, r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
+    case
+      when r.pausing then 'pausing'
+      when r.state in ('pending', 'suspended') and not :SCHEMA.served(r.workflow, r.version, r.queue) then 'unserved'
+      when r.state = 'suspended' then coalesce(
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
+          where starts_with(t.topic, 'child:') and c.state = 'blocked' limit 1),
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.parent = r.key and c.finished_at is null
+          where starts_with(t.topic, 'children:') and c.state = 'blocked' limit 1))
+      else r.reason
+    end as reason,
+    r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at,
+    r.due, r.worker, r.epoch, coalesce(r.tags, '{}') as tags
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked or was cancelled; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt
@@ -1485,6 +1496,231 @@ create view :SCHEMA.workers as
     (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
+
+-- What runs publish: values, of which the latest counts, and streams, of which every item does. Readers look from outside.
+
+create table :SCHEMA.value (
+  run   bigint not null,
+  name  text not null,
+  n     integer not null,                      -- grows each time it is set
+  value json not null,
+  no    integer,                               -- the place in the order of the body that set it; null: a step did
+  epoch integer not null,                      -- the claim that set it,
+  seq   integer not null,                      -- and with which of its writes: one that is issued again is not applied again
+  at    timestamptz not null,
+  primary key (run, name)
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+
+create table :SCHEMA.item (
+  run    bigint not null,
+  stream text not null,
+  pos    integer not null,                     -- from 0, without gaps
+  value  json,                                 -- null: the stream is closed here
+  no     integer,                              -- as in value
+  epoch  integer not null,
+  seq    integer not null,
+  at     timestamptz not null,
+  primary key (run, stream, pos)
+)
+-- Never updated, so a vacuum only has to freeze it.
+with (autovacuum_vacuum_insert_scale_factor = 0.2);
+
+-- Sets values and appends to streams, in the order of the arrays. From a body (p_slots) a checkpoint goes along, so that replay writes
+-- nothing twice; from a step there is none. p_values null: closes the stream. p_seqs grow within a claim, in the order of its writes, which
+-- the flusher keeps: what is not above the last one there came before (an answer was lost, or a lost session commits late). What comes after
+-- a close is dropped. Verdicts as those of record_steps.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.publish(
+  p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[], p_values text[],
+  p_seqs integer[], p_ats float8[], p_wait boolean
+) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_held integer[]; -- rows of claims that hold
+  v_new integer[];  -- of these, those to apply
+begin
+  -- The last item of a stream and the checkpoints are read by later statements: the snapshot of this one is older than the locks.
+  select coalesce(array_agg(g.ord::integer order by g.ord), '{}') into v_held
+    from unnest(p_runs, p_epochs) with ordinality as g(run, epoch, ord)
+    join :SCHEMA.hold_runs(p_runs, p_wait) h on h.key = g.run and h.epoch = g.epoch and h.state = 'running';
+  v_new := v_held;
+  if exists (select from unnest(p_slots) s(slot) where s.slot is not null) then
+    with put as (
+      insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, tries, epoch, started_at, at)
+      select p_runs[o], p_slots[o], p_attempts[o], p_nos[o], p_kinds[o], p_names[o], 'completed', 1, p_epochs[o],
+        :SCHEMA.from_ms(p_ats[o]), :SCHEMA.from_ms(p_ats[o])
+      from unnest(v_held) o where p_slots[o] is not null
+      on conflict do nothing
+      returning run, slot, attempt
+    ), reset as (
+      update :SCHEMA.run r set crashes = 0 where r.crashes > 0 and r.key in (select p.run from put p)
+    )
+    select coalesce(array_agg(o order by o), '{}') into v_new
+      from unnest(v_held) o left join put p on p.run = p_runs[o] and p.slot = p_slots[o] and p.attempt = p_attempts[o]
+      where p_slots[o] is null or p.slot is not null;
+  end if;
+
+  if 'stream' = any(p_kinds) then
+    with given as materialized (
+      select g.* from unnest(p_runs, p_epochs, p_nos, p_kinds, p_names, p_values, p_seqs, p_ats)
+        with ordinality as g(run, epoch, no, kind, name, value, seq, at, ord)
+      join unnest(v_new) o on o = g.ord
+      where g.kind = 'stream'
+    ), last as materialized (
+      select s.run, s.name, l.* from (select distinct run, name from given) s
+      cross join lateral (
+        select i.pos, i.epoch, i.seq, i.value is null as closed from :SCHEMA.item i
+        where i.run = s.run and i.stream = s.name order by i.pos desc limit 1
+      ) l
+    ), next as (
+      select g.*, coalesce(l.pos, -1) + row_number() over w as pos,
+        coalesce(bool_or(g.value is null) over (w rows between unbounded preceding and 1 preceding), false) as closed
+      from given g left join last l using (run, name)
+      where not coalesce(l.closed, false) and (l.epoch is distinct from g.epoch or l.seq < g.seq)
+      window w as (partition by g.run, g.name order by g.ord)
+    )
+    insert into :SCHEMA.item (run, stream, pos, value, no, epoch, seq, at)
+      select n.run, n.name, n.pos, n.value::json, n.no, n.epoch, n.seq, :SCHEMA.from_ms(n.at) from next n where not n.closed order by n.ord;
+  end if;
+
+  if 'value' = any(p_kinds) then
+    insert into :SCHEMA.value as v (run, name, n, value, no, epoch, seq, at)
+      select distinct on (g.run, g.name) g.run, g.name, count(*) over (partition by g.run, g.name), g.value::json, g.no, g.epoch, g.seq, :SCHEMA.from_ms(g.at)
+      from unnest(p_runs, p_epochs, p_nos, p_kinds, p_names, p_values, p_seqs, p_ats)
+        with ordinality as g(run, epoch, no, kind, name, value, seq, at, ord)
+      join unnest(v_new) o on o = g.ord
+      where g.kind = 'value'
+      order by g.run, g.name, g.ord desc
+    on conflict (run, name) do update
+      set n = v.n + excluded.n, value = excluded.value, no = excluded.no, epoch = excluded.epoch, seq = excluded.seq, at = excluded.at
+      where v.epoch <> excluded.epoch or v.seq < excluded.seq;
+  end if;
+
+  if cardinality(v_new) = cardinality(p_runs) then
+    return query select o, 'ok' from unnest(v_new) o;
+    return;
+  end if;
+  return query
+    select g.ord::integer, case
+      when g.ord = any(v_new) then 'ok'
+      when g.slot is not null then case
+        when c.epoch = g.epoch then 'ok'
+        when c.epoch is not null then 'stale'
+        else :SCHEMA.refusal(g.run, g.epoch)
+      end
+      when (select i.epoch = g.epoch and i.seq >= g.seq from :SCHEMA.item i
+        where g.kind = 'stream' and i.run = g.run and i.stream = g.name order by i.pos desc limit 1) then 'ok'
+      when (select v.epoch = g.epoch and v.seq >= g.seq from :SCHEMA.value v
+        where g.kind = 'value' and v.run = g.run and v.name = g.name) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end
+    from unnest(p_runs, p_epochs, p_slots, p_attempts, p_kinds, p_names, p_seqs) with ordinality as g(run, epoch, slot, attempt, kind, name, seq, ord)
+    left join :SCHEMA.checkpoint c on c.run = g.run and c.slot = g.slot and c.attempt = g.attempt;
+end $perdure$;
+
+-- What is new for readers: of a stream the items from p_froms on, of a value the latest if its n is at least that. One row at least for each
+-- reader. ended: the run has ended, and what is returned is all unless there is more; null: no such run. value null with a pos: closed.
+-- p_rows, p_bytes: per reader; one item is returned whatever its size.
+-- Called by the client. One statement and so one snapshot: a run seen as ended has nothing more to come. In plpgsql, so that a session
+-- plans it a few times only. Locks: nothing.
+create function :SCHEMA.read_published(p_ids text[], p_kinds text[], p_names text[], p_froms integer[], p_rows integer, p_bytes integer)
+returns table (ord integer, key bigint, ended boolean, pos integer, value text, more boolean) language plpgsql stable set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+begin
+  return query
+  select g.ord::integer, r.key, case when r.key is not null then r.finished_at is not null end, p.pos, p.value, coalesce(p.more, false)
+  from unnest(p_ids, p_kinds, p_names, p_froms) with ordinality as g(id, kind, name, "from", ord)
+  left join :SCHEMA.run r on r.id = g.id
+  left join lateral (
+    select q.pos, q.value, q.more from (
+      select c.*, bool_or(c.cut) over () as more
+      from (
+        select i.pos, i.value, row_number() over w > p_rows or sum(i.size) over w - i.size >= p_bytes as cut
+        from (
+          select i.pos, i.value::text as value, coalesce(octet_length(i.value::text), 0) as size from :SCHEMA.item i
+          where i.run = r.key and i.stream = g.name and i.pos >= g."from" order by i.pos limit p_rows + 1
+        ) i
+        window w as (order by i.pos rows unbounded preceding)
+      ) c
+    ) q where g.kind = 'stream' and not q.cut
+    union all
+    select v.n, v.value::text, false from :SCHEMA.value v where g.kind = 'value' and v.run = r.key and v.name = g.name and v.n >= g."from"
+  ) p on true
+  order by g.ord, p.pos;
+end $perdure$;
+
+-- Gives a new run what an old one had published before a place in its order, or, from steps, before an instant. A value that was set again
+-- since is left out: what it was is not known.
+-- Called by fork_run. Locks: nothing.
+create function :SCHEMA.copy_published(p_old bigint, p_new bigint, p_no integer, p_at timestamptz) returns void language sql as $perdure$
+  insert into :SCHEMA.item (run, stream, pos, value, no, epoch, seq, at)
+    select p_new, i.stream, row_number() over (partition by i.stream order by i.pos) - 1, i.value, i.no, 0, 0, i.at
+    from :SCHEMA.item i where i.run = p_old and case when i.no is null then i.at < p_at else i.no < p_no end;
+  insert into :SCHEMA.value (run, name, n, value, no, epoch, seq, at)
+    select p_new, v.name, v.n, v.value, v.no, 0, 0, v.at
+    from :SCHEMA.value v where v.run = p_old and case when v.no is null then v.at < p_at else v.no < p_no end;
+$perdure$;
+
+-- The catalogue: which workflows there are, as the launches have told, and which runs nobody serves.
+
+create table :SCHEMA.definition (
+  workflow   text not null,
+  version    text not null,
+  queue      text not null,
+  timeout_ms float8,
+  options    json,                             -- retry: the plan, but for shouldRetry
+  replay     text not null check (replay in ('strict', 'flexible')),
+  first_seen timestamptz not null,
+  last_seen  timestamptz not null,             -- the last launch that registered it
+  primary key (workflow, version)
+);
+comment on table :SCHEMA.definition is 'One row per workflow and version that any launch has registered. The newest version of a workflow is the one first seen last.';
+
+-- Writes what a launch registers. Of the versions that one launch brings, the last given is the newest, by microseconds.
+-- Called at launch. Locks: the definitions, in order.
+create function :SCHEMA.register_definitions(
+  p_workflows text[], p_versions text[], p_queues text[], p_timeouts float8[], p_options text[], p_replays text[]
+) returns void language sql as $perdure$
+  insert into :SCHEMA.definition as d (workflow, version, queue, timeout_ms, options, replay, first_seen, last_seen)
+  select g.workflow, g.version, g.queue, g.timeout_ms, g.options::json, g.replay, c.now, c.now
+  from unnest(p_workflows, p_versions, p_queues, p_timeouts, p_options, p_replays)
+    with ordinality as g(workflow, version, queue, timeout_ms, options, replay, ord)
+  cross join lateral (select :SCHEMA.clock() + g.ord * interval '1 microsecond' as now) c
+  order by g.workflow, g.version
+  on conflict (workflow, version) do update set
+    queue = excluded.queue, timeout_ms = excluded.timeout_ms, options = excluded.options, replay = excluded.replay, last_seen = excluded.last_seen
+$perdure$;
+
+-- The combinations of workflow, version, queue and state that runs have, of one workflow or of all (null). Jumps from one to the next in the
+-- index run_lane, so that it costs as much as there are combinations, however many runs there are.
+-- Called by list_runs and unserved_lanes. Locks: nothing.
+create function :SCHEMA.lanes_in_use(p_workflow text) returns table (workflow text, version text, queue text, state text)
+language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+  with recursive lane as (
+    (
+      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
+      where r.workflow >= coalesce(p_workflow, '')
+      order by r.workflow, r.version, r.queue, r.state limit 1
+    )
+    union all
+    select n.* from lane l cross join lateral (
+      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
+      where (r.workflow, r.version, r.queue, r.state) > (l.workflow, l.version, l.queue, l.state)
+      order by r.workflow, r.version, r.queue, r.state limit 1
+    ) n
+    where p_workflow is null or l.workflow = p_workflow
+  )
+  select * from lane l where p_workflow is null or l.workflow = p_workflow
+$perdure$;
+
+-- Workflows, versions and queues with unfinished runs that no process serves which is alive; at most p_limit.
+-- Called at launch. Locks: nothing.
+create function :SCHEMA.unserved_lanes(p_limit integer) returns table (workflow text, version text, queue text) language sql stable as $perdure$
+  select distinct l.workflow, l.version, l.queue from :SCHEMA.lanes_in_use(null) l
+  where l.state not in ('completed', 'failed', 'cancelled') and not :SCHEMA.served(l.workflow, l.version, l.queue)
+  order by 1, 2, 3 limit p_limit
+$perdure$;
 
 -- Schedules: runs that are started again and again. When each fires next stands in its row; the slots themselves are computed by the library,
 -- from the instants that the database gave it.
@@ -1774,6 +2010,385 @@ begin
   return false;
 end $perdure$;
 
+-- What an application asks about runs: a page of them, and the history of one.
+
+-- The key from which on runs were made at or after an instant, or later than all. Keys and times grow together, as one statement takes both;
+-- who asks leaves room for statements that took long. Called by list_runs. Locks: nothing.
+create function :SCHEMA.key_at(p_at timestamptz) returns bigint language plpgsql stable set enable_seqscan = off as $perdure$
+declare
+  v_low bigint;
+  v_high bigint;
+  v_middle bigint;
+  v_run record;
+begin
+  select min(r.key), max(r.key) + 1 into v_low, v_high from :SCHEMA.run r;
+  while v_low < v_high loop
+    v_middle := v_low + (v_high - v_low) / 2;
+    select r.key, r.created_at into v_run from :SCHEMA.run r where r.key >= v_middle order by r.key limit 1;
+    if v_run.created_at >= p_at then
+      v_high := v_middle;
+    else
+      v_low := v_run.key + 1;
+    end if;
+  end loop;
+  return v_low;
+end $perdure$;
+
+-- The newest runs of the combinations of workflow, version, queue and state that fit; made in a span of time, with keys in a range.
+-- Called by list_runs. Locks: nothing.
+create function :SCHEMA.lane_runs(
+  p_workflow text, p_version text, p_queue text, p_states text[], p_after timestamptz, p_before timestamptz, p_low bigint, p_high bigint, p_limit integer
+) returns table (key bigint, id text) language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+  select n.key, n.id from :SCHEMA.lanes_in_use(p_workflow) l
+  cross join lateral (
+    select r.key, r.id from :SCHEMA.run r
+    where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue and r.state = l.state
+      and r.key >= p_low and r.key < p_high and r.created_at >= p_after and r.created_at < p_before
+    order by r.key desc limit p_limit
+  ) n
+  where (p_version is null or l.version = p_version) and (p_queue is null or l.queue = p_queue) and (p_states is null or l.state = any(p_states))
+  order by n.key desc limit p_limit
+$perdure$;
+
+-- A page of runs, newest first: those below p_before (null: from the newest on) that fit all that is not null. p_tags: all of them;
+-- p_prefix, p_prefix_end: ids from the one to before the other, bytewise; p_created_after: from that instant on, p_created_before: before it.
+-- Which rows are read:
+--   tags or prefix  first the newest, where what is common is found at once; then all that the index has of them
+--   lanes           of each combination of workflow, version, queue and state that fits, the newest
+--   newest          the rows in their order; the times bound them
+-- Called by the client's list. Locks: nothing.
+create function :SCHEMA.list_runs(
+  p_workflow text, p_version text, p_queue text, p_states text[], p_tags text[], p_prefix text, p_prefix_end text,
+  p_created_after float8, p_created_before float8, p_before bigint, p_limit integer
+) returns table (key bigint, id text) language plpgsql stable set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_after timestamptz := coalesce(:SCHEMA.from_ms(p_created_after), '-infinity');
+  v_before timestamptz := coalesce(:SCHEMA.from_ms(p_created_before), 'infinity');
+  v_low bigint := coalesce(case when p_created_after is not null then :SCHEMA.key_at(v_after - interval '5 minutes') end, 0);
+  v_high bigint := least(p_before, case when p_created_before is not null then :SCHEMA.key_at(v_before + interval '5 minutes') end, 9223372036854775807);
+  v_left integer := p_limit;
+  v_count integer;
+  v_way text;
+begin
+  if p_tags is null and p_prefix is null then
+    if p_workflow is null and p_version is null and p_queue is null and p_states is null then
+      return query
+        select r.key, r.id from :SCHEMA.run r
+        where r.key >= v_low and r.key < v_high and r.created_at >= v_after and r.created_at < v_before
+        order by r.key desc limit p_limit;
+      return;
+    end if;
+    return query select n.key, n.id from :SCHEMA.lane_runs(p_workflow, p_version, p_queue, p_states, v_after, v_before, v_low, v_high, p_limit) n;
+    return;
+  end if;
+  foreach v_way in array array['newest', case when p_tags is null then 'prefix' else 'tags' end] loop
+    return query
+      select c.key, c.id from (
+        (
+          select r.* from :SCHEMA.run r where v_way = 'newest' and r.key >= v_low and r.key < v_high order by r.key desc limit 10000
+        )
+        union all
+        select r.* from :SCHEMA.run r where v_way = 'tags' and r.tags @> p_tags
+        union all
+        select r.* from :SCHEMA.run r where v_way = 'prefix' and r.id ~>=~ p_prefix and r.id ~<~ p_prefix_end
+      ) c
+      where (c.key + 0) >= v_low and (c.key + 0) < v_high -- + 0: not by the primary key, which would read all others too
+        and c.created_at >= v_after and c.created_at < v_before
+        and (p_workflow is null or c.workflow = p_workflow) and (p_version is null or c.version = p_version)
+        and (p_queue is null or c.queue = p_queue) and (p_states is null or c.state = any(p_states))
+        and (p_tags is null or c.tags @> p_tags) and (p_prefix is null or starts_with(c.id, p_prefix))
+      order by c.key desc limit v_left;
+    get diagnostics v_count = row_count;
+    v_left := v_left - v_count;
+    exit when v_left = 0;
+    select min(n.key) into v_high from (
+      select r.key from :SCHEMA.run r where r.key >= v_low and r.key < v_high order by r.key desc limit 10000
+    ) n;
+    exit when v_high is null;
+  end loop;
+end $perdure$;
+
+-- What history shows of a slot. no: its place in the order, and the place after which a patch or a failed attempt of the workflow stands.
+-- value: of a failed one the error. tries: a JSON array of [try, begun, failed, error] of those that failed.
+create type :SCHEMA.history_entry as (
+  no integer, slot text, attempt integer, kind text, name text, outcome text, value text, tries integer,
+  started_ms float8, finished_ms float8, set_aside boolean, failures text
+);
+
+-- The tries of a slot that failed. Called by the two functions below. Locks: nothing.
+create function :SCHEMA.failed_tries(p_run bigint, p_slot text, p_attempt integer) returns text language sql stable as $perdure$
+  select json_agg(json_build_array(t.try, :SCHEMA.to_ms(t.started_at), :SCHEMA.to_ms(t.finished_at), t.error::text) order by t.try)::text
+  from :SCHEMA.try t where t.run = p_run and t.slot = p_slot and t.attempt = p_attempt and t.error is not null
+$perdure$;
+
+-- A page of what a run was handed, in the order in which it was, and of its attempts that failed and were followed by another; from after a
+-- place on, at least p_limit if there are as many.
+-- Called by the handle's history. Locks: nothing.
+create function :SCHEMA.told_slots(p_id text, p_after integer, p_limit integer) returns setof :SCHEMA.history_entry
+language sql stable set enable_seqscan = off set jit = off as $perdure$
+  with place as materialized (
+    select coalesce(c.no, d.no, case when c.kind = 'patch' then (c.value #>> '{}')::integer end) as no, c.run, c.slot, c.attempt,
+      case when c.kind = 'patch' then 1 else 0 end as rank, c.at
+    from :SCHEMA.run r join :SCHEMA.checkpoint c on c.run = r.key
+    left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
+    where r.id = p_id
+  ), page as (
+    select p.* from (
+      select * from place
+      union all
+      select coalesce((select max(p.no) from place p where p.attempt <= o.attempt), 0), o.run, null, o.attempt, 2, o.finished_at
+      from :SCHEMA.run r join :SCHEMA.round o on o.run = r.key where r.id = p_id
+    ) p
+    where p.no > p_after order by p.no fetch first p_limit rows with ties
+  )
+  select p.no, coalesce(c.slot, 'attempt#' || p.attempt), p.attempt, coalesce(c.kind, 'attempt'), coalesce(c.name, r.workflow),
+    coalesce(c.outcome, 'failed'), case when p.slot is null then o.error::text else c.value::text end, coalesce(c.tries, 1),
+    case when p.slot is not null then :SCHEMA.to_ms(c.started_at) else :SCHEMA.to_ms(coalesce(
+      (select b.finished_at from :SCHEMA.round b where b.run = p.run and b.attempt = p.attempt - 1), r.started_at, p.at)) end,
+    :SCHEMA.to_ms(p.at),
+    exists (select from :SCHEMA.round b where b.run = p.run and b.attempt >= p.attempt and (p.slot is null or p.slot = any(b.reopened))),
+    case when c.tries > 1 then :SCHEMA.failed_tries(p.run, p.slot, p.attempt) end
+  from page p join :SCHEMA.run r on r.key = p.run
+  left join :SCHEMA.checkpoint c on c.run = p.run and c.slot = p.slot and c.attempt = p.attempt
+  left join :SCHEMA.round o on p.slot is null and o.run = p.run and o.attempt = p.attempt
+  order by p.no, p.rank, p.at, p.slot
+$perdure$;
+
+-- What a run has open: outcomes that it has not been handed yet, waits, steps between two tries, and those that have run for a while.
+-- Called by the handle's history, before told_slots, so that what is handed over meanwhile is in both and not in neither. Locks: nothing.
+create function :SCHEMA.open_slots(p_id text) returns setof :SCHEMA.history_entry language sql stable set enable_seqscan = off set jit = off as $perdure$
+  select null::integer, o.slot, o.attempt, o.kind, o.name, o.outcome, o.value, o.tries, :SCHEMA.to_ms(o.started_at), :SCHEMA.to_ms(o.at), false,
+    :SCHEMA.failed_tries(o.run, o.slot, o.attempt)
+  from (
+    select distinct on (o.slot) * from (
+      select 0 as rank, c.run, c.slot, c.attempt, c.kind, c.name, c.outcome, c.value::text, c.tries, c.started_at, c.at
+      from :SCHEMA.run r join :SCHEMA.checkpoint c on c.run = r.key
+      left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt
+      where r.id = p_id and c.no is null and d.no is null and c.kind <> 'patch'
+      union all
+      select 1, t.run, t.slot, t.attempt, case when t.slot like 'transaction:%' then 'transaction' else 'step' end, t.name, 'running', null, t.try, t.started_at, null
+      from :SCHEMA.run r join :SCHEMA.try t on t.run = r.key and t.attempt = r.attempt
+      where r.id = p_id and r.state = 'running' and t.finished_at is null
+        and not exists (select from :SCHEMA.checkpoint c where c.run = t.run and c.slot = t.slot and c.attempt = t.attempt)
+      union all
+      select 2, w.run, w.slot, w.attempt,
+        case when w.kind <> 'retry' then w.kind when w.slot like 'transaction:%' then 'transaction' else 'step' end,
+        (select string_agg(substr(t.topic, strpos(t.topic, ':') + 1), ', ') from unnest(w.topics) as t(topic)),
+        'waiting', null, w.tries, w.started_at, null
+      from :SCHEMA.run r join :SCHEMA.wait w on w.run = r.key and w.attempt = r.attempt
+      where r.id = p_id and r.finished_at is null
+    ) o
+    order by o.slot, o.rank
+  ) o
+  order by o.started_at, o.slot
+$perdure$;
+
+-- The verbs for SQL: psql, triggers, pg_cron and other languages. Each works in the caller's own transaction: rolled back, nothing has
+-- happened. They run with the rights of the schema's owner, so that a role needs no right on the tables, and only who is granted them may
+-- call them: see grant_sender. The search path is pinned, so that no object of a caller's is taken for one of Postgres's own.
+-- All raise PD001 (no such run or workflow), PD002 (the run has finished), PD003 (the id is taken), PD004 (the run's state does not allow it)
+-- or PD005 (bad input).
+
+-- Refuses what cannot be a name, by the rule of the library's checkName. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.check_name(p_verb text, p_what text, p_name text) returns void language plpgsql immutable as $perdure$
+declare
+  v_problem text := case
+    when p_name is null then 'is null'
+    when p_name = '' then 'is empty'
+    when octet_length(p_name) > 255 then format('has %s bytes', octet_length(p_name))
+    when p_name ~ '[\\u0001-\\u001f\\u007f-\\u009f]' then 'contains a control character'
+    when p_name ~ '^\\s|\\s$' then 'begins or ends with a blank'
+  end;
+begin
+  if v_problem is not null then
+    raise exception '%: % %; it must have 1 to 255 bytes, no control characters, and no blanks at its ends', p_verb,
+        p_what || coalesce(' "' || left(nullif(p_name, ''), 60) || '"', ''), v_problem
+      using errcode = 'PD005';
+  end if;
+end $perdure$;
+
+-- The verdict of a control function for one run. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.check_verdict(p_verb text, p_run_id text, p_verdict text, p_rule text) returns void language plpgsql as $perdure$
+begin
+  if p_run_id is null then
+    raise exception '%: run_id must be given', p_verb using errcode = 'PD005';
+  elsif p_verdict is null then
+    raise exception '%: there is no run "%"', p_verb, p_run_id using errcode = 'PD001', detail = p_run_id, hint = 'Check the id.';
+  elsif p_verdict not in ('ok', 'woken') then
+    raise exception '%: run "%" is %; %', p_verb, p_run_id, p_verdict, p_rule using errcode = 'PD004', detail = p_run_id;
+  end if;
+end $perdure$;
+
+-- Starts a run. The version left out is the newest that a launch has registered; queue and timeout are those of that version.
+-- Locks: nothing but the new row; waits for a stranger that has inserted the same id and not committed.
+create function :SCHEMA.start_run(
+  workflow text, args json default '[]', id text default null, version text default null, queue text default null,
+  priority integer default 0, delay interval default null, on_conflict text default 'error'
+) returns text language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+#variable_conflict use_variable
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_definition :SCHEMA.definition;
+  v_delayed boolean := coalesce(delay <> interval '0', false);
+  v_args json := coalesce(args, '[]');
+  v_id text := id;
+  v record;
+begin
+  perform :SCHEMA.check_name('start_run', 'workflow', workflow);
+  if version is not null then perform :SCHEMA.check_name('start_run', 'version', version); end if;
+  if queue is not null then perform :SCHEMA.check_name('start_run', 'queue', queue); end if;
+  if id is not null then perform :SCHEMA.check_name('start_run', 'id', id); end if;
+  if json_typeof(v_args) <> 'array' then
+    raise exception 'start_run: args of workflow "%" must be a JSON array of the arguments, not a JSON %', workflow, json_typeof(v_args)
+      using errcode = 'PD005', hint = 'For one argument write json_build_array(…).';
+  elsif octet_length(v_args::text) > 1048576 then
+    raise exception 'start_run: args of workflow "%" have % bytes; at most 1048576 are stored', workflow, octet_length(v_args::text)
+      using errcode = 'PD005', hint = 'Store them in a table of your own and pass its key.';
+  elsif priority not between -32768 and 32767 then
+    raise exception 'start_run: the priority % of workflow "%" is not from -32768 to 32767', priority, workflow using errcode = 'PD005';
+  elsif delay < interval '0' or delay > interval '365000 days' then
+    raise exception 'start_run: the delay % of workflow "%" is %', delay, workflow,
+        case when delay < interval '0' then 'negative' else 'longer than 365000 days' end
+      using errcode = 'PD005';
+  elsif on_conflict is null or on_conflict not in ('error', 'return_existing') then
+    raise exception 'start_run: on_conflict cannot be "%"; it must be "error" or "return_existing"', on_conflict using errcode = 'PD005';
+  end if;
+
+  select * into v_definition from :SCHEMA.definition d
+    where d.workflow = workflow and (version is null or d.version = version) order by d.first_seen desc, d.version desc limit 1;
+  if not found then
+    raise exception 'start_run: no launch has registered workflow "%"%', workflow, coalesce(' version "' || version || '"', '')
+      using errcode = 'PD001', hint = coalesce(
+        'Registered are: ' || (
+          select string_agg(format('"%s" version "%s"', k.workflow, k.version), ', ')
+          from (select * from :SCHEMA.definition d order by d.workflow = workflow desc, d.last_seen desc, d.workflow limit 10) k
+        ) || '. ', '') || 'Launch an engine that has it among its workflows.';
+  end if;
+
+  if v_id is null then -- a UUID that grows with time, version 7: a random one with the milliseconds in its first 48 bits
+    v_id := encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+      substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid::text;
+  end if;
+  select s.* into v from :SCHEMA.start_runs(
+    array[v_id], array[workflow], array[v_definition.version], array[coalesce(queue, v_definition.queue)], array[coalesce(priority, 0)::smallint],
+    array[null::float8], array[case when v_delayed then :SCHEMA.to_ms(v_now + delay) end], array[v_definition.timeout_ms],
+    array[json_build_object('json', v_args)::text], array[null::text], array[null::text], array[on_conflict = 'return_existing'],
+    array[null::text], array[null::bigint], array[null::integer], array[false], array[null::text], array[null::float8],
+    array[false], null, '{}', '{}', '{}', true) s;
+  if v.verdict = 'conflict' then
+    raise exception 'start_run: run "%" is taken and % (it is %)', v_id,
+        case v.workflow when workflow then 'was started with other input' else format('belongs to workflow "%s"', v.workflow) end, v.state
+      using errcode = 'PD003', detail = v_id, hint = 'Choose another id, or say on_conflict => ''return_existing''.';
+  elsif v.verdict = 'created' then
+    perform :SCHEMA.tell_start(v_delayed);
+  end if;
+  return v_id;
+end $perdure$;
+comment on function :SCHEMA.start_run is 'Starts a run in the caller''s transaction and returns its id. args: a JSON array of the arguments. version: by default the newest that was registered. An id that is taken by an equal start gives that run; by another, an error, or that run if on_conflict is return_existing.';
+
+-- Sends an event. True: sent; false: the reference was used before. Locks: the run, until the caller commits.
+create function :SCHEMA.send_event(run_id text, event text, data json default 'null', reference text default null) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+#variable_conflict use_variable
+declare
+  v record;
+begin
+  if run_id is null or event is null or octet_length(event) not between 1 and 255 then
+    raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
+  end if;
+  if octet_length(reference) not between 1 and 255 then
+    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
+      using errcode = 'PD005', hint = 'Send a hash of it.';
+  end if;
+  if octet_length(data::text) > 1048576 then
+    raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
+      using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
+  end if;
+  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array[json_build_object('json', coalesce(data, 'null'))::text],
+    array[reference], array[gen_random_uuid()::text], false, true) s;
+  if v.verdict = 'unknown' then
+    raise exception 'send_event: there is no run "%"', run_id
+      using errcode = 'PD001', detail = run_id, hint = 'Start the run first, or check its id.';
+  elsif v.verdict = 'finished' then
+    raise exception 'send_event: run "%" has finished and takes no more events', run_id using errcode = 'PD002', detail = run_id;
+  end if;
+  if v.woken or v.working then
+    perform :SCHEMA.hint(case when v.woken then 'w' else 'c' end);
+  end if;
+  return v.verdict = 'sent';
+end $perdure$;
+comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller''s transaction. True: sent; false: a duplicate reference.';
+
+-- Cancels a run, and its children. True: cancelled; false: it had finished. Locks: the run, and those below it.
+create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+#variable_conflict use_variable
+declare
+  v_verdict text;
+begin
+  if length(reason) > 1000 then
+    raise exception 'cancel_run: the reason for run "%" has % characters; at most 1000 are stored', run_id, length(reason) using errcode = 'PD005';
+  end if;
+  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
+  perform :SCHEMA.check_verdict('cancel_run', run_id, case when v_verdict is null then null else 'ok' end, '');
+  return v_verdict = 'ok';
+end $perdure$;
+comment on function :SCHEMA.cancel_run is 'Cancels a run and its children in the caller''s transaction. True: cancelled; false: it had finished.';
+
+-- Pauses a run: it begins no new step. Locks: the run.
+create function :SCHEMA.pause_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+#variable_conflict use_variable
+begin
+  perform :SCHEMA.check_verdict('pause_run', run_id, (select c.verdict from :SCHEMA.pause_runs(array[run_id]) c),
+    'only a pending, running or suspended run can be paused');
+end $perdure$;
+comment on function :SCHEMA.pause_run is 'Pauses a run in the caller''s transaction: it begins no new step. Timers and events go on counting.';
+
+-- Lets a paused run go on. Locks: the run.
+create function :SCHEMA.resume_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+#variable_conflict use_variable
+begin
+  perform :SCHEMA.check_verdict('resume_run', run_id, (select c.verdict from :SCHEMA.resume_runs(array[run_id]) c),
+    'only a paused run can be resumed');
+end $perdure$;
+comment on function :SCHEMA.resume_run is 'Lets a paused run go on, in the caller''s transaction.';
+
+-- Ends a run's sleep early. Locks: the run.
+create function :SCHEMA.wake_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+#variable_conflict use_variable
+begin
+  perform :SCHEMA.check_verdict('wake_run', run_id, (select c.verdict from :SCHEMA.wake_runs(array[run_id]) c),
+    'it is not asleep, and only a sleep can be ended early');
+end $perdure$;
+comment on function :SCHEMA.wake_run is 'Ends a run''s sleep early, in the caller''s transaction.';
+
+revoke execute on function :SCHEMA.start_run, :SCHEMA.send_event, :SCHEMA.cancel_run, :SCHEMA.pause_run, :SCHEMA.resume_run, :SCHEMA.wake_run from public;
+
+-- Lets a role start runs, send events and cancel runs, and nothing else: it reads no payload and writes no table.
+-- Called by the schema's owner: select perdure.grant_sender('webhooks'). Locks: nothing.
+create function :SCHEMA.grant_sender(role name) returns void language plpgsql set search_path = pg_catalog, pg_temp as $perdure$
+declare
+  v_schema name := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.oid = (select l.tableoid from :SCHEMA.leader l));
+  v_verb regprocedure;
+begin
+  if not exists (select from pg_roles r where r.rolname = role) then
+    raise exception 'grant_sender: there is no role "%"', role using errcode = 'PD005', hint = 'Create it first: create role ' || quote_ident(role) || ' login.';
+  end if;
+  execute format('grant usage on schema %I to %I', v_schema, role);
+  for v_verb in
+    select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = v_schema and p.proname in ('start_run', 'send_event', 'cancel_run')
+  loop
+    execute format('grant execute on function %s to %I', v_verb, role);
+    if not has_function_privilege(role, v_verb, 'execute') then -- a grant by another than the owner is a warning only
+      raise exception 'grant_sender: only the owner of schema "%" can grant', v_schema using errcode = 'insufficient_privilege';
+    end if;
+  end loop;
+end $perdure$;
+comment on function :SCHEMA.grant_sender is 'Lets a role call start_run, send_event and cancel_run, and nothing else. Called by the schema''s owner.';
+
 -- Control: what a person or a program does to runs from outside. Each function takes ids, and says for each that exists 'ok', or the state
 -- that the run is in and that does not allow it. All lock runs in key order, and wait for locks.
 
@@ -1787,21 +2402,21 @@ declare
   v_done bigint[];
   v_followed bigint[];
 begin
-  loop -- a child may have started children of its own until its row was locked
+  loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
       select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
       union
       select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
     )
     select array_agg(t.key) into v_tree from tree t;
-    exit when v_tree is null or cardinality(v_tree) <= cardinality(v_keys);
+    exit when v_tree is null or v_tree <@ v_keys;
     perform from :SCHEMA.run r where r.key = any(v_tree) order by r.key for no key update;
-    v_keys := v_tree;
+    v_keys := v_keys || v_tree;
   end loop;
   with done as (
     update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null, pausing = false, finished_at = :SCHEMA.clock(),
       reason = case when r.id = any(p_ids) then p_reason else 'its parent was cancelled' || coalesce(': ' || p_reason, '') end
-    where r.key = any(v_keys) and r.finished_at is null
+    where r.key = any(v_tree) and r.finished_at is null
     returning r.key, r.followed
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
@@ -1891,9 +2506,11 @@ create function :SCHEMA.retry_runs(p_ids text[], p_flexible boolean) returns tab
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: what a run came to is read by one that begins once its row is locked.
+  perform from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update;
   return query
   with held as materialized (
-    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids)
   ), failed as materialized (
     select h.*, o.value, coalesce(o.reopened, '{}') as reopened from held h join :SCHEMA.outcome o on o.run = h.key where h.state = 'failed'
   ), put as (
@@ -1915,7 +2532,8 @@ begin
 end $perdure$;
 
 -- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
--- it was. Children that were started before are shared: their ends reach both.
+-- it was. Children that were started before are shared: their ends reach both. What was
+-- published before comes along.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
 -- Called by the client's fork. Locks: the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
@@ -1949,7 +2567,8 @@ begin
   insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, 1, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
-    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and h.at < v_from.at);
+    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
+  perform :SCHEMA.copy_published(v_old.key, key, v_from.no, v_from.started_at);
   select array_agg(c.key) into v_children from (
     select r.key from :SCHEMA.checkpoint c join :SCHEMA.run r on r.id = c.value ->> 'id'
     where c.run = fork_run.key and c.kind = 'start' order by r.key for no key update of r
@@ -1963,22 +2582,51 @@ begin
   return next;
 end $perdure$;
 
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
-create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
-#variable_conflict use_variable
-declare
-  v_verdict text;
-begin
-  if run_id is null then
-    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
-  end if;
-  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
-  if v_verdict is null then
-    raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
-  end if;
-  return v_verdict = 'ok';
-end $perdure$;
-comment on function :SCHEMA.cancel_run is 'Cancels a run in the caller''s transaction. True: cancelled; false: it had finished.';
+-- What the columns of the views mean, for whoever looks into the catalogue.
+
+comment on column :SCHEMA.runs.id is 'The run''s id, unique in the schema.';
+comment on column :SCHEMA.runs.workflow is 'The name of the workflow.';
+comment on column :SCHEMA.runs.version is 'The version that the run was started on and stays on.';
+comment on column :SCHEMA.runs.state is 'pending, running, suspended, paused, blocked, completed, failed or cancelled.';
+comment on column :SCHEMA.runs.waiting_for is 'What a suspended run waits for: sleep, event, child, retry or several; start: a delayed one. Null: nothing.';
+comment on column :SCHEMA.runs.reason is 'Why it is blocked, was cancelled or does not go on.';
+comment on column :SCHEMA.runs.queue is 'The queue that it lines up in.';
+comment on column :SCHEMA.runs.priority is 'Lower first.';
+comment on column :SCHEMA.runs.attempt is 'Which attempt of the whole workflow this is, from 1.';
+comment on column :SCHEMA.runs.parent_id is 'The run that started it as a child.';
+comment on column :SCHEMA.runs.created_at is 'When it was started.';
+comment on column :SCHEMA.runs.started_at is 'When a worker first took it.';
+comment on column :SCHEMA.runs.finished_at is 'When it completed, failed or was cancelled.';
+comment on column :SCHEMA.runs.due is 'When its next timer makes it claimable.';
+comment on column :SCHEMA.runs.worker is 'The id of the worker that has it in work.';
+comment on column :SCHEMA.runs.epoch is 'How often it was taken into work.';
+comment on column :SCHEMA.runs.tags is 'The labels that its start gave it.';
+
+comment on column :SCHEMA.steps.run_id is 'The id of the run.';
+comment on column :SCHEMA.steps.slot is 'The key of the call in its run: its address and the how many-eth such call.';
+comment on column :SCHEMA.steps.kind is 'step, transaction, sleep, event and so on.';
+comment on column :SCHEMA.steps.name is 'The name of the step, or what is waited for.';
+comment on column :SCHEMA.steps.attempts is 'How often it was tried.';
+comment on column :SCHEMA.steps.started_at is 'When the last try, or the wait, began.';
+comment on column :SCHEMA.steps.finished_at is 'When its outcome was recorded. Null: it has none yet.';
+comment on column :SCHEMA.steps.outcome is 'completed, failed, timeout, waiting or running.';
+comment on column :SCHEMA.steps.run_attempt is 'In which attempt of the whole workflow.';
+
+comment on column :SCHEMA.events.id is 'The event''s id; grows in the order in which a run received its events.';
+comment on column :SCHEMA.events.run_id is 'The id of the run it was sent to.';
+comment on column :SCHEMA.events.name is 'The name of the event.';
+comment on column :SCHEMA.events.reference is 'What the sender called it; a second of that reference was dropped.';
+comment on column :SCHEMA.events.sent_at is 'When it was sent.';
+comment on column :SCHEMA.events.consumed_by is 'The slot of the wait that took it. Null: it is unread.';
+
+comment on column :SCHEMA.workers.id is 'The worker''s id, random for each start of a process.';
+comment on column :SCHEMA.workers.name is 'Its host and process.';
+comment on column :SCHEMA.workers.started_at is 'When it was launched.';
+comment on column :SCHEMA.workers.beat_at is 'Its last heartbeat.';
+comment on column :SCHEMA.workers.lease is 'How long after a heartbeat it keeps its runs.';
+comment on column :SCHEMA.workers.dead_at is 'When it left, or was found dead.';
+comment on column :SCHEMA.workers.leads is 'Whether it does the upkeep.';
+comment on column :SCHEMA.workers.runs is 'How many runs it has in work.';
 `,
   },
 ];

@@ -49,8 +49,12 @@ export interface News {
   laterMs: number | null;
   /** Runs have ended of which not all have been told that wait for it. */
   untold: boolean;
-  /** Others that want to hear of work or of finishes; null: not asked. */
-  wanted: { readonly hungry: boolean; readonly watching: boolean } | null;
+  /** How often something was published. */
+  published: number;
+  /** The keys of runs that published or ended: who reads them here looks. */
+  readonly touched: Set<string>;
+  /** Others that want to hear of work, of finishes or of what is published; null: not asked. */
+  wanted: { readonly hungry: boolean; readonly watching: boolean; readonly reading: boolean } | null;
 }
 
 export class Flusher {

@@ -6,7 +6,7 @@ import { pause, within } from "./deadline.ts";
 const GIVE_UP_MS = 1000;
 
 /** What whoever is hinted looks at; one letter each, so that a payload stays short and never carries a name. */
-export type Hint = "w" | "d" | "c" | "b" | "n";
+export type Hint = "w" | "d" | "c" | "v" | "b" | "n";
 
 export interface NotifierOptions {
   /** Sends one notification; a failure is dropped. */

@@ -42,11 +42,87 @@ export interface Controlled {
   readonly verdict: string;
 }
 
+/** What a process wants to hear of: work, finishes, what is published. */
+export interface Wanted {
+  readonly hungry: boolean;
+  readonly watching: boolean;
+  readonly reading: boolean;
+}
+
+/** From where on somebody reads a stream; of a value, the least `n` that is news to them. */
+export interface Reading {
+  readonly run: string;
+  readonly kind: "value" | "stream";
+  readonly name: string;
+  readonly from: number;
+}
+
+/** One row of `read_published`: see there. */
+export interface Published {
+  readonly ord: number;
+  readonly key: string | null;
+  readonly ended: boolean | null;
+  readonly pos: number | null;
+  readonly value: string | null;
+  readonly more: boolean;
+}
+
 export interface Missing {
   readonly holding: boolean;
   /** [worker id, its last beat, whether that was before the server started] of each, as JSON. */
   readonly missing: string | null;
 }
+
+/** A definition as the catalogue keeps it. */
+export interface DefinitionRow {
+  readonly workflow: string;
+  readonly version: string;
+  readonly queue: string;
+  readonly timeout: number | null;
+  readonly options: string | null;
+  readonly replay: string;
+}
+
+export interface Lane {
+  readonly workflow: string;
+  readonly version: string;
+  readonly queue: string;
+}
+
+/** Which runs to list: see list_runs in sql/schema/13-list.sql. Null: whatever. */
+export interface ListRow {
+  readonly workflow: string | null;
+  readonly version: string | null;
+  readonly queue: string | null;
+  readonly states: readonly string[] | null;
+  readonly tags: readonly string[] | null;
+  readonly prefix: string | null;
+  readonly prefixEnd: string | null;
+  readonly createdAfter: number | null;
+  readonly createdBefore: number | null;
+  readonly before: string | null;
+  readonly limit: number;
+}
+
+/** See the type history_entry in sql/schema/13-list.sql. */
+export interface EntryRow {
+  readonly no: number | null;
+  readonly slot: string;
+  readonly attempt: number;
+  readonly kind: string;
+  readonly name: string;
+  readonly outcome: string;
+  readonly value: string | null;
+  readonly tries: number;
+  readonly started_ms: number;
+  readonly finished_ms: number | null;
+  readonly set_aside: boolean;
+  readonly failures: string | null;
+}
+
+/** A RunStatus, from the view of runs. */
+const STATUS = `id, workflow, version, state, waiting_for as "waitingFor", reason, queue, priority, attempt, parent_id as "parentId", tags,
+  created_at as "createdAt", started_at as "startedAt", finished_at as "finishedAt", due`;
 
 export class Store {
   readonly #schema: string;
@@ -102,16 +178,16 @@ export class Store {
     await this.#rows("hint", [letters]);
   }
 
-  async enter(worker: string, name: string, leaseMs: number, db?: Queryable): Promise<void> {
-    await this.#rows("enter_worker", [worker, name, leaseMs], db);
+  async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {
+    await this.#rows("enter_worker", [worker, name, leaseMs, workflows, versions, queues]);
   }
 
   async beat(worker: string, db: Queryable): Promise<Beat> {
     return (await this.#rows<Beat>("beat", [worker], db))[0]!;
   }
 
-  async want(worker: string, hungry: boolean, watching: boolean): Promise<void> {
-    await this.#rows("want", [worker, hungry, watching]);
+  async want(worker: string, { hungry, watching, reading }: Wanted): Promise<void> {
+    await this.#rows("want", [worker, hungry, watching, reading]);
   }
 
   async peek(worker: string, lanes: Lanes): Promise<{ work: boolean; others_hold: boolean; next_ms: number | null }> {
@@ -144,10 +220,65 @@ export class Store {
     return (await this.#rows<{ sweep: number }>("sweep", []))[0]!.sweep;
   }
 
+  readPublished(readings: readonly Reading[], rows: number, bytes: number): Promise<Published[]> {
+    const [ids, kinds, names] = [readings.map((r) => r.run), readings.map((r) => r.kind), readings.map((r) => r.name)];
+    return this.#rows("read_published", [ids, kinds, names, readings.map((r) => r.from), rows, bytes]);
+  }
+
   async status(id: string): Promise<RunStatus | undefined> {
-    const text = `select id, workflow, version, state, waiting_for as "waitingFor", reason, queue, priority, attempt,
-      created_at as "createdAt", started_at as "startedAt", finished_at as "finishedAt" from ${quoteSchema(this.#schema)}.runs where id = $1`;
+    const text = `select ${STATUS} from ${quoteSchema(this.#schema)}.runs where id = $1`;
     return (await this.#db.query({ text, values: [id] })).rows[0];
+  }
+
+  /** Writes what a launch registers. */
+  async register(definitions: readonly DefinitionRow[]): Promise<void> {
+    const column = (name: keyof DefinitionRow): unknown[] => definitions.map((definition) => definition[name]);
+    await this.#rows("register_definitions", [
+      column("workflow"),
+      column("version"),
+      column("queue"),
+      column("timeout"),
+      column("options"),
+      column("replay"),
+    ]);
+  }
+
+  /** What has unfinished runs and is served by nobody who is alive. */
+  unserved(limit: number): Promise<Lane[]> {
+    return this.#rows("unserved_lanes", [limit]);
+  }
+
+  /** A page of runs, newest first, each with its key. */
+  async list(filter: ListRow): Promise<{ key: string; status: RunStatus }[]> {
+    const schema = quoteSchema(this.#schema);
+    const { workflow, version, queue, states, tags, prefix, prefixEnd, createdAfter, createdBefore, before, limit } =
+      filter;
+    const text = `select l.key, ${STATUS} from ${schema}.list_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) l join ${schema}.runs using (id) order by l.key desc`;
+    const values = [
+      workflow,
+      version,
+      queue,
+      states,
+      tags,
+      prefix,
+      prefixEnd,
+      createdAfter,
+      createdBefore,
+      before,
+      limit,
+    ];
+    const { rows } = await this.#db.query({ text, values });
+    return rows.map(({ key, ...status }) => ({ key, status }));
+  }
+
+  /** A page of what a run was handed, from after a place in the order on. */
+  told(id: string, after: number, limit: number): Promise<EntryRow[]> {
+    return this.#rows("told_slots", [id, after, limit]);
+  }
+
+  /** What a run has open. */
+  open(id: string): Promise<EntryRow[]> {
+    return this.#rows("open_slots", [id]);
   }
 
   /** Of these runs, those that have finished, with their result or error. */

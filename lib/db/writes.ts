@@ -88,6 +88,20 @@ export interface DeliverRow extends Fenced {
   readonly no: number;
 }
 
+export interface PublishRow extends Fenced {
+  /** The slot of the call in the body; null: a step writes. */
+  readonly slot: string | null;
+  readonly attempt: number;
+  readonly no: number | null;
+  readonly kind: string;
+  readonly name: string;
+  /** Null: the stream is closed. */
+  readonly value: string | null;
+  /** Grows with each write of the claim. */
+  readonly seq: number;
+  readonly at: number;
+}
+
 export interface SuspendRow extends Fenced {
   readonly mail: number;
   readonly slots: string;
@@ -192,6 +206,7 @@ export interface Writes {
   try: { row: TryRow; answer: Answered };
   record: { row: RecordRow; answer: Answered };
   deliver: { row: DeliverRow; answer: Answered };
+  publish: { row: PublishRow; answer: Answered };
   suspend: { row: SuspendRow; answer: Timed };
   retry: { row: RetryRow; answer: Timed };
   block: { row: BlockRow; answer: Answered };
@@ -291,6 +306,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
     rest: wait,
   },
   deliver: { fn: "record_deliveries", columns: [...slotted, "no"], rest: wait },
+  publish: { fn: "publish", columns: [...slotted, "no", "kind", "name", "value", "seq", "at"], rest: wait },
   suspend: { fn: "suspend_runs", columns: [...fenced, "mail", "slots"], rest: wait },
   retry: { fn: "next_attempts", columns: [...fenced, "attempt", "error", "reopened", "delay"], rest: wait },
   block: { fn: "block_runs", columns: [...fenced, "reason"], rest: wait },

@@ -46,6 +46,19 @@ export function random(name = ""): number {
   return (view.getUint32(0) * 2 ** 21 + (view.getUint32(4) >>> 11)) / 2 ** 53;
 }
 
+/**
+ * Whether this run takes new code: true when the run had nothing recorded beyond this point as it first asked, false for one that
+ * was further on with the code before. Each run keeps its answer, in every replay and attempt. Take the old branch away once no run
+ * needs it; the call may go later too.
+ *
+ * @param change Names the change within the workflow: 1 to 255 bytes.
+ * @throws PERDURE_CONTEXT outside a workflow and inside a step; PERDURE_NAME.
+ * @example if (patched("charge-by-invoice")) await sendInvoice(order); else await chargeCard(order);
+ */
+export function patched(change: string): boolean {
+  return bodyFor("patched()").patched(checkName(change, "name of a change"));
+}
+
 function checkLabel(name: string): string {
   return name === "" ? name : checkName(name, "name");
 }

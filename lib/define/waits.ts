@@ -1,10 +1,9 @@
 /** What a body can wait for: events, and the clock. */
 import { bodyFor } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
-import { attempt, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
+import { attempt, checkInstant, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { EventDefinition, Received, Schema, Slept } from "../core/types.ts";
-import { checkInstant } from "./workflow.ts";
 
 /** Options of an event. */
 export interface EventOptions<T> {

@@ -8,6 +8,7 @@ import {
   checkArray,
   checkBoolean,
   checkChoice,
+  checkInstant,
   checkInteger,
   checkKeys,
   checkName,
@@ -144,17 +145,6 @@ export function checkTags(tags: unknown, where: string): readonly string[] {
   const given = checkArray(tags as string[], `tags in ${where}`);
   if (given.length <= MOST_TAGS) return given.map((tag) => checkName(tag, `tag in ${where}`));
   throw new PerdureError("PERDURE_OPTION", `tags in ${where} are ${given.length}; at most ${MOST_TAGS} are kept`);
-}
-
-/** Throws PERDURE_OPTION unless `value` is a Date that Postgres can hold. */
-export function checkInstant(value: unknown, what: string): Date {
-  const instant = attempt(() => (value instanceof Date ? new Date(value.getTime()) : undefined));
-  const year = instant?.getUTCFullYear() ?? Number.NaN;
-  if (instant && year >= 1 && year <= 9999) return instant;
-  throw new PerdureError(
-    "PERDURE_OPTION",
-    `${what} must be a valid Date of the years 1 to 9999, not ${shorten(value)}`,
-  );
 }
 
 /** What is behind a workflow value; undefined when `value` is none. */

@@ -1,12 +1,14 @@
 /** A run as its body sees it: every call of a definition becomes a call of the pass. */
 import { Ordinals } from "../core/address.ts";
-import type { Body, Outside, RaceEntry, Started, Until } from "../core/context.ts";
+import type { Body, Change, Outside, RaceEntry, Started, Until } from "../core/context.ts";
 import type {
   EventDefinition,
+  PublicationDefinition,
   RunInfo,
   Slept,
   StartOptions,
   StepDefinition,
+  StepInfo,
   WorkflowDefinition,
 } from "../core/types.ts";
 import type { Pass } from "./pass.ts";
@@ -65,8 +67,16 @@ export class PassBody implements Body {
     return this.#pass.ports.outside;
   }
 
+  publish(definition: PublicationDefinition, change: Change, step: StepInfo | null): Promise<void> {
+    return this.#pass.publisher.call(definition, change, step);
+  }
+
   now(): Date {
     return new Date(this.#pass.now);
+  }
+
+  patched(change: string): boolean {
+    return this.#pass.patches.ask(change);
   }
 
   random(kind: "uuid" | "random", name: string): Uint8Array {

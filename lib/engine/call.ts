@@ -6,13 +6,15 @@ import type { Deferred } from "./promise.ts";
 /** What a call came to: the value or the error for the body, and what is written when it is handed over. */
 export interface Outcome {
   readonly settle: (deferred: Deferred) => void;
-  /** The checkpoint to write; or only its place in the order, where someone else wrote it; or nothing, where it is recorded. */
+  /** The checkpoint to write; or only its place in the order, where someone else wrote it; or what is published, with its checkpoint; or
+   * nothing, where it is recorded. */
   readonly write:
     | {
         readonly kind: "record";
         readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name">;
       }
     | { readonly kind: "deliver"; readonly attempt: number; readonly at: number }
+    | { readonly kind: "publish"; readonly value: string | null }
     | { readonly kind: "none" };
 }
 

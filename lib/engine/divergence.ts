@@ -19,7 +19,7 @@ export function divergence(unconsumed: readonly Recorded[], held: readonly Call[
     `diverged: the code asked for ${list(names)}, which is new, while ${list(unconsumed.map((recorded) => recorded.slot))} ` +
     `${unconsumed.length === 1 ? "is" : "are"} recorded and ${unconsumed.length === 1 ? "was" : "were"} not asked for` +
     `${near.length > 0 ? ` (${near.slice(0, SHOWN).join("; ")})` : ""}. Nothing new was begun. Deploy code that asks for what is recorded ` +
-    `(reordering and appending calls is safe; removing one, or changing its arguments, needs a new version), then retry the run`
+    `(reordering and appending calls is safe; removing one, or changing its arguments, needs patched() or a new version), then retry the run`
   );
 }
 

@@ -34,6 +34,11 @@ export class Handover {
     return this.#now;
   }
 
+  /** The number of the last outcome that has one. */
+  get no(): number {
+    return this.#no;
+  }
+
   /** A recorded call is in line, at its number's place. */
   recorded(call: Call, replay: Replay): void {
     this.#recorded.set(call.slot, { call, replay });
@@ -81,6 +86,10 @@ export class Handover {
     if (write.kind === "deliver") void this.#ledger.write("deliver", { slot, attempt: write.attempt, no });
     if (write.kind === "record") {
       void this.#ledger.write("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
+    }
+    if (write.kind === "publish") {
+      const row = { slot, attempt: this.#attempt, no, kind, name, value: write.value, at: this.#now };
+      void this.#ledger.write("publish", { ...row, seq: this.#ledger.sent });
     }
     settle(call.deferred);
   }

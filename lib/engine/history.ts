@@ -11,6 +11,7 @@ export class History {
   /** Places whose slot was called and whose outcome is not handed out, ascending. */
   readonly #called: number[] = [];
   readonly #open: Set<number> = new Set();
+  readonly #patches = new Set<string>();
   #required = 0;
 
   constructor(claim: Pick<Claim, "history" | "waits" | "begun" | "attempt" | "reopenedFrom">) {
@@ -20,6 +21,11 @@ export class History {
     this.#reopenedFrom = claim.reopenedFrom ?? Infinity;
     for (const wait of claim.waits) this.#waits.set(wait.slot, wait);
     claim.history.forEach((recorded, place) => {
+      // Nobody is handed it, and code that does not ask for it any more has not diverged.
+      if (recorded.kind === "patch") {
+        this.#patches.add(recorded.slot);
+        return;
+      }
       this.#places.set(recorded.slot, place);
       this.#open.add(place);
       if (this.#isRequired(recorded)) this.#required += 1;
@@ -39,6 +45,11 @@ export class History {
   recorded(slot: string): Recorded | undefined {
     const place = this.#places.get(slot);
     return place === undefined ? undefined : this.#recorded[place];
+  }
+
+  /** Whether a patch was found to be new for this run. */
+  patched(slot: string): boolean {
+    return this.#patches.has(slot);
   }
 
   /** The wait, or the count of failed tries, that an earlier claim began. */

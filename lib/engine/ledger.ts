@@ -20,7 +20,7 @@ export class Ledger {
   #epoch: number;
   #sent = 0;
   #committed = 0;
-  #parked: { after: number; effect: () => void }[] = [];
+  #parked: { after: number; effect: () => void; orElse: (() => void) | undefined }[] = [];
 
   constructor(flusher: Pick<Flusher, "write">, claim: Fenced, events: LedgerEvents) {
     this.#flusher = flusher;
@@ -31,6 +31,16 @@ export class Ledger {
 
   get claim(): Fenced {
     return { run: this.#run, epoch: this.#epoch };
+  }
+
+  /** How many writes have been sent: the next one's place among them. */
+  get sent(): number {
+    return this.#sent;
+  }
+
+  /** How many writes are on their way. */
+  get ahead(): number {
+    return this.#sent - this.#committed;
   }
 
   /** Sends a write of this claim. Undefined: it was refused, and the events have been told. */
@@ -45,20 +55,26 @@ export class Ledger {
       const answer = await this.#flusher.write(kind, fenced, onAside);
       if ((answer as { verdict: string }).verdict === "stale") {
         this.#events.lost();
+        this.#giveUp();
         return undefined;
       }
       this.#commit();
       return answer;
     } catch (error) {
       this.#events.refused(error);
+      this.#giveUp();
       return undefined;
     }
   }
 
-  /** Runs an effect once all that was written before is committed: now, if it is. */
-  afterCommit(effect: () => void): void {
+  /** Runs an effect once all that was written before is committed: now, if it is. `orElse`: it will never be. */
+  afterCommit(effect: () => void, orElse?: () => void): void {
     if (this.#committed === this.#sent) effect();
-    else this.#parked.push({ after: this.#sent, effect });
+    else this.#parked.push({ after: this.#sent, effect, orElse });
+  }
+
+  #giveUp(): void {
+    for (const { orElse } of this.#parked.splice(0)) orElse?.();
   }
 
   /** The claim was taken again in place. */

@@ -3,7 +3,6 @@
  * its own, recorded ones first and in their order; what is new begins when replay is quiescent; when nothing is left to do
  * but wait, the run is given up.
  */
-import { Ordinals } from "../core/address.ts";
 import { type Body, scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import type { Claim, RunInfo, WorkflowDefinition } from "../core/types.ts";
@@ -11,6 +10,7 @@ import { Alarm } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
 import { PassBody } from "./body.ts";
 import type { Call, Entry, Outcome } from "./call.ts";
+import { Calls } from "./calls.ts";
 import { divergence } from "./divergence.ts";
 import { Ends } from "./ends.ts";
 import { Escaped } from "./escaped.ts";
@@ -18,8 +18,10 @@ import { Handover } from "./handover.ts";
 import { History } from "./history.ts";
 import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
+import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
+import { Publisher } from "./publish.ts";
 import { runInfo } from "./run-info.ts";
 
 /** What the body came to. */
@@ -37,19 +39,17 @@ export class Pass {
   readonly history: History;
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
+  readonly patches: Patches;
   readonly ends: Ends;
   readonly escaped = new Escaped();
+  readonly publisher: Publisher = new Publisher(this);
   /** The tries that run. */
   readonly attempts = new Set<Attempt>();
   readonly #abortRun: (reason: unknown) => void;
   readonly #handover: Handover;
-  readonly #ordinals = new Ordinals();
-  readonly #calls = new Map<string, Call>();
-  readonly #held: Call[] = [];
-  readonly #waiting = new Set<Call>();
+  readonly #calls = new Calls();
   readonly #alarm: Alarm;
   readonly #limit: Alarm;
-  #working = 0;
   #settled: Settled | null = null;
   #state: "active" | "suspending" | "suspended" | "ended" = "active";
   #scheduled = false;
@@ -72,6 +72,7 @@ export class Pass {
       refused: (error) => this.end({ how: "refused", error }),
     });
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
+    this.patches = new Patches(this);
     const info = runInfo(claim, ports.logger, () => this.history.replaying);
     this.run = info.run;
     this.#abortRun = info.abort;
@@ -103,10 +104,14 @@ export class Pass {
     return this.#handover.now;
   }
 
+  /** The place in the order of the last outcome handed over. */
+  get place(): number {
+    return this.#handover.no;
+  }
+
   /** What the body has asked for and never awaited, named. */
   get floating(): string[] {
-    const calls = [...this.#calls.values()].filter((call) => !call.deferred.promise.awaited);
-    return calls.map((call) => `${call.kind} "${call.name}"`);
+    return this.#calls.floating;
   }
 
   #settle(settled: Settled): void {
@@ -127,7 +132,7 @@ export class Pass {
 
   /** The slot of the next call of an address. */
   take(address: string): string {
-    return this.#ordinals.take(address);
+    return this.#calls.take(address);
   }
 
   /** The call that holds a slot in this pass. */
@@ -154,9 +159,9 @@ export class Pass {
       begin: () => this.#guard(() => entry.begin(call)),
       ring: (woken) => this.#guard(() => entry.ring(call, woken)),
     };
-    this.#calls.set(slot, call);
+    this.#calls.add(call);
     if (this.history.recorded(slot)) this.#handover.recorded(call, entry.replay);
-    else this.#held.push(call);
+    else this.#calls.held.push(call);
     if (this.#state === "suspended") this.#resume();
     else if (this.#mayBegin()) this.#beginHeld();
     this.#schedule();
@@ -179,17 +184,12 @@ export class Pass {
 
   /** A call's step begins to run. */
   working(call: Call): void {
-    this.#waiting.delete(call);
-    if (call.state !== "working") this.#working += 1;
-    call.state = "working";
+    this.#calls.work(call);
   }
 
   /** A call waits for the clock, for mail or for its next try. `due`: on the database's clock; null: no timer, or not known yet. */
   waits(call: Call, due: number | null): void {
-    this.#rest(call);
-    call.state = "waiting";
-    call.timedAt = due === null ? Infinity : performance.now();
-    this.#waiting.add(call);
+    this.#calls.wait(call, due !== null);
     if (due !== null) this.#alarm.at(due);
     this.#schedule();
   }
@@ -197,15 +197,9 @@ export class Pass {
   /** A call has its outcome: it is handed over in its turn. */
   ready(call: Call, outcome: Outcome): void {
     if (this.over) return;
-    this.#rest(call);
-    call.state = "ready";
+    this.#calls.end(call);
     this.#handover.push(call, outcome);
     this.#schedule();
-  }
-
-  #rest(call: Call): void {
-    if (call.state === "working") this.#working -= 1;
-    this.#waiting.delete(call);
   }
 
   // ---- turns
@@ -225,8 +219,8 @@ export class Pass {
     else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
     else if (this.#pausing) void this.#restForPause();
-    else if (this.#held.length > 0) this.#quiescent();
-    else if (this.#working === 0 && this.#waiting.size > 0) void this.#suspend();
+    else if (this.#calls.held.length > 0) this.#quiescent();
+    else if (!this.#calls.working && this.#calls.waiting.size > 0) void this.#suspend();
   }
 
   #moved(): void {
@@ -241,11 +235,11 @@ export class Pass {
       this.#beginHeld();
       this.#schedule();
     } else if (this.#impatient++ < PATIENCE.times) setTimeout(() => this.#schedule(), PATIENCE.everyMs);
-    else this.end({ how: "blocked", reason: divergence(this.history.unconsumed(), this.#held) });
+    else this.end({ how: "blocked", reason: divergence(this.history.unconsumed(), this.#calls.held) });
   }
 
   #diverges(): boolean {
-    return !this.#flexible && this.history.replaying && this.#held.some((call) => call.isNew);
+    return !this.#flexible && this.history.replaying && this.#calls.held.some((call) => call.isNew);
   }
 
   get #flexible(): boolean {
@@ -253,7 +247,7 @@ export class Pass {
   }
 
   #beginHeld(): void {
-    for (const call of this.#held.splice(0)) call.begin();
+    for (const call of this.#calls.held.splice(0)) call.begin();
   }
 
   // ---- giving up, looking, going on
@@ -262,16 +256,18 @@ export class Pass {
     // What is not read yet may be what the body waits for.
     if (this.mailbox.partial || this.ends.partial) return this.look();
     this.#state = "suspending";
-    const slots = JSON.stringify([...this.#waiting].map((call) => call.slot));
+    const slots = JSON.stringify([...this.#calls.waiting].map((call) => call.slot));
     const answer = await this.ledger.write("suspend", { mail: this.mailbox.seen, slots });
     if (!answer || this.over) return;
     if (answer.verdict !== "ok") {
       this.#state = "active";
+      this.decided();
       return this.look();
     }
     this.#gaveUp(answer.due_ms);
     // The body went on meanwhile, from an await of its own.
-    if (this.#held.length > 0 || !this.#handover.empty || this.#settled) this.#resume();
+    if (this.#calls.held.length > 0 || !this.#handover.empty || this.#settled) this.#resume();
+    else this.decided();
   }
 
   #gaveUp(dueMs: number | null): void {
@@ -284,13 +280,20 @@ export class Pass {
 
   /** Gives the run up for a pause, once its steps have ended and are recorded. */
   async #restForPause(): Promise<void> {
-    if (this.#working > 0) return;
+    if (this.#calls.working) return;
     this.#state = "suspending";
     const answer = await this.ledger.write("rest", {});
     if (!answer || this.over) return;
     if (answer.verdict === "ok") return this.#gaveUp(null);
     this.#state = "active";
+    this.decided();
     return this.look();
+  }
+
+  /** Writes what the body has decided: now, or once the run is held again. */
+  decided(): void {
+    if (this.#state === "active") this.patches.flush();
+    else if (this.#state === "suspended" && this.patches.pending) this.#resume();
   }
 
   /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */
@@ -301,6 +304,7 @@ export class Pass {
       this.ledger.renew();
       this.#renewedAt = performance.now();
       this.#state = "active";
+      this.decided();
       this.ports.onResumed(this);
       void this.look();
       this.#schedule();
@@ -327,7 +331,7 @@ export class Pass {
     this.mailbox.take(news.mail, news.unread);
     this.ends.take(news.ended);
     this.#checkLimit(news.now);
-    for (const call of [...this.#waiting]) {
+    for (const call of [...this.#calls.waiting]) {
       if (call.hasNews()) call.ring(false);
       // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
       else if (news.due.has(call.slot) && call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!);
@@ -354,7 +358,7 @@ export class Pass {
   }
 
   #drained(): void {
-    if (this.#working === 0) this.ledger.afterCommit(this.#onDrained!);
+    if (!this.#calls.working) this.ledger.afterCommit(this.#onDrained!);
   }
 
   /** Tells what still runs that nobody waits for it. */

@@ -192,7 +192,11 @@ class StepRun {
     let value = "";
     let at = 0;
     const { verdict } = await pass.ports.transactor.run(
-      (tx) => this.#attempt(tx, (args) => this.#definition.fn(tx, ...args)),
+      async (tx) => {
+        const result = await this.#attempt(tx, (args) => this.#definition.fn(tx, ...args));
+        await pass.publisher.committed();
+        return result;
+      },
       (result) => {
         value = this.#encode(result);
         at = pass.ports.clock.now();

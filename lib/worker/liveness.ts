@@ -6,6 +6,7 @@ import type { DatabaseClock } from "../core/clock.ts";
 import type { Logger } from "../core/types.ts";
 import type { Certificate } from "../db/certificate.ts";
 import type { Store } from "../db/store.ts";
+import type { Lanes } from "../db/writes.ts";
 
 /** How long a lock must be gone. Longer when it was lost with the server, as everybody's was. */
 const GONE_MS = 300;
@@ -23,6 +24,7 @@ export interface LivenessOptions {
   readonly worker: string;
   readonly name: string;
   readonly leaseMs: number;
+  readonly lanes: Lanes;
   readonly store: Store;
   readonly certificate: Certificate;
   readonly clock: DatabaseClock;
@@ -62,8 +64,8 @@ export class Liveness {
   }
 
   async start(): Promise<void> {
-    const { store, worker, name, leaseMs } = this.#options;
-    await store.enter(worker, name, leaseMs);
+    const { store, worker, name, leaseMs, lanes } = this.#options;
+    await store.enter(worker, name, leaseMs, lanes);
     await this.#beat();
   }
 
@@ -107,10 +109,10 @@ export class Liveness {
   }
 
   async #rise(): Promise<void> {
-    const { store, worker, name, leaseMs, onBuried, logger } = this.#options;
+    const { store, worker, name, leaseMs, lanes, onBuried, logger } = this.#options;
     onBuried("others took this process for dead, after a silence longer than its lease or a lost connection");
     logger.warn("perdure: this process was taken for dead by others, who have its runs; it goes on with new ones");
-    await store.enter(worker, name, leaseMs);
+    await store.enter(worker, name, leaseMs, lanes);
   }
 
   async #sweep(): Promise<void> {

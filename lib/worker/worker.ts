@@ -133,6 +133,8 @@ export class Worker {
   poke(): void {
     if (this.#claiming) this.#again = true;
     else if (this.free > 0) void this.#claim();
+    // The next slot that is free asks.
+    else this.#backlog = true;
   }
 
   async #claim(): Promise<void> {

@@ -1,4 +1,4 @@
--- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -13,7 +13,7 @@ create function :SCHEMA.ms(p_ms float8) returns interval language sql immutable 
 
 create table :SCHEMA.run (
   key         bigint generated always as identity primary key,
-  id          text not null unique check (octet_length(id) between 1 and 255),
+  id          text not null check (octet_length(id) between 1 and 255),
   workflow    text not null,
   version     text not null,
   queue       text not null,
@@ -54,6 +54,10 @@ create table :SCHEMA.run (
 -- vacuum early and without pauses; leave room on the page for the next version of the row.
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
+-- Bytewise, so that it also finds all that begins with something.
+create unique index run_id on :SCHEMA.run (id text_pattern_ops);
+-- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use.
+create index run_lane on :SCHEMA.run (workflow, version, queue, state, key);
 -- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
 -- The few of them that died again and again; see claim_runs.
@@ -231,9 +235,19 @@ create table :SCHEMA.worker (
   lease      interval not null,
   hungry     boolean not null default false,   -- has a free slot: wants to hear of work
   watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
+  reading    boolean not null default false,   -- reads values or streams: wants to hear of what is published
   dead_at    timestamptz
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- What a process serves. Its rows go with the worker's.
+create table :SCHEMA.lane (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  worker   bigint not null,
+  primary key (workflow, version, queue, worker)
+);
 
 create table :SCHEMA.leader (
   one    boolean primary key default true check (one),

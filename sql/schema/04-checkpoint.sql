@@ -22,7 +22,10 @@ begin
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), put as (
     insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
-    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
+      coalesce(case when g.kind in ('sleep', 'event', 'child', 'race') then ( -- it began when the wait did, in another claim perhaps
+        select w.started_at from :SCHEMA.wait w where w.run = g.run and w.slot = g.slot) end, :SCHEMA.from_ms(g.started)),
+      :SCHEMA.from_ms(g.at)
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
     order by g.ord
     on conflict do nothing

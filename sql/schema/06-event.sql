@@ -1,6 +1,7 @@
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
--- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, n new worker, b busy).
+-- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, v published, n new worker,
+-- b busy).
 -- Called after commit by the library, and at the end of SQL functions in a user's transaction.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)
@@ -60,37 +61,3 @@ begin
   left join put p on p.run = g.key and p.token = g.token
   left join told t on t.key = g.key;
 end $perdure$;
-
--- Sends an event from SQL, in the caller's transaction: rolled back, nothing was sent. True: sent; false: the reference was used before.
--- Raises PD001 (no such run), PD002 (the run has finished), PD005 (bad input).
--- Called by users, triggers, pg_cron and other languages. Locks: the run, until the caller commits.
-create function :SCHEMA.send_event(run_id text, event text, data json default 'null', reference text default null) returns boolean
-language plpgsql as $perdure$
-#variable_conflict use_variable
-declare
-  v record;
-begin
-  if run_id is null or event is null or octet_length(event) not between 1 and 255 then
-    raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
-  end if;
-  if octet_length(reference) not between 1 and 255 then
-    raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
-      using errcode = 'PD005', hint = 'Send a hash of it.';
-  end if;
-  if octet_length(data::text) > 1048576 then
-    raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
-      using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
-  end if;
-  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array[json_build_object('json', coalesce(data, 'null'))::text],
-    array[reference], array[gen_random_uuid()::text], false, true) s;
-  if v.verdict = 'unknown' then
-    raise exception 'send_event: there is no run "%"', run_id using errcode = 'PD001', hint = 'Start the run first, or check its id.';
-  elsif v.verdict = 'finished' then
-    raise exception 'send_event: run "%" has finished and takes no more events', run_id using errcode = 'PD002';
-  end if;
-  if v.woken or v.working then
-    perform :SCHEMA.hint(case when v.woken then 'w' else 'c' end);
-  end if;
-  return v.verdict = 'sent';
-end $perdure$;
-comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller''s transaction. True: sent; false: a duplicate reference.';

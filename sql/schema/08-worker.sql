@@ -1,10 +1,14 @@
 -- Workers: who is alive, whose runs are taken back, who leads.
 
--- Enters a process. Called at launch, and after a beat that found itself buried. Locks: nothing.
-create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8) returns void language sql as $perdure$
+-- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
+returns void language sql as $perdure$
   insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
   values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
   on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
+  insert into :SCHEMA.lane (workflow, version, queue, worker)
+  select distinct l.workflow, l.version, l.queue, p_id from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as l(workflow, version, queue)
+  on conflict do nothing;
   select :SCHEMA.hint('n');
 $perdure$;
 
@@ -53,13 +57,13 @@ begin
 end $perdure$;
 
 -- What a process wants to hear of. Locks: the worker's row.
-create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean) returns void language sql as $perdure$
-  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching where id = p_id
+create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean, p_reading boolean) returns void language sql as $perdure$
+  update :SCHEMA.worker set hungry = p_hungry, watching = p_watching, reading = p_reading where id = p_id
 $perdure$;
 
--- Whether anybody else wants to hear of work, or of finishes. Called in the batches that make such news. Locks: nothing.
-create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean) language sql stable as $perdure$
-  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false)
+-- Whether anybody else wants to hear of work, of finishes, of what is published. Called in the batches that make such news. Locks: nothing.
+create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean, reading boolean) language sql stable as $perdure$
+  select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false), coalesce(bool_or(w.reading), false)
   from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
 $perdure$;
 
@@ -162,11 +166,20 @@ begin
   return next;
 end $perdure$;
 
+-- Whether a process that is alive serves such runs. Called by the view of runs, and at launch. Locks: nothing.
+create function :SCHEMA.served(p_workflow text, p_version text, p_queue text) returns boolean language sql stable as $perdure$
+  select exists (
+    select from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+    where l.workflow = p_workflow and l.version = p_version and l.queue = p_queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
+  )
+$perdure$;
+
 -- Takes a process out at its end; the sweep takes back what it could not hand back. Called after hand_back.
--- Locks: the worker's row, the leader's.
+-- Locks: the worker's row, its lanes, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
-  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false where id = p_id;
+  update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false, reading = false where id = p_id;
   delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
+  delete from :SCHEMA.lane where worker = p_id;
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
 $perdure$;
@@ -179,6 +192,7 @@ declare
 begin
   select * into v_told from :SCHEMA.tell_untold(1000);
   delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
+  delete from :SCHEMA.lane l where not exists (select from :SCHEMA.worker w where w.id = l.worker);
   delete from :SCHEMA.schedule_trace t where t.at < :SCHEMA.clock() - interval '90 days';
   return coalesce(v_told.woken, 0) + :SCHEMA.take_back(null, null, false);
 end $perdure$;

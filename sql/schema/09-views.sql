@@ -8,9 +8,20 @@ create view :SCHEMA.runs as
       when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
-    r.reason, r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at, r.due, r.worker, r.epoch
+    case
+      when r.pausing then 'pausing'
+      when r.state in ('pending', 'suspended') and not :SCHEMA.served(r.workflow, r.version, r.queue) then 'unserved'
+      when r.state = 'suspended' then coalesce(
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
+          where starts_with(t.topic, 'child:') and c.state = 'blocked' limit 1),
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.parent = r.key and c.finished_at is null
+          where starts_with(t.topic, 'children:') and c.state = 'blocked' limit 1))
+      else r.reason
+    end as reason,
+    r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at,
+    r.due, r.worker, r.epoch, coalesce(r.tags, '{}') as tags
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked or was cancelled; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt

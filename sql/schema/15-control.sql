@@ -11,21 +11,21 @@ declare
   v_done bigint[];
   v_followed bigint[];
 begin
-  loop -- a child may have started children of its own until its row was locked
+  loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
       select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
       union
       select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
     )
     select array_agg(t.key) into v_tree from tree t;
-    exit when v_tree is null or cardinality(v_tree) <= cardinality(v_keys);
+    exit when v_tree is null or v_tree <@ v_keys;
     perform from :SCHEMA.run r where r.key = any(v_tree) order by r.key for no key update;
-    v_keys := v_tree;
+    v_keys := v_keys || v_tree;
   end loop;
   with done as (
     update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null, pausing = false, finished_at = :SCHEMA.clock(),
       reason = case when r.id = any(p_ids) then p_reason else 'its parent was cancelled' || coalesce(': ' || p_reason, '') end
-    where r.key = any(v_keys) and r.finished_at is null
+    where r.key = any(v_tree) and r.finished_at is null
     returning r.key, r.followed
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
@@ -115,9 +115,11 @@ create function :SCHEMA.retry_runs(p_ids text[], p_flexible boolean) returns tab
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: what a run came to is read by one that begins once its row is locked.
+  perform from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update;
   return query
   with held as materialized (
-    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids)
   ), failed as materialized (
     select h.*, o.value, coalesce(o.reopened, '{}') as reopened from held h join :SCHEMA.outcome o on o.run = h.key where h.state = 'failed'
   ), put as (
@@ -139,7 +141,8 @@ begin
 end $perdure$;
 
 -- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
--- it was. Children that were started before are shared: their ends reach both.
+-- it was. Children that were started before are shared: their ends reach both. What was
+-- published before comes along.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
 -- Called by the client's fork. Locks: the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
@@ -173,7 +176,8 @@ begin
   insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, 1, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
-    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and h.at < v_from.at);
+    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
+  perform :SCHEMA.copy_published(v_old.key, key, v_from.no, v_from.started_at);
   select array_agg(c.key) into v_children from (
     select r.key from :SCHEMA.checkpoint c join :SCHEMA.run r on r.id = c.value ->> 'id'
     where c.run = fork_run.key and c.kind = 'start' order by r.key for no key update of r
@@ -186,20 +190,3 @@ begin
   verdict := 'created';
   return next;
 end $perdure$;
-
--- Cancels a run from SQL, in the caller's transaction. True: cancelled; false: it had finished. Raises PD001 (no such run), PD005 (bad input).
-create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean language plpgsql as $perdure$
-#variable_conflict use_variable
-declare
-  v_verdict text;
-begin
-  if run_id is null then
-    raise exception 'cancel_run: run_id must be given' using errcode = 'PD005';
-  end if;
-  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
-  if v_verdict is null then
-    raise exception 'cancel_run: there is no run "%"', run_id using errcode = 'PD001', hint = 'Check the id.';
-  end if;
-  return v_verdict = 'ok';
-end $perdure$;
-comment on function :SCHEMA.cancel_run is 'Cancels a run in the caller''s transaction. True: cancelled; false: it had finished.';

@@ -1,8 +1,19 @@
 /** A worker process of the crash tests: its workflows, and what the test may tell it to do. */
 import { setTimeout as pause } from "node:timers/promises";
 import pg from "pg";
-import { currentStep, event, Perdure, type PerdureOptions, step, transaction, workflow } from "../../lib/index.ts";
+import {
+  currentStep,
+  event,
+  Perdure,
+  type PerdureOptions,
+  step,
+  stream,
+  transaction,
+  value,
+  workflow,
+} from "../../lib/index.ts";
 import type { MemberOptions } from "../support/crew.ts";
+import { topics } from "./topics.ts";
 
 const {
   url,
@@ -31,6 +42,10 @@ async function enter(run: string, name: string): Promise<number> {
       await pause(20);
     }
   }
+}
+
+async function outside(run: string, name: string, key: string): Promise<void> {
+  await pool.query(`insert into "${schema}".ledger (run, step) values ($1, $2)`, [run, `${name} for ${key}`]);
 }
 
 /** Enters a step; the first time in the step that is held, it stays there. */
@@ -131,12 +146,40 @@ const waiting = workflow("waiting", async (run: string) => {
   return data;
 });
 
+const tokens = stream<[no: number, at: number]>("tokens");
+const progress = value<number>("progress");
+const speak = step("speak", async (run: string, from: number, count: number, gapMs: number) => {
+  await enter(run, "speak");
+  for (let no = from; no < from + count; no += 1) {
+    await tokens.write([no, Date.now()]);
+    await progress.set(no);
+    if (gapMs > 0) await pause(gapMs);
+  }
+});
+/** Writes numbers to a stream and a value, in one step or several. */
+const talker = workflow("talker", async (run: string, steps: number, count: number, gapMs: number) => {
+  for (let n = 0; n < steps; n += 1) await speak(run, n * count, count, gapMs);
+  await progress.set(-1);
+});
+
 const versioned = workflow({ name: "versioned", version: version ?? "1" }, async (run: string) => {
   await create(run, "");
   return `version ${version ?? "1"}`;
 });
 
-const all = { five, traffic, budget, fragile, poison, stumbling, slow, waiting, versioned };
+const all = {
+  five,
+  traffic,
+  budget,
+  fragile,
+  poison,
+  stumbling,
+  slow,
+  waiting,
+  talker,
+  versioned,
+  ...topics({ enter, outside, schema }),
+};
 const registered = Object.entries(all).filter(([name]) => names?.includes(name) ?? true);
 const logged: string[] = [];
 const log = (message: string, error?: unknown): void =>

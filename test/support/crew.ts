@@ -25,6 +25,7 @@ const HOW: ForkOptions = {
 /** Options of a member; those of new Perdure that JSON can hold, and what it registers. */
 export interface MemberOptions {
   readonly lease?: string;
+  readonly notify?: boolean;
   readonly worker?: false | { concurrency?: number };
   readonly shutdownOn?: readonly string[];
   readonly workflows?: readonly string[];

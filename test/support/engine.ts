@@ -1,5 +1,6 @@
 /** An engine in a schema of its own, shut down and dropped after the test. */
 import type { Test } from "tap";
+import { TRANSITIONS } from "../../lib/core/states.ts";
 import { Perdure, type PerdureOptions } from "../../lib/index.ts";
 import { freshSchema } from "./postgres.ts";
 
@@ -29,8 +30,26 @@ export function collector(): {
   return { lines, debug: add, info: add, warn: add, error: add };
 }
 
+/** What must always hold, held by the database itself in every test: a state is left only as TRANSITIONS say, a checkpoint never changes. */
+const INVARIANTS = `
+  create function :SCHEMA.check_transition() returns trigger language plpgsql as $$
+  begin
+    if not '${JSON.stringify(TRANSITIONS)}'::jsonb -> old.state ? new.state then
+      raise exception 'run "%" went from % to %, which TRANSITIONS do not know', old.id, old.state, new.state;
+    end if;
+    return new;
+  end $$;
+  create trigger check_transition before update on :SCHEMA.run for each row
+    when (old.state <> new.state) execute function :SCHEMA.check_transition();
+  create function :SCHEMA.check_checkpoint() returns trigger language plpgsql as $$
+  begin
+    raise exception 'checkpoint "%" was changed', old.slot;
+  end $$;
+  create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint()`;
+
 export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
-  const { url, schema, pool } = await freshSchema(t);
+  const { url, schema: fresh, pool } = await freshSchema(t);
+  const schema = options.schema ?? fresh;
   const engines: Perdure[] = [];
   const launch = async (more: PerdureOptions): Promise<Perdure> => {
     const engine = new Perdure({ database: url, schema, logger: collector(), ...options, ...more });
@@ -42,6 +61,7 @@ export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
     (await pool.query(text.replaceAll(":SCHEMA", `"${schema}"`), values)).rows;
   t.teardown(() => Promise.all(engines.map((engine) => engine.shutdown({ timeout: "5s" }))));
   const perdure = await launch({});
+  await sql(INVARIANTS);
   const advance = async (ms: number): Promise<void> => {
     const by = `${ms} * interval '1 millisecond'`;
     await sql(`update :SCHEMA.wait set due = due - ${by}, started_at = started_at - ${by}`);

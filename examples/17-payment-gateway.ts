@@ -35,8 +35,8 @@ const charge = step({ name: "charge", retry, timeout: "30s" }, async (order: str
 
 const checkout = workflow("checkout", async (order: string, cents: number) => charge(order, cents));
 
-await fresh("example_07");
-const perdure = new Perdure({ schema: "example_07", workflows: [checkout] });
+await fresh("example_17");
+const perdure = new Perdure({ schema: "example_17", workflows: [checkout] });
 await perdure.launch();
 const run = await perdure.start(checkout, "order-42", 9900);
 console.log(await run.result());

@@ -1,0 +1,149 @@
+/** Values and streams of a run as an application reads them: pages are fetched when they are asked for, so nothing piles up. */
+import type { ValueCodec } from "../core/codec.ts";
+import { PerdureError } from "../core/errors.ts";
+import { checkInteger, checkKeys, shorten } from "../core/options.ts";
+import type { PublicationDefinition } from "../core/types.ts";
+import { notFound } from "./control.ts";
+import { explain } from "./explain.ts";
+import type { Page, Publications, Subscription } from "./publications.ts";
+
+/** A value as `value()` returns it. */
+export interface ValueLike<T> {
+  readonly name: string;
+  set(value: T): Promise<void>;
+}
+
+/** A stream as `stream()` returns it. */
+export interface StreamLike<T> {
+  readonly name: string;
+  write(item: T): Promise<void>;
+}
+
+/** What `read()` may be told. */
+export interface ReadOptions {
+  /** The first item to read, counted from 0. Default 0. */
+  from?: number | undefined;
+}
+
+export interface ReaderParts {
+  readonly publications: Publications;
+  readonly codec: ValueCodec;
+  readonly publicationOf: (given: unknown) => PublicationDefinition | undefined;
+  /** Throws PERDURE_STATE once the engine is shut down. */
+  readonly checkLive: () => void;
+}
+
+/** Postgres counts in 32 bits. */
+const LAST = 2 ** 31 - 1;
+
+/** The latest of a value; undefined: it was never set. */
+export async function latestOf(run: string, value: unknown, parts: ReaderParts): Promise<unknown> {
+  const name = nameOf("value", value, "get()", parts);
+  const text = await explain(`reading value "${name}" of run "${run}"`, () => parts.publications.latest(run, name));
+  return text === undefined ? undefined : parts.codec.decode(text, `value "${name}" of run "${run}"`);
+}
+
+/** The latest of a value, then each newer latest. */
+export function watchValue(run: string, value: unknown, parts: ReaderParts): AsyncIterable<unknown> {
+  const name = nameOf("value", value, "watch()", parts);
+  return iterable({ run, kind: "value", name, from: 0 }, parts);
+}
+
+/** The items of a stream. */
+export function readStream(
+  run: string,
+  stream: unknown,
+  options: ReadOptions,
+  parts: ReaderParts,
+): AsyncIterable<unknown> {
+  const name = nameOf("stream", stream, "read()", parts);
+  const where = `read() of stream "${name}"`;
+  const { from = 0 } = checkKeys(options, ["from"], where);
+  return iterable({ run, kind: "stream", name, from: checkInteger(from, `from of ${where}`, 0, LAST) }, parts);
+}
+
+function nameOf(kind: "value" | "stream", given: unknown, call: string, { publicationOf }: ReaderParts): string {
+  const definition = publicationOf(given);
+  if (definition?.kind === kind) return definition.name;
+  const what = definition ? `${definition.kind} "${definition.name}"` : shorten(given);
+  const other = kind === "value" ? "read() reads a stream" : "get() and watch() read a value";
+  const help = definition ? `; ${other}` : "";
+  throw new PerdureError("PERDURE_OPTION", `${call} needs a ${kind} made by ${kind}(), not ${what}${help}`);
+}
+
+type Start = Parameters<Publications["open"]>[0];
+
+/** Each iteration reads by itself, from the same place on. */
+function iterable(start: Start, parts: ReaderParts): AsyncIterable<unknown> {
+  parts.checkLive();
+  return {
+    [Symbol.asyncIterator]: () => {
+      parts.checkLive();
+      return new Reader(start, parts);
+    },
+  };
+}
+
+const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
+
+class Reader implements AsyncIterator<unknown, undefined> {
+  readonly #run: string;
+  readonly #codec: ValueCodec;
+  readonly #subscription: Subscription;
+  readonly #what: (pos: number) => string;
+  #page: Page = { entries: [], ended: false };
+  /** How far the page is read. */
+  #at = 0;
+  #from: number;
+  #over = false;
+  /** Calls of next() take turns. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(start: Start, { publications, codec }: ReaderParts) {
+    const { run, kind, name, from } = start;
+    this.#run = run;
+    this.#codec = codec;
+    this.#from = from;
+    this.#what = (pos) =>
+      kind === "value" ? `value "${name}" of run "${run}"` : `item ${pos} of stream "${name}" of run "${run}"`;
+    this.#subscription = publications.open(start);
+  }
+
+  next(): Promise<IteratorResult<unknown, undefined>> {
+    const next = this.#turn.then(() => this.#next());
+    this.#turn = next.catch(() => {});
+    return next;
+  }
+
+  async return(): Promise<IteratorResult<unknown, undefined>> {
+    return this.#end();
+  }
+
+  #end(): IteratorReturnResult<undefined> {
+    this.#over = true;
+    this.#subscription.end();
+    return DONE;
+  }
+
+  async #next(): Promise<IteratorResult<unknown, undefined>> {
+    try {
+      while (!this.#over && this.#at === this.#page.entries.length) {
+        if (this.#page.ended) return this.#end();
+        const page = await this.#subscription.page(this.#from);
+        if (!page) return this.#end();
+        if (page.ended === null) notFound(this.#run);
+        this.#page = page;
+        this.#at = 0;
+      }
+      if (this.#over) return DONE;
+      const { pos, value } = this.#page.entries[this.#at]!;
+      if (value === null) return this.#end();
+      this.#at += 1;
+      this.#from = pos + 1;
+      return { done: false, value: this.#codec.decode(value, this.#what(pos)) };
+    } catch (error) {
+      this.#end();
+      throw error;
+    }
+  }
+}

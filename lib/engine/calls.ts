@@ -1,0 +1,64 @@
+/** The calls of a pass, by where they are: held, at work, waiting for something, or past that. */
+import { Ordinals } from "../core/address.ts";
+import type { Call } from "./call.ts";
+
+export class Calls {
+  /** Not begun: replay is not quiescent, or the pass begins nothing. */
+  readonly held: Call[] = [];
+  /** On the clock, on news, or on their next try. */
+  readonly waiting = new Set<Call>();
+  readonly #ordinals = new Ordinals();
+  readonly #bySlot = new Map<string, Call>();
+  #working = 0;
+
+  /** The slot of the next call of an address. */
+  take(address: string): string {
+    return this.#ordinals.take(address);
+  }
+
+  /** The call that holds a slot. */
+  get(slot: string): Call | undefined {
+    return this.#bySlot.get(slot);
+  }
+
+  add(call: Call): void {
+    this.#bySlot.set(call.slot, call);
+  }
+
+  /** What the body has asked for and never awaited, named. */
+  get floating(): string[] {
+    const calls = [...this.#bySlot.values()].filter((call) => !call.deferred.promise.awaited);
+    return calls.map((call) => `${call.kind} "${call.name}"`);
+  }
+
+  /** Whether a step runs. */
+  get working(): boolean {
+    return this.#working > 0;
+  }
+
+  /** A call's step begins to run. */
+  work(call: Call): void {
+    this.waiting.delete(call);
+    if (call.state !== "working") this.#working += 1;
+    call.state = "working";
+  }
+
+  /** A call waits. `timed`: for a timer that is known to be written. */
+  wait(call: Call, timed: boolean): void {
+    this.#rest(call);
+    call.state = "waiting";
+    call.timedAt = timed ? performance.now() : Infinity;
+    this.waiting.add(call);
+  }
+
+  /** A call has its outcome. */
+  end(call: Call): void {
+    this.#rest(call);
+    call.state = "ready";
+  }
+
+  #rest(call: Call): void {
+    if (call.state === "working") this.#working -= 1;
+    this.waiting.delete(call);
+  }
+}

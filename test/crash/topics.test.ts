@@ -1,0 +1,96 @@
+/** The topics that talks about durable execution come back to, with processes that are killed between any two lines of them. */
+import { once } from "node:events";
+import { type Test, test } from "tap";
+import { type Crew, crew, type Member } from "../support/crew.ts";
+import { eventually } from "../support/eventually.ts";
+
+const APPROVERS = ["ada", "bob", "cyd", "dan"];
+const WEEK = "interval '7 days'";
+
+/** The run waits for the answer of the nth approver, from 1. */
+async function asked({ sql }: Crew, run: string, nth: number): Promise<{ left: number }> {
+  return eventually(async () => {
+    const [row] = await sql(
+      `select r.state, extract(epoch from r.due - :SCHEMA.clock())::float8 as left,
+         (select count(*)::int from :SCHEMA.checkpoint c where c.run = r.key and c.kind = 'step') as steps
+       from :SCHEMA.run r where r.id = $1`,
+      [run],
+    );
+    return row?.state === "suspended" && row.steps === nth && row;
+  }, 20_000);
+}
+
+test("several approvers have seven days each: the process is killed between any two, and nobody is asked twice", async (t) => {
+  const made = await crew(t);
+  const run = "access-1";
+  let member = await made.member();
+  await member.call("start", "approvals", run, run, APPROVERS);
+  for (const [n, approver] of APPROVERS.slice(0, 3).entries()) {
+    await asked(made, run, n + 1);
+    await member.end("SIGKILL");
+    // Two days go by with no process at all.
+    await made.sql(`update :SCHEMA.run set due = due - ${WEEK} * 2 / 7`);
+    await made.sql(`update :SCHEMA.wait set due = due - ${WEEK} * 2 / 7, started_at = started_at - ${WEEK} * 2 / 7`);
+    member = await made.member();
+    const { left } = await asked(made, run, n + 1);
+    t.ok(left < 5 * 86_400 && left > 5 * 86_400 - 600, `${approver} has five days left, and not seven again`);
+    await member.call("send", [run], "answer", "yes");
+  }
+  await asked(made, run, 4);
+  await made.sql(`update :SCHEMA.run set due = due - ${WEEK}`);
+  await made.sql(`update :SCHEMA.wait set due = due - ${WEEK}, started_at = started_at - ${WEEK}`);
+  t.same(await member.call("result", run), ["ada: yes", "bob: yes", "cyd: yes", "dan: nothing"]);
+  t.same(
+    (await made.journal(run)).map(({ step }) => step),
+    APPROVERS.map((approver) => `ask ${approver}`),
+  );
+});
+
+/** In the order in which they come. */
+const STEPS = ["grant", "enrol", "refuse", "dismiss", "revoke", "tell"];
+
+/** A saga for each place, in a process that dies there; another process brings it to its end. */
+async function dying(t: Test, where: "in" | "after"): Promise<void> {
+  const made = await crew(t);
+  const options = { workflows: ["saga"] };
+  const [survivor, recruits] = await Promise.all([
+    made.member(options),
+    Promise.all(STEPS.map(() => made.recruit(options))),
+  ]);
+  for (const [n, step] of STEPS.entries()) {
+    const run = `${where} ${step}`;
+    await killed(recruits[n]!, run);
+    t.equal(await survivor.call("result", run), "refused", `killed ${run}: the saga is rolled back`);
+    const times = new Map<string, number>();
+    for (const { step: entered } of await made.journal(run)) times.set(entered, (times.get(entered) ?? 0) + 1);
+    for (const [name, usual] of STEPS.map((name) => [name, name === "refuse" ? 3 : 1] as const)) {
+      const more = times.get(name)! - usual;
+      // The body runs ahead of the commit of a step's outcome: killed there, the step may run again.
+      if (name === step) t.ok(where === "in" ? more === 1 : more <= 1, `killed ${run}: ${name} ran ${more} times more`);
+      else t.equal(more, 0, `killed ${run}: ${name} did not run again`);
+    }
+    const rows = await made.sql(
+      "select distinct step, count(*)::int as n from :SCHEMA.ledger where run = $1 group by step",
+      [run],
+    );
+    const took = (name: string) => rows.filter(({ step: what }) => what === name || what.startsWith(`${name} for `));
+    for (const name of ["grant", "revoke"]) t.match(took(name), [{ n: 1 }], `killed ${run}: ${name} took effect once`);
+    for (const name of ["enrol", "dismiss"])
+      t.equal(took(name).length, 1, `killed ${run}: ${name} was asked for by one key`);
+  }
+}
+
+async function killed(victim: Member, place: string): Promise<void> {
+  const died = once(victim.process, "exit");
+  await victim.call("launch");
+  await victim.call("start", "saga", place, place, { pid: victim.pid, place }).catch(() => {});
+  await died;
+}
+
+test("a saga whose process is killed inside any of its steps is rolled back, each compensation taking effect once", async (t) => {
+  await dying(t, "in");
+});
+
+test("a saga whose process is killed right after any of its steps is rolled back, each compensation taking effect once", async (t) => {
+  await dying(t, "after");
+});
