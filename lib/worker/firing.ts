@@ -89,7 +89,10 @@ export class Firing {
       `perdure: schedule "${name}" could not be fired; it is tried again in ${AGAIN_MS / 1000} s`,
       explained,
     );
-    await store.postpone(name, expected, AGAIN_MS, explained.message);
+    await store.postpone(name, expected, AGAIN_MS, explained.message).catch((cause: unknown) => {
+      // Somebody holds its row: it stays due. Without a connection the others cannot be fired either.
+      if (isConnectionLost(cause)) throw cause;
+    });
   }
 
   async #fireTogether(rows: readonly FireRow[]): Promise<number> {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8c764b3e29f90cd4c7888830abaa17be59d0bf6d
+--! Hash: sha1:6c9786a8d4bf187755e9c9952fac95d47f274aea
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1895,13 +1895,12 @@ begin
 end $perdure$;
 
 -- Puts off a schedule that cannot be fired, and says why; its slot stays the next one. Called by whoever rings the timers.
--- Locks: the schedule, passing over it if it is locked.
+-- Locks: the schedule; waits for it, up to 1 s, as the transaction that failed may be about to let go of it.
 create function :SCHEMA.postpone_schedule(p_name text, p_expected float8, p_ms float8, p_trouble text) returns boolean language plpgsql as $perdure$
 begin
-  perform from :SCHEMA.schedule s where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected) for no key update skip locked;
-  if found then
-    update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble where s.name = p_name;
-  end if;
+  perform set_config('lock_timeout', '1s', true);
+  update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble
+    where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected);
   return found;
 end $perdure$;
 

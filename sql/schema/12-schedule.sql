@@ -176,13 +176,12 @@ begin
 end $perdure$;
 
 -- Puts off a schedule that cannot be fired, and says why; its slot stays the next one. Called by whoever rings the timers.
--- Locks: the schedule, passing over it if it is locked.
+-- Locks: the schedule; waits for it, up to 1 s, as the transaction that failed may be about to let go of it.
 create function :SCHEMA.postpone_schedule(p_name text, p_expected float8, p_ms float8, p_trouble text) returns boolean language plpgsql as $perdure$
 begin
-  perform from :SCHEMA.schedule s where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected) for no key update skip locked;
-  if found then
-    update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble where s.name = p_name;
-  end if;
+  perform set_config('lock_timeout', '1s', true);
+  update :SCHEMA.schedule s set due_at = :SCHEMA.clock() + :SCHEMA.ms(p_ms), trouble = p_trouble
+    where s.name = p_name and s.next_at = :SCHEMA.from_ms(p_expected);
   return found;
 end $perdure$;
 
