@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { Publications } from "./client/publications.ts";
 import { Results } from "./client/results.ts";
+import { reconcile, type SchedulesParts } from "./client/schedules.ts";
 import { type EventLike, Sender } from "./client/send.ts";
 import type { StarterParts } from "./client/start.ts";
 import { DatabaseClock } from "./core/clock.ts";
@@ -18,6 +19,7 @@ import { type Listener, openListener } from "./db/listener.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
 import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
+import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
@@ -25,6 +27,7 @@ import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
 import { type Drained, drain } from "./worker/drain.ts";
+import { Firing } from "./worker/firing.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
 import { Wants } from "./worker/wants.ts";
@@ -55,6 +58,7 @@ export class Engine {
   readonly sender: Sender;
   readonly starter: StarterParts;
   readonly transactor: PgTransactor;
+  readonly schedules: SchedulesParts;
   readonly #settings: Settings;
   readonly #database: Database;
   readonly #id = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
@@ -65,6 +69,7 @@ export class Engine {
   readonly #certificate: Certificate;
   readonly #liveness: Liveness;
   readonly #poll: Poll;
+  readonly #firing: Firing;
   #listener: Listener | undefined;
   #others = 0;
   #recounts = 0;
@@ -117,6 +122,14 @@ export class Engine {
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.watch(dueMs),
     };
+    const started = (): void => this.#startedHere();
+    this.schedules = {
+      store: new ScheduleStore(schema, database.pool),
+      codec: this.codec,
+      watch: slots.watch,
+      onStarted: started,
+    };
+    this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       works: settings.works,
@@ -126,6 +139,7 @@ export class Engine {
       clock: this.#clock,
       logger,
       engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
+      fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
@@ -176,6 +190,12 @@ export class Engine {
     this.publications.look();
   }
 
+  /** Schedules have started runs from here, which any process may take. */
+  #startedHere(): void {
+    this.#worker.poke();
+    if (this.#others > 0) this.#notifier.hint("w");
+  }
+
   /** What a body does to other runs: from within a step of its own. */
   #outside(): Outside {
     return {
@@ -197,6 +217,9 @@ export class Engine {
 
   async #start(): Promise<void> {
     await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
+    const { schedules, application, logger } = this.#settings;
+    // Before it takes runs: what is wrong with a schedule ends the launch.
+    if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
@@ -347,6 +370,7 @@ export class Engine {
     this.#wants.stop();
     clearTimeout(this.#untold);
     await this.#worker.stop(timeoutMs);
+    await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
     this.publications.close();

@@ -5,16 +5,21 @@
 
 import {
   type ChildHandle,
+  type ControlledMany,
   currentRun,
   type currentStep,
   type Duration,
   event,
+  type FailedTry,
+  type HistoryEntry,
   type now,
   Perdure,
+  type patched,
   type Received,
   type Retry,
   type RunHandle,
   type RunInfo,
+  type RunPage,
   race,
   type random,
   runStep,
@@ -449,4 +454,26 @@ export async function control(run: RunHandle<number>): Promise<void> {
   same<typeof forked, RunHandle<number>>(true);
   // @ts-expect-error it must be said from where
   await run.fork({});
+}
+
+export async function finding(perdure: Perdure, run: RunHandle<number>): Promise<void> {
+  const page = await perdure.list({ workflow: processOrder, state: ["failed", "blocked"], tags: ["a"] as const });
+  same<typeof page, RunPage>(true);
+  await perdure.list({ workflow: "process-order", state: "failed", limit: 5, after: page.next });
+  // @ts-expect-error no such state
+  await perdure.list({ state: "done" });
+  // @ts-expect-error an unknown option
+  await perdure.list({ status: "failed" });
+  same<(typeof page.runs)[0]["due"], Date | null>(true);
+  const entries = await run.history();
+  same<typeof entries, HistoryEntry[]>(true);
+  same<(typeof entries)[0]["errors"], readonly FailedTry[]>(true);
+  same<typeof patched, (change: string) => boolean>(true);
+  const many = await perdure.cancel({ workflow: processOrder }, { reason: "enough" });
+  same<typeof many, ControlledMany>(true);
+  await perdure.retry(["a", "b"], { replay: "flexible" });
+  // @ts-expect-error a page is not a filter
+  await perdure.cancel({ workflow: processOrder, limit: 5 });
+  // @ts-expect-error one id is a handle's
+  await perdure.cancel("a");
 }

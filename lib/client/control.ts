@@ -4,7 +4,7 @@ import { checkChoice, checkKeys, checkName, nearest, shorten } from "../core/opt
 import type { RunState } from "../core/states.ts";
 import { uuidv7 } from "../db/start-row.ts";
 import type { Store } from "../db/store.ts";
-import { explain } from "./explain.ts";
+import { insist } from "./explain.ts";
 
 export interface ControlParts {
   readonly store: Store;
@@ -62,7 +62,7 @@ export async function controlRun(
   { store, onChange }: ControlParts,
   ...more: unknown[]
 ): Promise<void> {
-  const [found] = await explain(`asking run "${id}" to ${verb}`, () => store.control(verb, [id], ...more));
+  const [found] = await insist(`asking run "${id}" to ${verb}`, () => store.control(verb, [id], ...more));
   onChange();
   const { verdict } = found ?? notFound(id);
   if (!isDone(verb, verdict)) throw refusedBy(verdict, verb, id);
@@ -103,7 +103,7 @@ export async function forkRun(id: string, options: ForkOptions, { store, onChang
   }
   const newId = given.id === undefined ? uuidv7() : checkName(given.id, "run id");
   const version = given.version === undefined ? null : checkName(given.version, `version in ${where}`);
-  const { verdict } = await explain(`forking run "${id}"`, () => store.fork(id, given.from, newId, version));
+  const { verdict } = await insist(`forking run "${id}"`, () => store.fork(id, given.from, newId, version));
   if (verdict === "unknown") notFound(id);
   if (verdict === "taken")
     throw new RunConflictError(newId, `run "${id}" cannot be forked: run "${newId}" exists; choose another id`);

@@ -1,5 +1,5 @@
 /** No raw Postgres error reaches a user. */
-import { toPerdureError } from "../db/pg-errors.ts";
+import { isCrossed, toPerdureError } from "../db/pg-errors.ts";
 
 /** The result of `work`, or an error of ours that says what was being done. */
 export async function explain<T>(doing: string, work: () => Promise<T>): Promise<T> {
@@ -8,4 +8,20 @@ export async function explain<T>(doing: string, work: () => Promise<T>): Promise
   } catch (error) {
     throw toPerdureError(error, doing);
   }
+}
+
+/** More deadlocks in a row than this are no accident. */
+const TIMES = 10;
+
+/** As explain, for one statement: where it meets a deadlock, nothing of it took effect, and it is issued again. */
+export function insist<T>(doing: string, statement: () => Promise<T>): Promise<T> {
+  const tried = async (times: number): Promise<T> => {
+    try {
+      return await statement();
+    } catch (error) {
+      if (times >= TIMES || !isCrossed(error)) throw error;
+      return tried(times + 1);
+    }
+  };
+  return explain(doing, () => tried(1));
 }

@@ -1,8 +1,9 @@
 /** A run as it is seen from outside. */
 import { type Duration, toMs } from "../core/duration.ts";
-import { PerdureError, RunCancelledError, RunFailedError, TimeoutError } from "../core/errors.ts";
+import { endError } from "../core/ended.ts";
+import { PerdureError, TimeoutError } from "../core/errors.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
-import type { HistoryEntry, RunStatus } from "../core/types.ts";
+import type { Ended, HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { cancelRun, controlRun, type ForkOptions, forkRun, notFound, type RetryOptions, retryRun } from "./control.ts";
@@ -192,10 +193,7 @@ function giveUp(
 }
 
 async function read(finished: FinishedRun, { codec }: HandleParts): Promise<unknown> {
-  const { id, state, reason, value } = finished;
+  const { id, state, value } = finished;
   if (state === "completed") return codec.decode(value!, `result of run "${id}"`);
-  if (state === "cancelled") throw new RunCancelledError(id, reason);
-  const cause = codec.decodeError(value!, `error of run "${id}"`);
-  const message = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
-  throw new RunFailedError(id, `run "${id}" failed: ${message}`, { cause });
+  throw endError(finished as Ended, codec);
 }

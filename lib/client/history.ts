@@ -1,5 +1,6 @@
 /** What a run has asked for, and what each came to: its slots, in the order in which the body was handed them. */
 import type { ValueCodec } from "../core/codec.ts";
+import { endError } from "../core/ended.ts";
 import type { FailedTry, HistoryEntry } from "../core/types.ts";
 import type { EntryRow, Store } from "../db/store.ts";
 import { explain } from "./explain.ts";
@@ -55,26 +56,44 @@ function toEntry(id: string, row: EntryRow, codec: ValueCodec): HistoryEntry {
 
 function outcomeOf(id: string, row: EntryRow, codec: ValueCodec): Pick<HistoryEntry, "value" | "error"> {
   const { kind, outcome, value } = row;
-  if (outcome === "failed") return { error: codec.decodeError(value!, `error of "${row.slot}" of run "${id}"`) };
+  if (kind === "race" && value !== null) return prizeOf(value, id, codec);
+  if (outcome === "failed") return { error: errorOf(row, id, codec) };
   if (outcome === "timeout") return { value: null };
-  return outcome === "completed" ? { value: READERS[kind]?.(value, id, codec) ?? plain(value, row, id, codec) } : {};
+  if (outcome !== "completed") return {};
+  const own = READERS[kind];
+  return { value: own ? own(value, id, codec) : plain(value, row, id, codec) };
 }
 
 const plain = (value: string | null, { slot }: EntryRow, id: string, codec: ValueCodec): unknown =>
   value === null ? undefined : codec.decode(value, `value of "${slot}" of run "${id}"`);
 
+/** A child that could not be started has no end, and its error stands alone. */
+function errorOf({ slot, kind, value }: EntryRow, id: string, codec: ValueCodec): unknown {
+  const of = `error of "${slot}" of run "${id}"`;
+  const isEnd = kind === "child" && value!.startsWith('{"id":');
+  return isEnd ? endError(JSON.parse(value!), codec) : codec.decodeError(value!, of);
+}
+
+function prizeOf(stored: string, id: string, codec: ValueCodec): Pick<HistoryEntry, "value" | "error"> {
+  const { winner, event, end } = JSON.parse(stored);
+  if (event) return { value: { winner, value: received(event, id, codec) } };
+  if (!end) return { value: { winner, value: null } };
+  if (end.state !== "completed") return { error: endError(end, codec) };
+  return { value: { winner, value: codec.decode(end.value, `result of run "${end.id}"`) } };
+}
+
+function received({ data, sentAt, reference, id, name: _, ...rest }: any, run: string, codec: ValueCodec): object {
+  const read = codec.decode(data, `event ${id} of run "${run}"`);
+  return { data: read, id, ...rest, sentAt: new Date(sentAt), ...(reference !== null && { reference }) };
+}
+
 /** Kinds whose stored form is their own. */
 const READERS: Readonly<Record<string, (value: string | null, id: string, codec: ValueCodec) => unknown>> = {
   sleep: (value) => ({ woken: value !== null }),
-  event: (value, id, codec) => {
-    const { data, sentAt, reference, ...rest } = JSON.parse(value!);
-    const of = `event ${rest.id} of run "${id}"`;
-    return {
-      data: codec.decode(data, of),
-      ...rest,
-      sentAt: new Date(sentAt),
-      ...(reference !== null && { reference }),
-    };
+  event: (value, id, codec) => received(JSON.parse(value!), id, codec),
+  child: (value, _, codec) => {
+    const end = JSON.parse(value!);
+    return codec.decode(end.value, `result of run "${end.id}"`);
   },
   patch: () => true,
   start: (value) => JSON.parse(value!),

@@ -100,6 +100,9 @@ export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT
 /** Whether a lock was waited for in vain. */
 export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);
 
+/** Whether another transaction was in the way, so that this one was rolled back: nothing of it took effect. */
+export const isCrossed = (error: unknown): boolean => matches(error, /^(40001|40P01)$/);
+
 /** Whether the connection that reported it is of no more use. A primary that became a standby counts. */
 export const isConnectionLost = (error: unknown): boolean => matches(error, BROKEN);
 

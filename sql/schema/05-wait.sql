@@ -1,6 +1,6 @@
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
--- Begins waits. A wait that is there keeps its start, so a changed length counts from it; a retry of a step begins anew.
+-- Begins waits. A wait that is there keeps its start, so a changed length counts from it, and stays woken; a retry of a step begins anew.
 -- due_ms: milliseconds from now until it is due; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
 -- before, when nobody was told: that is news, so the mail counter is raised, and no suspension gets past it.
 -- Called by the flusher. Locks: runs, in key order.
@@ -34,7 +34,7 @@ begin
     on conflict (run, slot) do update set
       started_at = case when w.kind = 'retry' then excluded.started_at else w.started_at end,
       length_ms = excluded.length_ms,
-      due = case when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
+      due = case when w.woken then w.due when w.kind = 'retry' or excluded.length_ms is null then excluded.due else w.started_at + :SCHEMA.ms(excluded.length_ms) end,
       tries = excluded.tries, topics = excluded.topics
     returning run, slot, due
   ), news as (
@@ -149,9 +149,11 @@ create function :SCHEMA.wake_runs(p_ids text[]) returns table (id text, verdict 
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: a sleep that begins meanwhile is seen by one that begins once the row is locked.
+  perform from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update;
   return query
   with held as materialized (
-    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+    select r.key, r.id, r.state from :SCHEMA.run r where r.id = any(p_ids)
   ), asleep as (
     update :SCHEMA.wait w set due = v_now, woken = true
     from held h where w.run = h.key and w.kind = 'sleep' and w.due > v_now and h.state in ('running', 'suspended')
@@ -167,10 +169,11 @@ begin
   perform :SCHEMA.hint('cw');
 end $perdure$;
 
--- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all.
+-- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
+-- the next slot of a schedule; scheduled: slots are due.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -180,6 +183,10 @@ begin
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select count(*) into woken from done;
-  select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(v_now) into next_ms from :SCHEMA.run r where r.due > v_now and r.state <> 'paused';
+  select :SCHEMA.to_ms(least(
+      (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
+    )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
+    into next_ms, scheduled;
   return next;
 end $perdure$;

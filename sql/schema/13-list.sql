@@ -162,7 +162,7 @@ create function :SCHEMA.open_slots(p_id text) returns setof :SCHEMA.history_entr
       union all
       select 2, w.run, w.slot, w.attempt,
         case when w.kind <> 'retry' then w.kind when w.slot like 'transaction:%' then 'transaction' else 'step' end,
-        case when w.kind = 'race' then '' else substr(w.topics[1], strpos(w.topics[1], ':') + 1) end,
+        (select string_agg(substr(t.topic, strpos(t.topic, ':') + 1), ', ') from unnest(w.topics) as t(topic)),
         'waiting', null, w.tries, w.started_at, null
       from :SCHEMA.run r join :SCHEMA.wait w on w.run = r.key and w.attempt = r.attempt
       where r.id = p_id and r.finished_at is null

@@ -72,7 +72,7 @@ begin
   select * into v_definition from :SCHEMA.definition d
     where d.workflow = workflow and (version is null or d.version = version) order by d.first_seen desc, d.version desc limit 1;
   if not found then
-    raise exception 'start_run: no launch has registered workflow "%"%', workflow, coalesce(format(' version "%s"', version), '')
+    raise exception 'start_run: no launch has registered workflow "%"%', workflow, coalesce(' version "' || version || '"', '')
       using errcode = 'PD001', hint = coalesce(
         'Registered are: ' || (
           select string_agg(format('"%s" version "%s"', k.workflow, k.version), ', ')

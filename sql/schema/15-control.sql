@@ -11,21 +11,21 @@ declare
   v_done bigint[];
   v_followed bigint[];
 begin
-  loop -- a child may have started children of its own until its row was locked
+  loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
       select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
       union
       select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
     )
     select array_agg(t.key) into v_tree from tree t;
-    exit when v_tree is null or cardinality(v_tree) <= cardinality(v_keys);
+    exit when v_tree is null or v_tree <@ v_keys;
     perform from :SCHEMA.run r where r.key = any(v_tree) order by r.key for no key update;
-    v_keys := v_tree;
+    v_keys := v_keys || v_tree;
   end loop;
   with done as (
     update :SCHEMA.run r set state = 'cancelled', worker = null, ready_at = null, due = null, topics = null, pausing = false, finished_at = :SCHEMA.clock(),
       reason = case when r.id = any(p_ids) then p_reason else 'its parent was cancelled' || coalesce(': ' || p_reason, '') end
-    where r.key = any(v_keys) and r.finished_at is null
+    where r.key = any(v_tree) and r.finished_at is null
     returning r.key, r.followed
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
@@ -115,9 +115,11 @@ create function :SCHEMA.retry_runs(p_ids text[], p_flexible boolean) returns tab
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: what a run came to is read by one that begins once its row is locked.
+  perform from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update;
   return query
   with held as materialized (
-    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids) order by r.key for no key update
+    select r.key, r.id, r.state, r.attempt, r.finished_at from :SCHEMA.run r where r.id = any(p_ids)
   ), failed as materialized (
     select h.*, o.value, coalesce(o.reopened, '{}') as reopened from held h join :SCHEMA.outcome o on o.run = h.key where h.state = 'failed'
   ), put as (

@@ -4,9 +4,11 @@ import {
   event,
   type HistoryEntry,
   patched,
+  race,
   runStep,
   sleep,
   sleepUntil,
+  start,
   step,
   transaction,
   workflow,
@@ -190,6 +192,7 @@ test("a history that somebody broke is listed all the same, and says what cannot
   const { perdure, sql } = await bench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
+  await sql("alter table :SCHEMA.checkpoint disable trigger check_checkpoint");
   await sql("update :SCHEMA.checkpoint set value = '7' where name in ('a', 'c')");
   const entries = await run.history();
   t.strictSame(brief(entries), ["step:a#0 completed", "step:b#0 completed", "step:c#0 failed", "event:gate#0 waiting"]);
@@ -238,4 +241,64 @@ test("the history of a run that is not there, not begun, or another's", async (t
   await run.cancel();
   await reaches(run, "cancelled");
   t.strictSame(await run.history(), []);
+});
+
+test("children, races and their ends are shown as the body had them", async (t) => {
+  const child = workflow("child", async (how: string) => {
+    if (how === "fails") throw new Declined("as told");
+    return how === "nothing" ? null : { how };
+  });
+  const slow = workflow("slow", async () => void (await sleep("1h")));
+  const parent = workflow("parent", async () => {
+    const handle = await start(child, "well");
+    await handle.result();
+    await child("nothing");
+    await child("fails").catch(() => {});
+    await race({ mail: gate, late: 1 });
+    await race({ mail: gate, end: handle });
+    const lazy = await start(slow);
+    await lazy.result({ timeout: 1 }).catch(() => {});
+    await race({ mail: gate, lazy });
+    await slow();
+  });
+  const { perdure } = await bench(t, { workflows: [parent, child, slow], errors: [Declined] });
+  const run = await perdure.start(parent);
+  await eventually(async () => (await run.history()).at(-1)?.kind === "race", PATIENCE_MS);
+  await run.send(gate, null);
+  await eventually(async () => (await run.history()).at(-1)?.slot.startsWith("child:slow"), PATIENCE_MS);
+  const entries = await run.history();
+  t.strictSame(
+    entries.map(({ kind, outcome }) => `${kind} ${outcome}`),
+    [
+      "start completed",
+      "child completed",
+      "child completed",
+      "child failed",
+      "race timeout",
+      "race completed",
+      "start completed",
+      "child timeout",
+      "race completed",
+      "child waiting",
+    ],
+  );
+  t.strictSame(
+    entries.filter(({ unreadable }) => unreadable),
+    [],
+  );
+  const [started, first, none, failed, late, ended, , , mail, open] = entries;
+  t.match(started!.value, { id: String });
+  t.strictSame([first!.value, none!.value], [{ how: "well" }, null]);
+  t.match(failed!.error, { code: "PERDURE_FAILED", cause: { message: "as told" } });
+  t.ok((failed!.error as Error).cause instanceof Declined);
+  t.strictSame(
+    [late!.value, ended!.value],
+    [
+      { winner: "late", value: null },
+      { winner: "end", value: { how: "well" } },
+    ],
+  );
+  t.match(mail!.value, { winner: "mail", value: { data: null, id: String, sentAt: Date } });
+  t.strictSame(Object.keys((mail!.value as { value: object }).value).sort(), ["data", "id", "sentAt"]);
+  t.equal(open!.name, (await perdure.list({ workflow: slow })).runs[0]!.id);
 });

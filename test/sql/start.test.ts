@@ -151,7 +151,7 @@ test("what start_run cannot do has a SQLSTATE of ours and a text that helps, and
   };
   t.match(await refused("'great'"), {
     code: "PD001",
-    message: /no launch has registered workflow "great"/,
+    message: /no launch has registered workflow "great"$/,
     hint: /Registered are: "(greet|listen)" version "1", .*Launch an engine/,
   });
   t.match(await refused("'greet', version => '9'"), {

@@ -48,7 +48,8 @@ const INVARIANTS = `
   create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint()`;
 
 export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
-  const { url, schema, pool } = await freshSchema(t);
+  const { url, schema: fresh, pool } = await freshSchema(t);
+  const schema = options.schema ?? fresh;
   const engines: Perdure[] = [];
   const launch = async (more: PerdureOptions): Promise<Perdure> => {
     const engine = new Perdure({ database: url, schema, logger: collector(), ...options, ...more });

@@ -17,12 +17,21 @@ export const workflow: typeof library.workflow = (nameOrOptions, fn) => {
 
 /** The engine on DATABASE_URL, launched when it is first asked for something. */
 export const perdure: library.Perdure = new Proxy({} as library.Perdure, {
-  get: (_, method: "start" | "send" | "get") =>
-    method === "get"
-      ? (...args: [string]) => engines.at(-1)!.get(...args)
-      : async (...args: unknown[]) =>
-          ((await engine())[method] as (...all: unknown[]) => unknown).call(engines.at(-1), ...args),
+  get: (_, method: "start" | "send" | "get" | "using") => {
+    if (method === "using") return using;
+    if (method === "get") return (...args: [string]) => engines.at(-1)!.get(...args);
+    return async (...args: unknown[]) =>
+      ((await engine())[method] as (...all: unknown[]) => unknown).call(engines.at(-1), ...args);
+  },
 });
+
+function using(client: library.CallerClient): library.CallerTransaction {
+  const get =
+    (_: object, verb: "start" | "send" | "cancel") =>
+    async (...args: never[]) =>
+      ((await engine()).using(client)[verb] as (...all: unknown[]) => unknown)(...args);
+  return new Proxy({}, { get } as ProxyHandler<object>) as library.CallerTransaction;
+}
 
 async function engine(): Promise<library.Perdure> {
   if (served === made.length && engines.length > 0) return engines.at(-1)!;

@@ -62,7 +62,12 @@ export async function compileReadme(): Promise<Chapter[]> {
   mkdirSync(OUT, { recursive: true });
   writeFileSync(`${OUT}/order.mts`, first!.blocks.find(({ language }) => language === "ts")!.text);
   for (const chapter of programs) writeFileSync(`${OUT}/${fileOf(chapter)}.ts`, programText(chapter));
-  const options = { rootDir: ".", outDir: ".", declaration: false, paths: { perdure: ["../lib/index.d.ts"] } };
+  const options = {
+    rootDir: ".",
+    outDir: ".",
+    declaration: false,
+    paths: { perdure: ["../lib/index.d.ts"], "perdure/adapters": ["../lib/adapters.d.ts"] },
+  };
   const config = { extends: "../../tsconfig.json", compilerOptions: options, include: ["*.ts", "*.mts"], exclude: [] };
   writeFileSync(`${OUT}/tsconfig.json`, JSON.stringify(config));
   const { default: getExePath } = (await import(`${ROOT}node_modules/@typescript/native/lib/getExePath.js`)) as {

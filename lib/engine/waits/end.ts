@@ -1,6 +1,7 @@
 /** A wait for the end of another run: its result, or an error that says how it ended; or a TimeoutError. */
 import { nameAddress } from "../../core/address.ts";
-import { RunCancelledError, RunFailedError, TimeoutError } from "../../core/errors.ts";
+import { endError } from "../../core/ended.ts";
+import { TimeoutError } from "../../core/errors.ts";
 import type { Ended, Recorded } from "../../core/types.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
@@ -61,25 +62,13 @@ function late({ id, timeoutMs }: Awaited): Outcome["settle"] {
 }
 
 /** Hands over how a run ended. An error that escapes the body is known by `slots`, which a retry of the workflow then sets aside. */
-export function settleEnd(
-  pass: Pass,
-  { id, state, value, reason }: Ended,
-  slots: readonly string[],
-): Outcome["settle"] {
+export function settleEnd(pass: Pass, end: Ended, slots: readonly string[]): Outcome["settle"] {
   const { codec } = pass.ports;
-  if (state === "completed") {
-    const result = codec.decode(value!, `result of run "${id}"`);
+  if (end.state === "completed") {
+    const result = codec.decode(end.value!, `result of run "${end.id}"`);
     return (deferred) => deferred.resolve(result);
   }
-  const error =
-    state === "cancelled"
-      ? new RunCancelledError(id, reason)
-      : failed(id, codec.decodeError(value!, `error of run "${id}"`));
+  const error = endError(end, codec);
   for (const slot of slots) pass.escaped.threw(error, slot);
   return (deferred) => deferred.reject(error);
-}
-
-function failed(id: string, cause: unknown): RunFailedError {
-  const message = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
-  return new RunFailedError(id, `run "${id}" failed: ${message}`, { cause });
 }

@@ -1,0 +1,144 @@
+/** Commands that cross with a claim, a finish, a start, a crash or one another: whatever commits first, both tell the truth. */
+import { test } from "tap";
+import { event, sleep, start, workflow } from "../../lib/index.ts";
+import { type Bench, bench } from "../support/engine.ts";
+import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
+import { blockedIn, type Sql, stranger } from "../support/stranger.ts";
+
+const patient = { timeout: PATIENCE_MS };
+const go = event<string>("go");
+const waiting = workflow("waiting", async (_n: number) => (await go.wait()).data);
+
+/** Ends a run as its claim does, in a transaction that is still open. */
+async function finishing(sql: Sql, id: string, state: "completed" | "failed", value: unknown): Promise<void> {
+  const finish = `select * from :SCHEMA.finish_runs((select array_agg(key) from :SCHEMA.run where id = $1),
+    (select array_agg(epoch) from :SCHEMA.run where id = $1), array[$2], array[$3], array[$4], true)`;
+  await sql(finish, [id, state, JSON.stringify(value), state === "failed" ? "[]" : null]);
+}
+
+const stateOf = async ({ sql }: Bench, id: string): Promise<unknown> =>
+  (await sql("select state from :SCHEMA.run where id = $1", [id]))[0]?.state;
+
+test("a retry that crosses the failure of its run finds it whole: the error is kept, and the next end is stored", async (t) => {
+  const inside = gate();
+  const hold = gate();
+  const flow = workflow("flow", async () => {
+    inside.open();
+    await hold.opened;
+    return "well";
+  });
+  const b = await bench(t, { workflows: [flow] });
+  const run = await b.perdure.start(flow);
+  await inside.opened;
+  const sql = await stranger(t, b);
+  await sql("begin");
+  await finishing(sql, run.id, "failed", { error: { name: "Error", message: "no" } });
+  const retried = run.retry();
+  await blockedIn(b, "retry_runs");
+  await sql("commit");
+  await retried;
+  hold.open();
+  t.equal(await run.result(patient), "well");
+  t.equal((await b.sql("select from :SCHEMA.round")).length, 1);
+  t.equal((await run.status()).attempt, 2);
+});
+
+test("a cancel that crosses the end of its run cancels nothing below it", async (t) => {
+  const inside = gate();
+  const hold = gate();
+  const parent = workflow("parent", async () => {
+    await start(waiting.with({ id: "child" }), 1);
+    inside.open();
+    await hold.opened;
+  });
+  const b = await bench(t, { workflows: [parent, waiting] });
+  t.teardown(() => hold.open());
+  const run = await b.perdure.start(parent.with({ id: "parent" }));
+  await inside.opened;
+  await reaches(b.perdure.get("child"), "suspended");
+  const sql = await stranger(t, b);
+  await sql("begin");
+  await finishing(sql, "parent", "completed", { json: 1 });
+  const cancelled = rejection(run.cancel());
+  await blockedIn(b, "cancel_runs");
+  await sql("commit");
+  t.match(await cancelled, { code: "PERDURE_STATE", message: /run "parent" is completed/ });
+  t.equal(await stateOf(b, "child"), "suspended");
+});
+
+test("a cancel that crosses the start of a child takes the child along, also when another ends in the same moment", async (t) => {
+  const inside = gate();
+  const hold = gate();
+  const busy = workflow("busy", async () => void (await hold.opened));
+  const parent = workflow("parent", async () => {
+    await start(busy.with({ id: "ends" }));
+    inside.open();
+    await hold.opened;
+  });
+  const b = await bench(t, { workflows: [parent, busy, waiting] });
+  t.teardown(() => hold.open());
+  const run = await b.perdure.start(parent.with({ id: "parent" }));
+  await inside.opened;
+  await reaches(b.perdure.get("ends"), "running");
+  const sql = await stranger(t, b);
+  await sql("begin");
+  const [{ verdict }] = (await sql(
+    `select s.verdict from :SCHEMA.run p, :SCHEMA.start_runs(array['begins'], array['waiting'], array['1'], array['default'], array[0::smallint],
+      array[null::float8], array[null::float8], array[null::float8], array['{"json":[1]}'], array['h'], array[null::text], array[false], array[null::text],
+      array[p.key], array[p.epoch], array[false], array[null::text], array[null::float8], array[false], null, array[]::text[], array[]::text[], array[]::text[],
+      true) s where p.id = 'parent'`,
+  )) as [{ verdict: string }];
+  t.equal(verdict, "created");
+  await finishing(sql, "ends", "completed", { json: 1 });
+  const cancelled = run.cancel("enough");
+  await blockedIn(b, "cancel_runs");
+  await sql("commit");
+  await cancelled;
+  t.equal(await stateOf(b, "ends"), "completed");
+  t.equal(await stateOf(b, "begins"), "cancelled");
+  t.equal(await stateOf(b, "parent"), "cancelled");
+});
+
+test("a command that meets a deadlock is carried out all the same", async (t) => {
+  const family = workflow("family", async () => waiting.with({ id: "child" })(1));
+  const b = await bench(t, { workflows: [family, waiting] });
+  const run = await b.perdure.start(family.with({ id: "parent" }));
+  await reaches(b.perdure.get("child"), "suspended");
+  await reaches(run, "suspended");
+  const sql = await stranger(t, b);
+  // Patient: it is the command's transaction that the server gives up.
+  await sql("begin");
+  await sql("set local deadlock_timeout = '60s'");
+  await sql("select from :SCHEMA.run where id = 'child' for no key update");
+  const cancelled = run.cancel("enough");
+  await blockedIn(b, "cancel_runs");
+  await sql("select from :SCHEMA.run where id = 'parent' for no key update");
+  await sql("commit");
+  await cancelled;
+  t.equal(await stateOf(b, "child"), "cancelled");
+  t.equal(await stateOf(b, "parent"), "cancelled");
+});
+
+test("a wake that crosses the beginning of a sleep ends it, also when the sleep is written twice because an answer was lost", async (t) => {
+  const inside = gate();
+  const hold = gate();
+  const flow = workflow("flow", async () => {
+    inside.open();
+    await hold.opened;
+    return sleep("1h");
+  });
+  const b = await bench(t, { workflows: [flow] });
+  t.teardown(() => hold.open());
+  const run = await b.perdure.start(flow);
+  await inside.opened;
+  const sql = await stranger(t, b);
+  await sql("begin");
+  await sql(`select * from :SCHEMA.run r, :SCHEMA.begin_waits(array[r.key], array[r.epoch], array['sleep:#0'], array[1], array['sleep'],
+    array['["sleep:"]'], array[3600000::float8], array[null::float8], array[0], true)`);
+  const woken = run.wake();
+  await blockedIn(b, "wake_runs");
+  await sql("commit");
+  await woken;
+  hold.open();
+  t.same(await run.result(patient), { woken: true });
+});
