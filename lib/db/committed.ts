@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:6c9786a8d4bf187755e9c9952fac95d47f274aea
+--! Hash: sha1:e343b016aaadd4c33e1dd7d5dd5545dfefcfb49d
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -357,28 +357,31 @@ declare
   v_lease boolean := p_worker is not null and true = any(p_lease) and not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
   v_children boolean := exists (select from unnest(p_parents) p where p is not null);
   v_parents bigint[] := '{}';
+  v_parent_epochs integer[] := '{}';
   v_parent_deadlines timestamptz[] := '{}';
   v_ords integer[];
   v_keys bigint[];
   v_leased boolean[];
   v_deadlines float8[];
+  v_followed bigint[];
+  v_followers bigint[];
 begin
   if v_children then
-    select coalesce(array_agg(h.key), '{}'), array_agg(h.deadline) into v_parents, v_parent_deadlines
+    select coalesce(array_agg(h.key), '{}'), coalesce(array_agg(h.epoch), '{}'), array_agg(h.deadline)
+      into v_parents, v_parent_epochs, v_parent_deadlines
       from :SCHEMA.hold_runs(array(select distinct p from unnest(p_parents) p where p is not null), p_wait) h
-      join (select distinct on (parent) * from unnest(p_parents, p_epochs) as g(parent, epoch) where parent is not null order by parent, epoch desc) g
-        on g.parent = h.key and g.epoch = h.epoch and h.state = 'running';
+      where h.state = 'running';
   end if;
 
   with given as materialized (
-    select distinct on (g.id) g.*, f.deadline as limit_at,
+    select distinct on (g.id) g.*, case when not g.detached then f.deadline end as limit_at,
       greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later
     from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options,
-        p_tags, p_parents, p_detached, p_schedules, p_slots, p_lease)
+        p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
       with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options,
-        tags, parent, detached, schedule, slot, lease, ord)
-    left join unnest(v_parents, v_parent_deadlines) as f(key, deadline) on f.key = g.parent and not g.detached
-    where g.parent is null or g.parent = any(v_parents)
+        tags, parent, epoch, detached, schedule, slot, lease, ord)
+    left join unnest(v_parents, v_parent_epochs, v_parent_deadlines) as f(key, epoch, deadline) on f.key = g.parent and f.epoch = g.epoch
+    where g.parent is null or f.key is not null
     order by g.id, g.ord
   ), born as materialized (
     select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g
@@ -414,24 +417,26 @@ begin
     return;
   end if;
   if v_children then
-    perform :SCHEMA.follow_runs(p_ids, p_parents, v_parents, p_wait);
-    if not p_wait then -- no later write of a parent overtakes its start that is 'busy'
-      perform :SCHEMA.skip_runs(array(
-        select g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
-        where g.parent = any(v_parents) and r.parent is distinct from g.parent and r.key <> g.parent
-          and not exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent)
-      ));
+    select array_agg(r.key order by g.ord), array_agg(g.parent order by g.ord) into v_followed, v_followers
+      from unnest(p_ids, p_workflows, p_args, p_hashes, p_keep, p_parents, p_epochs) with ordinality as g(id, workflow, args, hash, keep, parent, epoch, ord)
+      join unnest(v_parents, v_parent_epochs) as f(key, epoch) on f.key = g.parent and f.epoch = g.epoch
+      join :SCHEMA.run r on r.id = g.id and r.parent is distinct from g.parent and r.key <> g.parent
+      join :SCHEMA.input i on i.run = r.key
+      where g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args));
+    if v_followed is not null then
+      perform :SCHEMA.follow_runs(v_followed, v_followers, p_wait);
     end if;
   end if;
   return query
     select g.ord::integer,
       case
         when m.ord is not null then 'created'
-        when g.parent is not null and g.parent <> all (v_parents) then :SCHEMA.refusal(g.parent, g.epoch)
+        when g.parent is not null and not exists (
+          select from unnest(v_parents, v_parent_epochs) as f(key, epoch) where f.key = g.parent and f.epoch = g.epoch) then :SCHEMA.refusal(g.parent, g.epoch)
         when not (g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args))) then 'conflict'
         when g.parent is null or r.parent = g.parent then 'existing'
-        when :SCHEMA.waits_for(g.parent, r.key) then 'circle'
         when exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent) then 'existing'
+        when :SCHEMA.waits_for(g.parent, r.key) then 'circle'
         else 'busy'
       end,
       r.key, coalesce(m.leased, false), r.workflow, r.state, m.deadline, :SCHEMA.to_ms(v_now)
@@ -484,31 +489,35 @@ begin
 end $perdure$;
 
 -- Makes parents followers of runs that are not their children and whose id they asked for. The followed row is locked, so that its end
--- either sees the follower or is seen by it.
+-- either sees the follower or is seen by it. One that waits for the parent is not followed. One that a stranger holds is not either, and no
+-- later write of the parent overtakes its start, which is 'busy'.
 -- Called by start_runs. Locks: the followed runs, in key order, passing over what a stranger holds (not if p_wait).
-create function :SCHEMA.follow_runs(p_ids text[], p_parents bigint[], p_held bigint[], p_wait boolean) returns void language plpgsql as $perdure$
+create function :SCHEMA.follow_runs(p_runs bigint[], p_followers bigint[], p_wait boolean) returns void language plpgsql as $perdure$
 declare
-  v_keys bigint[];
+  v_held bigint[];
 begin
-  select array_agg(h.key) into v_keys from :SCHEMA.hold_runs(array(
-    select distinct r.key from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
-    where g.parent = any(p_held) and r.parent is distinct from g.parent and r.key <> g.parent
-  ), p_wait) h;
-  if v_keys is not null then
-    insert into :SCHEMA.follower (run, follower)
-      select distinct r.key, g.parent from unnest(p_ids, p_parents) as g(id, parent) join :SCHEMA.run r on r.id = g.id
-      where g.parent = any(p_held) and r.key = any(v_keys)
-      on conflict do nothing;
-    update :SCHEMA.run r set followed = true where r.key = any(v_keys) and not r.followed;
-  end if;
+  select coalesce(array_agg(h.key), '{}') into v_held from :SCHEMA.hold_runs(p_runs, p_wait) h;
+  for i in 1 .. cardinality(p_runs) loop -- one after the other: of two that name each other, the second sees the first
+    if p_runs[i] <> all (v_held) then
+      perform :SCHEMA.skip_runs(p_followers[i : i]);
+    elsif not :SCHEMA.waits_for(p_followers[i], p_runs[i]) then
+      insert into :SCHEMA.follower (run, follower) values (p_runs[i], p_followers[i]) on conflict do nothing;
+    end if;
+  end loop;
+  update :SCHEMA.run r set followed = true where r.key = any(v_held) and not r.followed;
 end $perdure$;
 
--- Whether one run is another, or its child, or its child's child. Called by start_runs. Locks: nothing.
+-- Whether one run is another, or its end is waited for by that other: as its child, as one that it follows, or down a chain of those.
+-- Called by start_runs, which has locked both, so that of two runs that name each other the second sees the first. Locks: nothing.
 create function :SCHEMA.waits_for(p_run bigint, p_ancestor bigint) returns boolean language sql stable as $perdure$
-  with recursive line(key, parent) as (
-    select r.key, r.parent from :SCHEMA.run r where r.key = p_run
+  with recursive line(key) as (
+    select p_run
     union
-    select r.key, r.parent from line l join :SCHEMA.run r on r.key = l.parent
+    select w.waiter from line l cross join lateral (
+      select r.parent as waiter from :SCHEMA.run r where r.key = l.key and r.parent is not null
+      union all
+      select f.follower from :SCHEMA.follower f where f.run = l.key
+    ) w
   )
   select exists (select from line where key = p_ancestor)
 $perdure$;

@@ -274,10 +274,10 @@ function reject(items: readonly Item[], error: PerdureError): void {
   for (const item of items) item.reject(error);
 }
 
-/** Starts and sends that waited too long are given up: doing them again with the same id or reference is safe. */
+/** Starts and sends from outside a run that waited too long are given up: doing them again with the same id or reference is safe. */
 function dropImpatient(items: Item[], error: unknown): Item[] {
   const late = performance.now() - PATIENCE_MS;
-  const impatient = (item: Item): boolean => item.since < late && (item.kind === "start" || item.kind === "send");
+  const impatient = (item: Item): boolean => item.since < late && isFromOutside(item);
   const given = items.filter(impatient);
   if (given.length === 0) return items;
   const text =
@@ -285,6 +285,10 @@ function dropImpatient(items: Item[], error: unknown): Item[] {
   reject(given, toPerdureError(error, text));
   return items.filter((item) => !impatient(item));
 }
+
+/** A child's start belongs to its parent, which waits for as long as it takes. */
+const isFromOutside = ({ kind, row }: Item): boolean =>
+  kind === "send" || (kind === "start" && (row as Writes["start"]["row"]).run === null);
 
 /** Writes of one lane keep their order: a run's own writes, the starts of its children among them; others' starts of one id, and the sends to it. */
 function laneOf(kind: WriteKind, row: unknown): string | null {

@@ -2,6 +2,7 @@
 import { bodyFor, type RaceEntry, type Started } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
+import { canonicalHash } from "../core/hash.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { Received } from "../core/types.ts";
 import { currentStep } from "./current.ts";
@@ -23,6 +24,8 @@ export interface ChildHandle<R = unknown> {
   cancel(reason?: string): Promise<void>;
 }
 
+/** The longest name, in bytes. */
+const LONGEST_NAME = 255;
 const HANDLE = Symbol.for("perdure.child.1");
 /**
  * Starts a child and returns its handle once the child is durable: to be awaited later, in parallel with others, or not at all. Its id
@@ -41,6 +44,12 @@ export function start<A extends unknown[], R>(workflow: Startable<A, R>, ...args
   return body.start(internals.definition, internals.options, args, makeChild) as Promise<ChildHandle<R>>;
 }
 
+/** The text as a name can be: what is too long by its hash, behind its first word. */
+function asName(text: string): string {
+  if (Buffer.byteLength(text) <= LONGEST_NAME) return text;
+  return `${/^[a-z]*/.exec(text)![0]} ${canonicalHash([text])}`.trim();
+}
+
 function makeChild<R>(started: Started): ChildHandle<R> {
   const { id, origin } = started;
   const what = `child "${id}"`;
@@ -54,13 +63,13 @@ function makeChild<R>(started: Started): ChildHandle<R> {
     },
     send: (event, ...[data]) => {
       const { outside } = bodyFor(`send() to ${what}`);
-      return runStep(`send ${event.name} to ${id}`, () =>
-        outside.send(id, event, data, { reference: currentStep().idempotencyKey }),
+      return runStep(asName(`send ${event.name} to ${id}`), () =>
+        outside.send(id, event, data, { reference: asName(currentStep().idempotencyKey) }),
       );
     },
     cancel: (reason) => {
       const { outside } = bodyFor(`cancel() of ${what}`);
-      return runStep(`cancel ${id}`, () => outside.cancel(id, reason));
+      return runStep(asName(`cancel ${id}`), () => outside.cancel(id, reason));
     },
   };
   return Object.assign(handle, { [HANDLE]: started });

@@ -25,4 +25,9 @@ export class Ends {
   get(id: string): Ended | undefined {
     return this.#byId.get(id);
   }
+
+  /** A new wait asks anew for a run that had failed: it may have been retried since. Any other end stands. */
+  forgetFailure(id: string): void {
+    if (this.#byId.get(id)?.state === "failed") this.#byId.delete(id);
+  }
 }

@@ -82,7 +82,7 @@ class ChildCall {
 
   enter(): Promise<unknown> {
     const same = this.#same;
-    if (same) return (same.step as ChildCall).#differs(this.#hash) ? this.#conflict() : same.deferred.promise;
+    if (same) return this.#differs((same.step as ChildCall).#hash) ? this.#conflict() : same.deferred.promise;
     return this.#pass.enter({
       slot: this.#slot,
       kind: this.#kind,

@@ -34,6 +34,7 @@ export function endCall(pass: Pass, id: string, origin: string, timeoutMs: numbe
 /** An end that is known is taken at once; otherwise the wait is written. */
 export function beginEnd(pass: Pass, call: Call, awaited: Awaited): void | Promise<void> {
   const { id, timeoutMs } = awaited;
+  if (!pass.history.wait(call.slot)) pass.ends.forgetFailure(id);
   if (pass.ends.get(id)) return ringEnd(pass, call, awaited);
   return beginWait(pass, call, { kind: "child", topics: [`child:${id}`], lengthMs: timeoutMs });
 }

@@ -10,6 +10,9 @@ import { settleEnd } from "./end.ts";
 import { type Envelope, envelopeOf, read } from "./event.ts";
 import { beginWait, waited } from "./wait.ts";
 
+/** A race of many has a slot that an index can hold. */
+const LONGEST_NAME = 255;
+
 /** How a race is recorded: who won, and with what. */
 interface Won {
   readonly winner: string;
@@ -18,9 +21,11 @@ interface Won {
 }
 
 export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unknown> {
-  const name = entries.map(({ key }) => key).join(",");
+  const keys = entries.map(({ key }) => key).join(",");
   const topics = entries.map(topicOf);
-  const hash = canonicalHash(topics, () => `race of run "${pass.run.id}"`);
+  const isLong = Buffer.byteLength(keys) > LONGEST_NAME;
+  const name = isLong ? `${entries[0]!.key} and ${entries.length - 1} more` : keys;
+  const hash = canonicalHash(isLong ? [topics, keys] : topics, () => `race of run "${pass.run.id}"`);
   const first = timerOf(entries);
   const hasNews = (): boolean => entries.some((entry) => isReady(pass, entry));
   const ring = (call: Call): void => pass.ready(call, outcome(pass, call, entries));
@@ -29,8 +34,11 @@ export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unk
     kind: "race",
     name,
     hasNews,
-    begin: (call) =>
-      hasNews() ? ring(call) : beginWait(pass, call, { kind: "race", topics, lengthMs: first?.lengthMs ?? null }),
+    begin: (call) => {
+      if (!pass.history.wait(call.slot)) forgetFailures(pass, entries);
+      if (hasNews()) return ring(call);
+      return beginWait(pass, call, { kind: "race", topics, lengthMs: first?.lengthMs ?? null });
+    },
     ring,
     replay: (recorded) => replay(pass, recorded, entries),
   });
@@ -40,6 +48,10 @@ export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unk
 function topicOf(entry: RaceEntry): string {
   if (entry.kind === "event") return `event:${entry.definition.name}`;
   return entry.kind === "child" ? `child:${entry.id}` : `sleep:${entry.key}`;
+}
+
+function forgetFailures({ ends }: Pass, entries: readonly RaceEntry[]): void {
+  for (const entry of entries) if (entry.kind === "child") ends.forgetFailure(entry.id);
 }
 
 /** The shortest of the timers; of several, the first. */
