@@ -4,6 +4,7 @@ export type { ForkOptions, RetryOptions } from "./client/control.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
 export type { ListOptions, RunPage } from "./client/list.ts";
 export type { ReadOptions, StreamLike, ValueLike } from "./client/reader.ts";
+export type { ScheduleListOptions, ScheduleStatus } from "./client/schedules.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";
 export type { Duration } from "./core/duration.ts";
@@ -22,9 +23,11 @@ export type { Retry } from "./core/retry.ts";
 export type { RunState } from "./core/states.ts";
 export type {
   CallerClient,
+  CatchUp,
   FailedTry,
   HistoryEntry,
   Logger,
+  Overlap,
   Received,
   RunFilter,
   RunInfo,
@@ -39,6 +42,7 @@ export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database
 export { type ChildHandle, type Prize, type Racer, race, start, type Winner } from "./define/child.ts";
 export { currentRun, currentStep, now, patched, random, uuid } from "./define/current.ts";
 export { type Stream, type StreamOptions, stream, type Value, type ValueOptions, value } from "./define/publish.ts";
+export { type Schedule, type ScheduleSpec, schedule } from "./define/schedule.ts";
 export {
   runStep,
   type Step,
@@ -50,5 +54,5 @@ export {
 } from "./define/step.ts";
 export { type Event, type EventOptions, event, sleep, sleepUntil } from "./define/waits.ts";
 export { type Startable, type Workflow, type WorkflowOptions, workflow } from "./define/workflow.ts";
-export { type CallerTransaction, type DrainOptions, Perdure } from "./perdure.ts";
+export { type CallerTransaction, type DrainOptions, Perdure, type Schedules } from "./perdure.ts";
 export type { PerdureOptions, WorkerSettings } from "./settings.ts";

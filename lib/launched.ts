@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { Publications } from "./client/publications.ts";
 import { Results } from "./client/results.ts";
+import { reconcile, type SchedulesParts } from "./client/schedules.ts";
 import { type EventLike, Sender } from "./client/send.ts";
 import type { StarterParts } from "./client/start.ts";
 import { DatabaseClock } from "./core/clock.ts";
@@ -12,12 +13,13 @@ import { PerdureError } from "./core/errors.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { within } from "./db/deadline.ts";
-import { Flusher, type News } from "./db/flusher.ts";
+import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
 import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
+import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
@@ -25,6 +27,8 @@ import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
 import { type Drained, drain } from "./worker/drain.ts";
+import { Firing } from "./worker/firing.ts";
+import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
 import { Wants } from "./worker/wants.ts";
@@ -39,13 +43,8 @@ const RECOUNTS = 3;
 const LOCK_MS = 30_000;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
-/** After an end of which not all could be told. */
-const TELL_AGAIN_MS = 20;
-const UNTOLD_PER_BATCH = 1000;
 /** So many workflows, versions and queues that nobody serves are warned of at most. */
 const MOST_UNSERVED = 20;
-/** A process that becomes busy says so at most this often. */
-const BUSY_GAP_MS = 4000;
 
 export class Engine {
   readonly codec: ValueCodec;
@@ -55,6 +54,7 @@ export class Engine {
   readonly sender: Sender;
   readonly starter: StarterParts;
   readonly transactor: PgTransactor;
+  readonly schedules: SchedulesParts;
   readonly #settings: Settings;
   readonly #database: Database;
   readonly #id = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
@@ -65,13 +65,12 @@ export class Engine {
   readonly #certificate: Certificate;
   readonly #liveness: Liveness;
   readonly #poll: Poll;
+  readonly #firing: Firing;
   #listener: Listener | undefined;
-  #others = 0;
   #recounts = 0;
-  #saidBusy = -Infinity;
-  #untold: NodeJS.Timeout | undefined;
   #draining: Promise<unknown> = Promise.resolve();
   readonly #wants: Wants;
+  readonly #hints: Hints;
 
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings): Promise<Engine> {
@@ -107,8 +106,8 @@ export class Engine {
       lanes: lanesOf(settings),
       connect: () => connectClient(database.clientConfig({ pipeline: true } as object)),
       beside: (work) => database.beside(work),
-      asksWanted: () => settings.notify && this.#others > 0,
-      onNews: (news) => this.#tell(news),
+      asksWanted: () => settings.notify && this.#hints.heard,
+      onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recountFor(RECOUNTS),
     });
@@ -117,6 +116,14 @@ export class Engine {
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.watch(dueMs),
     };
+    const started = (): void => this.#hints.started();
+    this.schedules = {
+      store: new ScheduleStore(schema, database.pool),
+      codec: this.codec,
+      watch: slots.watch,
+      onStarted: started,
+    };
+    this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       works: settings.works,
@@ -126,6 +133,7 @@ export class Engine {
       clock: this.#clock,
       logger,
       engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
+      fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
       onLoad: () => this.#loadChanged(),
@@ -165,6 +173,15 @@ export class Engine {
       onBuried: (why) => this.#worker.mute(why),
       onWork: () => this.#worker.poke(),
     });
+    this.#hints = new Hints({
+      worker: this.#worker,
+      liveness: this.#liveness,
+      notifier: this.#notifier,
+      flusher: this.#flusher,
+      lookForResults: () => this.results.look(),
+      lookForPublished: (runs) => (runs ? this.publications.touched(runs) : this.publications.look()),
+      look: () => void this.#look().catch(() => {}),
+    });
     this.#poll = new Poll({ everyMs: settings.notify ? POLL_MS : POLL_ALONE_MS, look: () => this.#look() });
   }
 
@@ -197,6 +214,9 @@ export class Engine {
 
   async #start(): Promise<void> {
     await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
+    const { schedules, application, logger } = this.#settings;
+    // Before it takes runs: what is wrong with a schedule ends the launch.
+    if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
@@ -229,55 +249,19 @@ export class Engine {
     this.#listener = openListener({
       config: this.#direct(),
       channel: channelOf(this.#settings.schema),
-      onHint: (letters) => this.#hear(letters),
+      onHint: (letters) => this.#hints.hear(letters),
       // What was said while nobody listened is gone.
-      onLook: () => this.#hear("wdcvb"),
+      onLook: () => this.#hints.hear("wdcvb"),
       onTrouble: (message, error) => this.#settings.logger.warn(`perdure: ${message}`, error),
     });
     await this.#listener.ready;
-  }
-
-  #hear(letters: string): void {
-    if (letters.includes("w")) this.#worker.poke();
-    if (letters.includes("d")) this.results.look();
-    if (letters.includes("d") || letters.includes("v")) this.publications.look();
-    if (letters.includes("c")) void this.#worker.lookAll();
-    // A timer that a user's transaction made: the leader's next poll may be too late for it.
-    if (letters.includes("t") && this.#worker.leads) void this.#look().catch(() => {});
-    if (letters.includes("b")) this.#liveness.watch();
-    if (letters.includes("n")) this.#liveness.nudge();
-  }
-
-  /** After a commit: work for this process is taken up here, others are told if they want to hear. */
-  #tell({ work, foreign, done, change, laterMs, untold, published, touched, wanted }: News): void {
-    if (laterMs !== null) this.#worker.watch(laterMs);
-    if (untold) this.#tellAgain();
-    if (work > 0) this.#worker.poke();
-    if (change > 0) void this.#worker.lookAll();
-    if (wanted?.hungry && (foreign > 0 || this.#worker.free < work)) this.#notifier.hint("w");
-    if (done > 0 && wanted?.watching) this.#notifier.hint("d");
-    if (touched.size > 0) this.publications.touched(touched);
-    if (published > 0 && wanted?.reading) this.#notifier.hint("v");
-    if (change > 0 && this.#others > 0) this.#notifier.hint("c");
-  }
-
-  /** Somebody holds a run that is to be told of an end: until it is told, tries again. Behind this the leader sweeps. */
-  #tellAgain(): void {
-    this.#untold ??= setTimeout(() => {
-      this.#untold = undefined;
-      void this.#flusher.write("tell", { limit: UNTOLD_PER_BATCH }).catch(() => {});
-    }, TELL_AGAIN_MS);
-    this.#untold.unref();
   }
 
   #circle(others: number, leads: boolean): void {
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
-    // Who has come since this process said that it is busy has not heard it.
-    if (others > this.#others) this.#saidBusy = -Infinity;
-    this.#others = others;
-    this.#sayBusy();
+    this.#hints.beside(others);
     const first = leads && !this.#worker.leads;
     this.#worker.leads = leads;
     // Timers that came due while nobody led ring now.
@@ -298,15 +282,7 @@ export class Engine {
 
   #loadChanged(): void {
     this.#wants.loadChanged();
-    this.#sayBusy();
-  }
-
-  /** Others watch over the runs that this process holds: they hear of it, at most now and then. */
-  #sayBusy(): void {
-    const now = performance.now();
-    if (!this.#worker.busy || this.#others === 0 || now - this.#saidBusy < BUSY_GAP_MS) return;
-    this.#saidBusy = now;
-    this.#notifier.hint("b");
+    this.#hints.sayBusy();
   }
 
   /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
@@ -345,8 +321,9 @@ export class Engine {
   async shutdown(timeoutMs: number): Promise<void> {
     this.#poll.stop();
     this.#wants.stop();
-    clearTimeout(this.#untold);
+    this.#hints.stop();
     await this.#worker.stop(timeoutMs);
+    await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
     this.publications.close();

@@ -4,6 +4,16 @@ import { checkReason, isFlexible, type RetryOptions } from "./client/control.ts"
 import { explain } from "./client/explain.ts";
 import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
 import { type ListOptions, list, type RunPage } from "./client/list.ts";
+import {
+  deleteSchedule,
+  listSchedules,
+  pauseSchedule,
+  putSchedule,
+  resumeSchedule,
+  type ScheduleListOptions,
+  type ScheduleStatus,
+  triggerSchedule,
+} from "./client/schedules.ts";
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { callerVerbs } from "./client/using.ts";
@@ -12,19 +22,46 @@ import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import { checkInstant, checkInteger, checkKeys, nearest, shorten } from "./core/options.ts";
 import { UNFINISHED_STATES } from "./core/states.ts";
-import type { CallerClient, RunFilter, StartOptions, WorkflowDefinition } from "./core/types.ts";
+import type { CallerClient, RunFilter, ScheduleDefinition, StartOptions, WorkflowDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
+import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
-import { checkOptions, type PerdureOptions, type Settings } from "./settings.ts";
+import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
 /** What `perdure.using()` does in a transaction of the caller's. */
 export type CallerTransaction = Pick<Perdure, "start" | "send"> & {
   /** Cancels a run: see `RunHandle`. */
   cancel(id: string, reason?: string): Promise<void>;
 };
+
+/** What `perdure.schedules` does. An unknown name: PERDURE_NOT_FOUND, with the nearest. */
+export interface Schedules {
+  /**
+   * Schedules in the order of their names, at most 100.
+   *
+   * @example const tenants = await perdure.schedules.list({ prefix: "tenant-", after: lastOfThePageBefore, limit: 500 });
+   */
+  list(options?: ScheduleListOptions): Promise<ScheduleStatus[]>;
+  /** Fires no more until `resume`. Paused again, it stays so; a launch that declares it leaves it paused. */
+  pause(name: string): Promise<void>;
+  /** Goes on with the next slot from now; those that passed meanwhile are not made up. */
+  resume(name: string): Promise<void>;
+  /** Starts a run at once, also while it is paused or another run is unfinished; its slots stay as they are. */
+  trigger(name: string): Promise<RunHandle>;
+  /**
+   * Makes a schedule at run time, for one of many tenants for example, or changes one that was made so; a launch never touches it. One whose times
+   * change begins anew, a paused one stays paused.
+   *
+   * @throws PERDURE_CONFLICT when code declares a schedule of that name; PERDURE_UNKNOWN_WORKFLOW; PERDURE_SERIALIZE; PERDURE_TOO_LARGE.
+   * @example await perdure.schedules.put(schedule(`report-${tenant}`, { cron: "0 7 * * *", timezone }, sendReport, tenant));
+   */
+  put(schedule: Schedule): Promise<void>;
+  /** Removes it; its runs stay. One that code declares comes back with the next launch. */
+  delete(name: string): Promise<void>;
+}
 
 const SHUTDOWN_TIMEOUT_MS = 30_000;
 const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()";
@@ -258,6 +295,26 @@ export class Perdure {
   using(client: CallerClient): CallerTransaction {
     const { schema, notify } = this.#settings;
     return callerVerbs(client, { ...this.#parts(), schema, notify, find: (workflow) => this.#find(workflow) });
+  }
+
+  /** Schedules at run time: see `schedule`. */
+  get schedules(): Schedules {
+    const parts = () => this.#live().schedules;
+    return {
+      list: async (options = {}) => listSchedules(options, parts()),
+      pause: async (name) => pauseSchedule(name, parts()),
+      resume: async (name) => resumeSchedule(name, parts()),
+      trigger: async (name) => this.get(await triggerSchedule(name, parts())),
+      put: async (given) => putSchedule(this.#scheduled(given), parts()),
+      delete: async (name) => deleteSchedule(name, parts()),
+    };
+  }
+
+  #scheduled(given: unknown): ScheduleDefinition {
+    const definition = scheduleOf(given);
+    if (definition) return checkServed(definition, this.#settings.workflows, this.#settings.works);
+    const text = `schedules.put() needs a schedule made by schedule(), not ${shorten(given)}`;
+    throw new PerdureError("PERDURE_OPTION", text);
   }
 
   #parts(): HandleParts {

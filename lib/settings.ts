@@ -1,5 +1,7 @@
 /** The options of an engine, checked at the door. */
+import { readFileSync } from "node:fs";
 import { constants, hostname } from "node:os";
+import { dirname, join } from "node:path";
 import type { ErrorClass } from "./core/codec.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { registeredName } from "./core/engines.ts";
@@ -15,8 +17,9 @@ import {
   checkSchemaName,
   shorten,
 } from "./core/options.ts";
-import type { Logger, WorkflowDefinition } from "./core/types.ts";
+import type { Logger, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
 import type { DatabaseOption } from "./db/database-option.ts";
+import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, type Workflow } from "./define/workflow.ts";
 
 /** How this process works on runs. */
@@ -51,6 +54,13 @@ export interface PerdureOptions {
   notify?: boolean | undefined;
   /** What a step called outside a workflow does: `"call"` (default), `"warn"` or `"refuse"`. */
   outside?: "call" | "warn" | "refuse" | undefined;
+  /**
+   * The schedules that this application declares: at launch they are made, changed, and those that are not given any more removed; those made by
+   * `schedules.put` and other applications' are left alone. The last launch wins. Left out: nothing is changed; `[]`: all of this application's are removed.
+   */
+  schedules?: readonly Schedule[] | undefined;
+  /** Names the program whose code declares `schedules`. Default: the name in the nearest package.json from the main script up, else `"default"`. */
+  application?: string | undefined;
   /** Signals on which this engine shuts down, and the process ends after. Default: none. */
   shutdownOn?: readonly NodeJS.Signals[] | undefined;
 }
@@ -71,6 +81,9 @@ export interface Settings {
   readonly leaseMs: number;
   readonly notify: boolean;
   readonly outside: "call" | "warn" | "refuse";
+  /** Null: no reconciliation. */
+  readonly schedules: readonly ScheduleDefinition[] | null;
+  readonly application: string;
   readonly shutdownOn: readonly NodeJS.Signals[];
   readonly name: string;
 }
@@ -87,6 +100,8 @@ const KEYS = [
   "lease",
   "notify",
   "outside",
+  "schedules",
+  "application",
   "shutdownOn",
 ];
 const WHERE = "new Perdure()";
@@ -111,6 +126,8 @@ export function checkOptions(given: PerdureOptions): Settings {
     leaseMs: checkLease(options.lease ?? "30s"),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
     outside: checkChoice(outside, ["call", "warn", "refuse"], `outside of ${WHERE}`),
+    schedules: options.schedules === undefined ? null : schedulesOf(options.schedules, workflows, worker.works),
+    application: applicationOf(options),
     shutdownOn: checkArray(shutdownOn, `shutdownOn of ${WHERE}`).map(checkSignal),
     name: `${hostname()}:${process.pid}`,
   };
@@ -126,6 +143,51 @@ function workerOf(
     concurrency: checkInteger(concurrency, `concurrency of ${WHERE}`, 1, 10_000),
     queues: queuesOf(queues, workflows),
   };
+}
+
+function schedulesOf(
+  given: readonly unknown[],
+  workflows: ReadonlyMap<string, WorkflowDefinition>,
+  works: boolean,
+): ScheduleDefinition[] {
+  const schedules = checkArray(given, `schedules of ${WHERE}`).map((value) => {
+    const definition = scheduleOf(value);
+    if (definition) return checkServed(definition, workflows, works);
+    const text = `schedules of ${WHERE} holds ${shorten(value)}, which schedule() did not make`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  });
+  const names = new Set<string>();
+  for (const { name } of schedules) {
+    if (names.has(name))
+      throw new PerdureError("PERDURE_DUPLICATE", `two schedules are named "${name}"; give one another name`);
+    names.add(name);
+  }
+  return schedules;
+}
+
+/** The schedule, if its workflow is registered here, or nothing is: a pure client schedules what others work on. Throws PERDURE_UNKNOWN_WORKFLOW. */
+export function checkServed(
+  definition: ScheduleDefinition,
+  workflows: ReadonlyMap<string, WorkflowDefinition>,
+  works: boolean,
+): ScheduleDefinition {
+  const { name, version } = definition.workflow;
+  if (workflows.has(registeredName(name, version)) || (!works && workflows.size === 0)) return definition;
+  const text = `schedule "${definition.name}" starts workflow "${name}" of version "${version}", which is not registered in this engine; add it to \`workflows\` of ${WHERE}`;
+  throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
+}
+
+function applicationOf({ application, schedules }: PerdureOptions): string {
+  if (application !== undefined) return checkName(application, `application of ${WHERE}`);
+  return (schedules && attempt(() => checkName(packageName(process.argv[1] ?? ""), "package name"))) ?? "default";
+}
+
+/** The name in the nearest package.json, from a file's folder up. */
+function packageName(file: string): unknown {
+  for (let folder = dirname(file); ; folder = dirname(folder)) {
+    const found = attempt(() => JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { name?: unknown });
+    if (found?.name !== undefined || folder === dirname(folder)) return found?.name;
+  }
 }
 
 function checkLease(lease: Duration): number {

@@ -20,8 +20,9 @@ export const ERROR_CODES = {
   PERDURE_TOO_LARGE: "A value is larger than the limit.",
   PERDURE_DECODE: "A stored value cannot be read back.",
   PERDURE_UNKNOWN_WORKFLOW: "No workflow of that name and version is registered.",
-  PERDURE_CONFLICT: "The run id, or the step's reference, was used with another input.",
-  PERDURE_NOT_FOUND: "No run has that id.",
+  PERDURE_CONFLICT:
+    "The run id, or the step's reference, was used with another input; or code declares a schedule of that name.",
+  PERDURE_NOT_FOUND: "No run has that id, or no schedule that name.",
   PERDURE_FINISHED: "The run has finished, so it takes no more events.",
   PERDURE_CONTEXT: "A durable call stands where it cannot work, such as a wait outside a workflow or inside a step.",
   PERDURE_FLOATING: "The workflow returned while a step that nobody awaited was unfinished.",

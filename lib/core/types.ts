@@ -82,6 +82,23 @@ export interface StartOptions {
   detached?: boolean | undefined;
 }
 
+/** What a schedule does when its last run is unfinished at the next slot. */
+export type Overlap = "skip" | "allow" | "cancel_previous";
+
+/** What a schedule does about slots that came while nobody was there. */
+export type CatchUp = "latest" | "none" | "all";
+
+/** A schedule as it was defined: a workflow that is started again and again. */
+export interface ScheduleDefinition {
+  readonly name: string;
+  readonly timing: { readonly cron: string; readonly timezone: string } | { readonly everyMs: number };
+  readonly overlap: Overlap;
+  readonly catchUp: CatchUp;
+  readonly workflow: WorkflowDefinition;
+  readonly options: StartOptions;
+  readonly args: unknown[];
+}
+
 /** An event as it was defined. */
 export interface EventDefinition {
   readonly name: string;
@@ -120,6 +137,8 @@ export interface RunInfo {
   readonly attempt: number;
   /** Aborted when the run is cancelled, or when this process lost its claim. */
   readonly signal: AbortSignal;
+  /** The slot of the schedule that started this run; null: no schedule did, or it was triggered. */
+  readonly scheduledFor: Date | null;
   /** The engine's logger, silent during replay. */
   readonly log: Logger;
 }

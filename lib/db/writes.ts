@@ -214,7 +214,10 @@ export interface Writes {
   finish: { row: FinishRow; answer: Answered & Told };
   tell: { row: { readonly limit: number }; answer: Told };
   send: { row: SendRow; answer: SendAnswer };
-  due: { row: { readonly limit: number }; answer: { readonly woken: number; readonly next_ms: number | null } };
+  due: {
+    row: { readonly limit: number };
+    answer: { readonly woken: number; readonly next_ms: number | null; readonly scheduled: boolean };
+  };
   claim: { row: { readonly limit: () => number }; answer: { readonly loaded: readonly LoadedRow[] } };
 }
 export type WriteKind = keyof Writes;

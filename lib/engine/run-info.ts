@@ -7,7 +7,7 @@ export function runInfo(
   logger: Logger,
   silent: () => boolean,
 ): { readonly run: RunInfo; readonly abort: (reason: unknown) => void } {
-  const { id, workflow, version, attempt } = claim;
+  const { id, workflow, version, attempt, scheduledFor } = claim;
   const say =
     (level: keyof Logger) =>
     (message: string, ...details: unknown[]): void => {
@@ -26,6 +26,9 @@ export function runInfo(
       aborter ??= new AbortController();
       if (aborted) aborter.abort(aborted.reason);
       return aborter.signal;
+    },
+    get scheduledFor() {
+      return scheduledFor === null ? null : new Date(scheduledFor);
     },
     get log() {
       log ??= { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") };

@@ -5,7 +5,7 @@ import type { Claim, Logger, WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import { toClaims, toEnded, toMails } from "../db/loaded.ts";
 import type { Look, Store } from "../db/store.ts";
-import type { LoadedRow } from "../db/writes.ts";
+import type { LoadedRow, Writes } from "../db/writes.ts";
 import { Alarm } from "../engine/alarm.ts";
 import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
 import type { Pass } from "../engine/pass.ts";
@@ -17,6 +17,8 @@ const SUSPECT = 3;
 const MOST_PER_CLAIM = 200;
 const DUE_PER_BATCH = 1000;
 const OVERDUE_MS = 500;
+/** Schedules that are due and that somebody holds are looked at again after that. */
+const FIRE_AGAIN_MS = 500;
 
 export interface WorkerOptions {
   readonly concurrency: number;
@@ -28,6 +30,8 @@ export interface WorkerOptions {
   readonly clock: DatabaseClock;
   readonly logger: Logger;
   readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside">;
+  /** Fires the schedules whose slots are due. Returns how many went on to their next. */
+  readonly fire: () => Promise<number>;
   /** A run has ended for good in this process. */
   readonly onFinish: (runId: string, finish: Finish) => void;
   /** This process holds a run that it does not go on with. */
@@ -269,21 +273,39 @@ export class Worker {
   hear(nextMs: number | null): void {
     if (nextMs === null) return;
     const due = this.#options.clock.now() + nextMs;
-    if (this.leads || due <= this.#horizon || nextMs < -OVERDUE_MS) this.#alarm.at(due);
+    // At once: the alarm may be set for this very instant, by a clock that stood still with the machine.
+    if (nextMs < -OVERDUE_MS) void this.ring();
+    else if (this.leads || due <= this.#horizon) this.#alarm.at(due);
   }
 
   /** Timers are due: makes their runs claimable and claims, in one batch. */
   async ring(): Promise<void> {
     if (this.#stopping) return;
-    const due = this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
-      this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
-      return { woken: 0, next_ms: null };
-    });
+    const due = this.#due();
     this.poke();
-    const { woken, next_ms } = await due;
+    const { woken, next_ms, scheduled } = await due;
     if (woken >= DUE_PER_BATCH) void this.ring();
     if (woken > 0) this.poke();
     this.hear(next_ms);
+    if (scheduled) await this.#fire();
+  }
+
+  #due(): Promise<Writes["due"]["answer"]> {
+    return this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
+      this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
+      return { woken: 0, next_ms: null, scheduled: false };
+    });
+  }
+
+  /** Slots of schedules are due. What is still due then, somebody holds. */
+  async #fire(): Promise<void> {
+    const { fire, clock } = this.#options;
+    const moved = await fire();
+    if (this.#stopping) return;
+    const { woken, next_ms, scheduled } = await this.#due();
+    if (woken > 0) this.poke();
+    this.hear(next_ms);
+    if (scheduled) this.#alarm.at(clock.now() + (moved > 0 ? 0 : FIRE_AGAIN_MS));
   }
 
   /** Some run in work may have mail, or be cancelled: looks at all, in one statement. */

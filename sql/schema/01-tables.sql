@@ -1,4 +1,4 @@
--- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then worker, lane, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -167,6 +167,64 @@ create table :SCHEMA.outcome (
   run      bigint primary key,
   value    json,                               -- the result of a completed run, the error of a failed one
   reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
+);
+
+-- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
+create table :SCHEMA.schedule (
+  name        text primary key check (octet_length(name) between 1 and 255),
+  application text,                            -- whose code declares it; null: made by schedules.put
+  cron        text,
+  timezone    text,
+  every_ms    float8,
+  anchor_at   timestamptz not null,            -- from where an interval counts
+  workflow    text not null,
+  version     text not null,
+  queue       text not null,
+  priority    smallint not null,
+  timeout_ms  float8,
+  args        json not null,
+  hash        text not null,
+  options     json,
+  tags        json,
+  overlap     text not null check (overlap in ('skip', 'allow', 'cancel_previous')),
+  catch_up    text not null check (catch_up in ('latest', 'none', 'all')),
+  next_at     timestamptz,                     -- the first slot that has not been dealt with,
+  due_at      timestamptz,                     -- and when: at that time, or a little later after trouble
+  trouble     text,                            -- why it could not be fired
+  last_slot   timestamptz,                     -- the last one that fired,
+  last_run    text,                            -- and the run that it started, or that was triggered since
+  paused_at   timestamptz,
+  created_at  timestamptz not null,
+  updated_at  timestamptz not null,
+  check ((cron is null) = (timezone is null)),
+  check ((cron is null) = (every_ms is not null)),
+  check ((next_at is null) = (paused_at is not null)),
+  check ((due_at is null) = (next_at is null))
+)
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
+create index schedule_application on :SCHEMA.schedule (application) where application is not null;
+-- What a schedule has started and is not finished: whether its next slot overlaps.
+create index run_scheduled on :SCHEMA.run (schedule) where schedule is not null and finished_at is null;
+
+-- What became of schedules: changes, and slots that were left out. Kept for 90 days.
+create table :SCHEMA.schedule_trace (
+  seq         bigint generated always as identity primary key,
+  schedule    text not null,
+  what        text not null check (what in ('added', 'changed', 'removed', 'paused', 'resumed', 'skipped', 'missed', 'taken')),
+  application text,
+  from_slot   timestamptz,                     -- skipped, missed, taken: the first slot,
+  until_slot  timestamptz,                     -- and the last
+  run         text,                            -- skipped: the run that was unfinished; taken: the run that had the id
+  at          timestamptz not null
+);
+create index schedule_trace_of on :SCHEMA.schedule_trace (schedule, seq);
+create index schedule_trace_at on :SCHEMA.schedule_trace (at);
+
+-- The applications that declare schedules. The row is locked while they are reconciled: two launches at once do so one after the other.
+create table :SCHEMA.application (
+  name          text primary key,
+  reconciled_at timestamptz not null
 );
 
 create table :SCHEMA.worker (

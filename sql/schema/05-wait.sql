@@ -169,10 +169,11 @@ begin
   perform :SCHEMA.hint('cw');
 end $perdure$;
 
--- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all.
+-- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
+-- the next slot of a schedule; scheduled: slots are due.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -182,6 +183,10 @@ begin
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select count(*) into woken from done;
-  select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(v_now) into next_ms from :SCHEMA.run r where r.due > v_now and r.state <> 'paused';
+  select :SCHEMA.to_ms(least(
+      (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
+    )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
+    into next_ms, scheduled;
   return next;
 end $perdure$;

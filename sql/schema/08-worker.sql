@@ -23,7 +23,8 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
-  untidy := leads and (exists (select from :SCHEMA.run r where r.untold) or exists (
+  untidy := leads and (exists (select from :SCHEMA.run r where r.untold)
+    or exists (select from :SCHEMA.schedule_trace t where t.at < v_now - interval '90 days') or exists (
     select from :SCHEMA.worker w where w.id <> p_id and case
       when w.dead_at is null then w.beat_at + w.lease < v_now
       else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
@@ -66,13 +67,17 @@ create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watch
   from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
 $perdure$;
 
--- What an idle process asks now and then, behind the hints: is there work for it, do others hold runs, when is the next timer.
+-- What an idle process asks now and then, behind the hints: is there work for it, do others hold runs, when is the next timer, or the
+-- next slot of a schedule.
 -- Called by the worker's poll. Locks: nothing.
 create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
 returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
-    (select :SCHEMA.to_ms(min(r.due)) - :SCHEMA.to_ms(:SCHEMA.clock()) from :SCHEMA.run r where r.due is not null and r.state <> 'paused')
+    :SCHEMA.to_ms(least(
+      (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)
+    )) - :SCHEMA.to_ms(:SCHEMA.clock())
 $perdure$;
 
 -- Workers that hold runs and whose death certificate is out: nobody holds the session lock of their id. missing: [id, last beat, whether
@@ -179,7 +184,7 @@ create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $
   select :SCHEMA.hint('wn');
 $perdure$;
 
--- The leader's upkeep: leases that ran out, workers long dead, ends that not all have been told of. Returns how many runs became claimable.
+-- The leader's upkeep: leases that ran out, workers long dead, ends that not all have been told of, old traces of schedules. Returns how many runs became claimable.
 -- Locks: as take_back and tell_untold.
 create function :SCHEMA.sweep() returns integer language plpgsql as $perdure$
 declare
@@ -188,5 +193,6 @@ begin
   select * into v_told from :SCHEMA.tell_untold(1000);
   delete from :SCHEMA.worker w where w.dead_at < :SCHEMA.clock() - interval '1 day';
   delete from :SCHEMA.lane l where not exists (select from :SCHEMA.worker w where w.id = l.worker);
+  delete from :SCHEMA.schedule_trace t where t.at < :SCHEMA.clock() - interval '90 days';
   return coalesce(v_told.woken, 0) + :SCHEMA.take_back(null, null, false);
 end $perdure$;

@@ -263,7 +263,8 @@ test("children, races and their ends are shown as the body had them", async (t) 
   });
   const { perdure } = await bench(t, { workflows: [parent, child, slow], errors: [Declined] });
   const run = await perdure.start(parent);
-  await eventually(async () => (await run.history()).at(-1)?.kind === "race", PATIENCE_MS);
+  const races = async () => (await run.history()).filter(({ kind }) => kind === "race");
+  await eventually(async () => (await races())[2]?.outcome === "waiting", PATIENCE_MS);
   await run.send(gate, null);
   await eventually(async () => (await run.history()).at(-1)?.slot.startsWith("child:slow"), PATIENCE_MS);
   const entries = await run.history();

@@ -1,7 +1,7 @@
 /** The topics that talks about durable execution come back to, with processes that are killed between any two lines of them. */
 import { once } from "node:events";
 import { type Test, test } from "tap";
-import { type Crew, crew, type Member } from "../support/crew.ts";
+import { type Crew, crew } from "../support/crew.ts";
 import { eventually } from "../support/eventually.ts";
 
 const APPROVERS = ["ada", "bob", "cyd", "dan"];
@@ -49,18 +49,35 @@ test("several approvers have seven days each: the process is killed between any 
 /** In the order in which they come. */
 const STEPS = ["grant", "enrol", "refuse", "dismiss", "revoke", "tell"];
 
-/** A saga for each place, in a process that dies there; another process brings it to its end. */
-async function dying(t: Test, where: "in" | "after"): Promise<void> {
+/**
+ * A run of the workflow for each place: its process dies there, and the next process brings it to its end before it dies in the next
+ * run. One process at a time, so that a run comes to its place in the one that is to die.
+ */
+async function dying(
+  made: Crew,
+  workflow: string,
+  places: readonly string[],
+  check: (place: string, result: unknown) => Promise<void>,
+): Promise<void> {
+  const options = { workflows: ["saga", "family", "kid"] };
+  const members = await Promise.all([...places, "last"].map(() => made.recruit(options)));
+  await members[0]!.call("launch");
+  for (const [n, place] of places.entries()) {
+    const [victim, next] = [members[n]!, members[n + 1]!];
+    const died = once(victim.process, "exit");
+    await victim.call("start", workflow, place, place, { pid: victim.pid, place }).catch(() => {});
+    await died;
+    await next.call("launch");
+    await check(place, await next.call("result", place));
+  }
+}
+
+async function sagas(t: Test, where: "in" | "after"): Promise<void> {
   const made = await crew(t);
-  const options = { workflows: ["saga"] };
-  const [survivor, recruits] = await Promise.all([
-    made.member(options),
-    Promise.all(STEPS.map(() => made.recruit(options))),
-  ]);
-  for (const [n, step] of STEPS.entries()) {
-    const run = `${where} ${step}`;
-    await killed(recruits[n]!, run);
-    t.equal(await survivor.call("result", run), "refused", `killed ${run}: the saga is rolled back`);
+  const places = STEPS.map((step) => `${where} ${step}`);
+  await dying(made, "saga", places, async (run, result) => {
+    const step = run.slice(where.length + 1);
+    t.equal(result, "refused", `killed ${run}: the saga is rolled back`);
     const times = new Map<string, number>();
     for (const { step: entered } of await made.journal(run)) times.set(entered, (times.get(entered) ?? 0) + 1);
     for (const [name, usual] of STEPS.map((name) => [name, name === "refuse" ? 3 : 1] as const)) {
@@ -69,28 +86,44 @@ async function dying(t: Test, where: "in" | "after"): Promise<void> {
       if (name === step) t.ok(where === "in" ? more === 1 : more <= 1, `killed ${run}: ${name} ran ${more} times more`);
       else t.equal(more, 0, `killed ${run}: ${name} did not run again`);
     }
-    const rows = await made.sql(
-      "select distinct step, count(*)::int as n from :SCHEMA.ledger where run = $1 group by step",
-      [run],
-    );
+    const rows = await made.sql("select step, count(*)::int as n from :SCHEMA.ledger where run = $1 group by step", [
+      run,
+    ]);
     const took = (name: string) => rows.filter(({ step: what }) => what === name || what.startsWith(`${name} for `));
     for (const name of ["grant", "revoke"]) t.match(took(name), [{ n: 1 }], `killed ${run}: ${name} took effect once`);
     for (const name of ["enrol", "dismiss"])
       t.equal(took(name).length, 1, `killed ${run}: ${name} was asked for by one key`);
-  }
-}
-
-async function killed(victim: Member, place: string): Promise<void> {
-  const died = once(victim.process, "exit");
-  await victim.call("launch");
-  await victim.call("start", "saga", place, place, { pid: victim.pid, place }).catch(() => {});
-  await died;
+  });
 }
 
 test("a saga whose process is killed inside any of its steps is rolled back, each compensation taking effect once", async (t) => {
-  await dying(t, "in");
+  await sagas(t, "in");
 });
 
 test("a saga whose process is killed right after any of its steps is rolled back, each compensation taking effect once", async (t) => {
-  await dying(t, "after");
+  await sagas(t, "after");
+});
+
+const PLACES = [
+  "after the start of ann",
+  "in ann",
+  "at the end of ann",
+  "in ben",
+  "at the end of ben",
+  "after ben",
+  "at the end of cleo",
+  "after the race",
+  "after ann",
+];
+
+test("a process is killed around and inside the start, the work and the end of children: each call has one child", async (t) => {
+  const made = await crew(t);
+  await dying(made, "family", PLACES, async (place, result) => {
+    t.same(result, ["ann", "ben", "cleo", "cleo"], `killed ${place}: the result`);
+    const children = await made.sql("select state from :SCHEMA.runs where parent_id = $1", [place]);
+    t.same(children, Array(3).fill({ state: "completed" }), `killed ${place}: three children`);
+    const played = (await made.journal(place)).map(({ step }) => step).sort();
+    t.same([...new Set(played)], ["play ann", "play ben", "play cleo"], `killed ${place}: all played`);
+    t.ok(played.length <= 5, `killed ${place}: only what was in work again`);
+  });
 });

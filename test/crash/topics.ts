@@ -1,5 +1,8 @@
-/** What a member runs of the topics that talks about durable execution come back to: an approval chain, and a saga that is rolled back. */
-import { currentStep, event, step, transaction, type Workflow, workflow } from "../../lib/index.ts";
+/**
+ * What a member runs of the topics that talks about durable execution come back to: an approval chain, a saga that is rolled back, and a
+ * parent with its children.
+ */
+import { currentStep, event, race, start, step, transaction, type Workflow, workflow } from "../../lib/index.ts";
 
 export interface Journal {
   /** Notes that a step is entered. Returns how often it has been. */
@@ -9,7 +12,7 @@ export interface Journal {
   readonly schema: string;
 }
 
-/** Which process is to die at which place of a saga. */
+/** Which process is to die at which place of a run. */
 export interface Fate {
   readonly pid: number;
   readonly place: string;
@@ -17,7 +20,11 @@ export interface Fate {
 
 const WEEK = { days: 7 };
 
-export function topics({ enter, outside, schema }: Journal): Record<"approvals" | "saga", Workflow<any, unknown>> {
+export function topics({
+  enter,
+  outside,
+  schema,
+}: Journal): Record<"approvals" | "saga" | "family" | "kid", Workflow<any, unknown>> {
   const answer = event<string>("answer");
   const ask = step("ask", async (run: string, approver: string) => void (await enter(run, `ask ${approver}`)));
 
@@ -88,5 +95,30 @@ export function topics({ enter, outside, schema }: Journal): Record<"approvals" 
     die(fate, "after tell");
     return said;
   });
-  return { approvals, saga };
+
+  const play = step("play", async (run: string, name: string, fate: Fate) => {
+    await enter(run, `play ${name}`);
+    die(fate, `in ${name}`);
+    return name;
+  });
+  const kid = workflow("kid", async (run: string, name: string, fate: Fate) => {
+    const played = await play(run, name, fate);
+    die(fate, `at the end of ${name}`);
+    return played;
+  });
+
+  /** One child is started and awaited later, one is called, one runs in a race. A process may die around and inside each. */
+  const family = workflow("family", async (run: string, fate: Fate) => {
+    const ann = await start(kid, run, "ann", fate);
+    die(fate, "after the start of ann");
+    const ben = await kid(run, "ben", fate);
+    die(fate, "after ben");
+    const cleo = await start(kid, run, "cleo", fate);
+    const { winner, value } = await race({ cleo, late: "1h" });
+    die(fate, "after the race");
+    const said = [await ann.result(), ben, winner, value];
+    die(fate, "after ann");
+    return said;
+  });
+  return { approvals, saga, family, kid };
 }

@@ -252,10 +252,9 @@ test("a run in work that is to be paused says so", async (t) => {
   });
   t.teardown(() => release());
   const long = step("long", async () => held);
-  const next = step("next", async () => 1);
   const w = workflow("w", async () => {
     await long();
-    await next();
+    await gate.wait();
   });
   const { perdure } = await bench(t, { workflows: [w] });
   const run = await perdure.start(w);

@@ -1,8 +1,9 @@
 /** The slots of a process: what finds none free is taken up when one is. */
 import { test } from "tap";
-import { start, workflow } from "../../lib/index.ts";
+import { event, start, step, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
-import { PATIENCE_MS } from "../support/gate.ts";
+import { eventually } from "../support/eventually.ts";
+import { gate, PATIENCE_MS } from "../support/gate.ts";
 
 /** Behind a few polls, which come every three seconds. */
 const ROUNDS = 10;
@@ -31,4 +32,30 @@ test("children beyond the free slots are taken up as soon as one is free, and no
     await (await perdure.start(parent)).result({ timeout: PATIENCE_MS });
   }
   t.ok(performance.now() - begun < SLOW_MS, `${Math.round(performance.now() - begun)} ms`);
+});
+
+test("never more runs are in work than there are slots, and those that wait for something take none", async (t) => {
+  const let_go = gate();
+  let [now, most] = [0, 0];
+  const busy = step("busy", async (_n: number) => {
+    now += 1;
+    most = Math.max(most, now);
+    await let_go.opened;
+    now -= 1;
+  });
+  const go = event("go");
+  const working = workflow("working", async (n: number) => busy(n));
+  const waiting = workflow("waiting", async (_n: number) => void (await go.wait()));
+  const { perdure, sql } = await bench(t, { workflows: [working, waiting], worker: { concurrency: 3 } });
+  const idle = await Promise.all(Array.from({ length: 20 }, (_, n) => perdure.start(waiting, n)));
+  await eventually(async () => (await sql("select from :SCHEMA.run where state = 'suspended'")).length === 20);
+  const runs = await Promise.all(Array.from({ length: 12 }, (_, n) => perdure.start(working, n)));
+  await eventually(() => now === 3);
+  const running = () => sql("select from :SCHEMA.run where state = 'running'");
+  t.equal((await running()).length, 3);
+  let_go.open();
+  await Promise.all(runs.map((run) => run.result({ timeout: PATIENCE_MS })));
+  t.equal(most, 3);
+  await Promise.all(idle.map((run) => run.send(go, null)));
+  await Promise.all(idle.map((run) => run.result({ timeout: PATIENCE_MS })));
 });

@@ -1,0 +1,101 @@
+/** What this process tells others after its commits, and what it looks at when others tell. */
+import type { Flusher, News } from "../db/flusher.ts";
+import type { Notifier } from "../db/notifier.ts";
+import type { Liveness } from "./liveness.ts";
+import type { Worker } from "./worker.ts";
+
+/** After an end of which not all could be told. */
+const TELL_AGAIN_MS = 20;
+const UNTOLD_PER_BATCH = 1000;
+/** A process that becomes busy says so at most this often. */
+const BUSY_GAP_MS = 4000;
+
+export interface HintsOptions {
+  readonly worker: Worker;
+  readonly liveness: Liveness;
+  readonly notifier: Notifier;
+  readonly flusher: Pick<Flusher, "write">;
+  /** Looks for ends that are waited for here. */
+  readonly lookForResults: () => void;
+  /** Looks for what is read here: of all runs, or of those that this process has just written. */
+  readonly lookForPublished: (runs?: ReadonlySet<string>) => void;
+  /** Looks at timers, work and others' runs, as the poll does. */
+  readonly look: () => void;
+}
+
+export class Hints {
+  readonly #options: HintsOptions;
+  #others = 0;
+  #saidBusy = -Infinity;
+  #untold: NodeJS.Timeout | undefined;
+
+  constructor(options: HintsOptions) {
+    this.#options = options;
+  }
+
+  /** Whether there is anybody to tell. */
+  get heard(): boolean {
+    return this.#others > 0;
+  }
+
+  hear(letters: string): void {
+    const { worker, liveness, lookForResults, lookForPublished, look } = this.#options;
+    if (letters.includes("w")) worker.poke();
+    if (letters.includes("d")) lookForResults();
+    if (letters.includes("d") || letters.includes("v")) lookForPublished();
+    if (letters.includes("c")) void worker.lookAll();
+    // A timer that a user's transaction made: the leader's next poll may be too late for it.
+    if (letters.includes("t") && worker.leads) look();
+    if (letters.includes("b")) liveness.watch();
+    if (letters.includes("n")) liveness.nudge();
+  }
+
+  /** After a commit: work for this process is taken up here, others are told if they want to hear. */
+  tell({ work, foreign, done, change, laterMs, untold, published, touched, wanted }: News): void {
+    const { worker, notifier, lookForPublished } = this.#options;
+    if (laterMs !== null) worker.watch(laterMs);
+    if (untold) this.#tellAgain();
+    if (work > 0) worker.poke();
+    if (change > 0) void worker.lookAll();
+    if (wanted?.hungry && (foreign > 0 || worker.free < work)) notifier.hint("w");
+    if (done > 0 && wanted?.watching) notifier.hint("d");
+    if (touched.size > 0) lookForPublished(touched);
+    if (published > 0 && wanted?.reading) notifier.hint("v");
+    if (change > 0 && this.heard) notifier.hint("c");
+  }
+
+  /** Runs were started from here that any process may take. */
+  started(): void {
+    this.#options.worker.poke();
+    if (this.heard) this.#options.notifier.hint("w");
+  }
+
+  /** Somebody holds a run that is to be told of an end: until it is told, tries again. Behind this the leader sweeps. */
+  #tellAgain(): void {
+    this.#untold ??= setTimeout(() => {
+      this.#untold = undefined;
+      void this.#options.flusher.write("tell", { limit: UNTOLD_PER_BATCH }).catch(() => {});
+    }, TELL_AGAIN_MS);
+    this.#untold.unref();
+  }
+
+  /** So many processes live beside this one. */
+  beside(others: number): void {
+    // Who has come since this process said that it is busy has not heard it.
+    if (others > this.#others) this.#saidBusy = -Infinity;
+    this.#others = others;
+    this.sayBusy();
+  }
+
+  /** Others watch over the runs that this process holds: they hear of it, at most now and then. */
+  sayBusy(): void {
+    const now = performance.now();
+    if (!this.#options.worker.busy || !this.heard || now - this.#saidBusy < BUSY_GAP_MS) return;
+    this.#saidBusy = now;
+    this.#options.notifier.hint("b");
+  }
+
+  stop(): void {
+    clearTimeout(this.#untold);
+  }
+}
