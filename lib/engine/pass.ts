@@ -331,13 +331,14 @@ export class Pass {
     this.mailbox.take(news.mail, news.unread);
     this.ends.take(news.ended);
     this.#checkLimit(news.now);
+    // Before what is due rings: no try begins in a run that is to be paused.
+    this.#pausing = news.pausing;
     for (const call of [...this.#calls.waiting]) {
       if (call.hasNews()) call.ring(false);
       // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
       else if (news.due.has(call.slot) && call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!);
     }
     if (news.next !== null) this.#alarm.at(news.next);
-    this.#pausing = news.pausing;
     this.#schedule();
   }
 
