@@ -7,11 +7,12 @@ import { latency } from "./latency.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { scale } from "./scale.ts";
+import { schedules } from "./schedules.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
 
-const QUESTIONS = { throughput, drain, latency, publish, idle, takeover, memory, children, scale };
+const QUESTIONS = { throughput, drain, latency, publish, idle, takeover, schedules, memory, children, scale };
 /** These take minutes of their own, so they are asked by name only. */
 const BY_NAME = ["scale"];
 

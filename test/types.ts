@@ -23,11 +23,14 @@ import {
   race,
   type random,
   runStep,
+  type Schedule,
+  type ScheduleStatus,
   type SentMany,
   type Slept,
   type Startable,
   type StepInfo,
   type Stream,
+  schedule,
   sleep,
   sleepUntil,
   start,
@@ -197,6 +200,58 @@ new Perdure({ workflows: [createOrder] });
 processOrder.with({ prio: 1 });
 // @ts-expect-error a Date, not a text
 processOrder.with({ startAt: "2030-01-01" });
+
+// ---- schedules: the arguments are the workflow's, and many runs are made
+
+same<ReturnType<typeof nightly>, Schedule>(true);
+const nightly = () =>
+  schedule(
+    "s",
+    { cron: "0 2 * * *", timezone: "Europe/Berlin", overlap: "allow", catchUp: "all" },
+    twoArguments,
+    "x",
+    1,
+  );
+export const scheduled: Schedule[] = [
+  schedule("s", { every: "1h" }, twoArguments, "x"),
+  schedule("s", { every: { hours: 1 }, overlap: undefined }, nothing),
+  schedule("s", { cron: "0 * * * *" }, processOrder.with({ queue: "q", tags: ["nightly"] }), "order"),
+];
+new Perdure({ schedules: scheduled, application: "shop" });
+// @ts-expect-error an argument of another type
+schedule("s", { every: "1h" }, twoArguments, 1);
+// @ts-expect-error an argument is missing
+schedule("s", { every: "1h" }, twoArguments);
+// @ts-expect-error an argument too many
+schedule("s", { every: "1h" }, nothing, 1);
+// @ts-expect-error a cron or an interval
+schedule("s", { cron: "* * * * *", every: "1h" }, nothing);
+// @ts-expect-error an interval has no zone
+schedule("s", { every: "1h", timezone: "UTC" }, nothing);
+// @ts-expect-error neither a cron nor an interval
+schedule("s", {}, nothing);
+// @ts-expect-error an unknown policy
+schedule("s", { every: "1h", overlap: "queue" }, nothing);
+// @ts-expect-error a copy with an id names one particular run
+schedule("s", { every: "1h" }, processOrder.with({ id: "order-42" }), "order");
+// @ts-expect-error a copy with a delay names one particular run
+schedule("s", { every: "1h" }, processOrder.with({ delay: "1h" }), "order");
+// @ts-expect-error a copy with an instant names one particular run
+schedule("s", { every: "1h" }, processOrder.with({ startAt: new Date() }), "order");
+// @ts-expect-error a step cannot be scheduled
+schedule("s", { every: "1h" }, createOrder, "order");
+// @ts-expect-error a workflow, not its name
+new Perdure({ schedules: ["nightly"] });
+export const changes = async (perdure: Perdure): Promise<void> => {
+  same<ReturnType<typeof listed>, Promise<ScheduleStatus[]>>(true);
+  const listed = () => perdure.schedules.list({ prefix: "a", after: "b", limit: 5 });
+  same<ReturnType<typeof triggered>, Promise<RunHandle>>(true);
+  const triggered = () => perdure.schedules.trigger("s");
+  await perdure.schedules.put(nightly());
+  // @ts-expect-error a schedule, not its name
+  await perdure.schedules.put("s");
+};
+same<RunInfo["scheduledFor"], Date | null>(true);
 
 // ---- events: what is sent and what is received
 

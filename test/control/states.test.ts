@@ -67,7 +67,8 @@ test("each command in each of the eight states is carried out, or refused by nam
     const run = await b.perdure.start(flow.with({ id, ...(state === "pending" && { delay: "1h" }) }), state);
     if (state === "blocked") {
       await reaches(run, "suspended");
-      await b.sql("update :SCHEMA.run set state = 'blocked', reason = 'diverged', topics = null where id = $1", [id]);
+      await b.sql("update :SCHEMA.run set state = 'pending', topics = null, due = null where id = $1", [id]);
+      await b.sql("update :SCHEMA.run set state = 'blocked', reason = 'diverged' where id = $1", [id]);
     }
     if (state === "paused") await run.pause();
     if (state === "cancelled") await run.cancel();

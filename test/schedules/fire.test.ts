@@ -305,3 +305,19 @@ test("ten thousand tenants' schedules that are due in one minute fire within fiv
   t.ok(late < 5, `the last after ${late.toFixed(2)} s`);
   t.comment(`the last of 10,000 after ${late.toFixed(2)} s`);
 });
+
+test("a drain fires what is due, and one that somebody holds does not keep it", async (t) => {
+  const it = await bench(t, { workflows: [tell], worker: false });
+  await setClock(it.sql, "2027-01-01T00:30:00Z");
+  await it.perdure.schedules.put(schedule("s", { cron: "0 * * * *" }, tell, "drained"));
+  t.same((await it.perdure.drain()).runs, 0);
+  await it.sql("update :SCHEMA.schedule set timezone = 'No/Where' where name = 's'");
+  await pass(it.sql, "1 hour");
+  t.same((await it.perdure.drain({ deadline: "10s" })).runs, 0, "one that cannot be fired is put off");
+  await it.sql("update :SCHEMA.schedule set timezone = 'UTC' where name = 's'");
+  await pass(it.sql, "31 seconds");
+  const { runs, next } = await it.perdure.drain({ deadline: "10s" });
+  t.equal(runs, 1);
+  t.ok(next && next > new Date(), "the next slot is its next timer");
+  t.same(await it.sql("select state from :SCHEMA.run"), [{ state: "completed" }]);
+});
