@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e343b016aaadd4c33e1dd7d5dd5545dfefcfb49d
+--! Hash: sha1:c9b04cd679d52e1392d6ecc8e1f689a19b43ee6c
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -805,13 +805,19 @@ begin
   from given g left join own o using (ord);
 end $perdure$;
 
--- What counts of a run's recorded outcomes: all but those that a retry of the workflow set aside, with their place in the order.
--- Called by fork_run. Locks: nothing.
-create function :SCHEMA.effective(p_run bigint) returns setof :SCHEMA.checkpoint language sql stable as $perdure$
+-- A run's recorded outcomes with their place in the order, whoever wrote it. Called by effective and fork_run. Locks: nothing.
+create function :SCHEMA.numbered(p_run bigint) returns setof :SCHEMA.checkpoint language sql stable as $perdure$
   select c.run, c.slot, c.attempt, coalesce(c.no, d.no), c.kind, c.name, c.outcome, c.value, c.hash, c.tries, c.epoch, c.started_at, c.at
   from :SCHEMA.checkpoint c
   left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
-  where c.run = p_run and not exists (
+  where c.run = p_run
+$perdure$;
+
+-- What counts of them: all but those that a retry of the workflow set aside.
+-- Called by fork_run. Locks: nothing.
+create function :SCHEMA.effective(p_run bigint) returns setof :SCHEMA.checkpoint language sql stable as $perdure$
+  select c.* from :SCHEMA.numbered(p_run) c
+  where not exists (
     select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened))
 $perdure$;
 
@@ -2536,8 +2542,8 @@ begin
 end $perdure$;
 
 -- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
--- it was. Children that were started before are shared: their ends reach both. What was
--- published before comes along.
+-- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
+-- shared: their ends reach both. What was published before comes along.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
 -- Called by the client's fork. Locks: the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
@@ -2546,6 +2552,7 @@ declare
   v_now timestamptz := :SCHEMA.clock();
   v_old :SCHEMA.run;
   v_from record;
+  v_attempt integer;
   v_children bigint[];
 begin
   select * into v_old from :SCHEMA.run r where r.id = p_id;
@@ -2560,8 +2567,14 @@ begin
     return query select 'slot', null::bigint;
     return;
   end if;
-  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, ready_at, timeout_ms, tags, created_at)
-    values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_now, v_old.timeout_ms, v_old.tags, v_now)
+  -- The attempt of the workflow that had come this far: what an earlier one asked for besides is not missed.
+  select greatest(v_from.attempt, max(c.attempt), max(o.attempt + 1)) into v_attempt
+    from :SCHEMA.numbered(v_old.key) c
+    left join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
+    where c.no < v_from.no;
+  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, created_at)
+    values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_attempt, v_now,
+      v_old.timeout_ms, v_old.flexible, v_old.tags, v_now)
     on conflict (id) do nothing
     returning run.key into key;
   if key is null then
@@ -2570,8 +2583,10 @@ begin
   end if;
   insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
-    select key, h.slot, 1, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
-    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
+    select key, h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
+    from :SCHEMA.numbered(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
+  insert into :SCHEMA.round (run, attempt, error, reopened, finished_at)
+    select key, o.attempt, o.error, o.reopened, o.finished_at from :SCHEMA.round o where o.run = v_old.key and o.attempt < v_attempt;
   perform :SCHEMA.copy_published(v_old.key, key, v_from.no, v_from.started_at);
   select array_agg(c.key) into v_children from (
     select r.key from :SCHEMA.checkpoint c join :SCHEMA.run r on r.id = c.value ->> 'id'

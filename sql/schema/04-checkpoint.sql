@@ -105,12 +105,18 @@ begin
   from given g left join own o using (ord);
 end $perdure$;
 
--- What counts of a run's recorded outcomes: all but those that a retry of the workflow set aside, with their place in the order.
--- Called by fork_run. Locks: nothing.
-create function :SCHEMA.effective(p_run bigint) returns setof :SCHEMA.checkpoint language sql stable as $perdure$
+-- A run's recorded outcomes with their place in the order, whoever wrote it. Called by effective and fork_run. Locks: nothing.
+create function :SCHEMA.numbered(p_run bigint) returns setof :SCHEMA.checkpoint language sql stable as $perdure$
   select c.run, c.slot, c.attempt, coalesce(c.no, d.no), c.kind, c.name, c.outcome, c.value, c.hash, c.tries, c.epoch, c.started_at, c.at
   from :SCHEMA.checkpoint c
   left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
-  where c.run = p_run and not exists (
+  where c.run = p_run
+$perdure$;
+
+-- What counts of them: all but those that a retry of the workflow set aside.
+-- Called by fork_run. Locks: nothing.
+create function :SCHEMA.effective(p_run bigint) returns setof :SCHEMA.checkpoint language sql stable as $perdure$
+  select c.* from :SCHEMA.numbered(p_run) c
+  where not exists (
     select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened))
 $perdure$;

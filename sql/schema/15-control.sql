@@ -141,8 +141,8 @@ begin
 end $perdure$;
 
 -- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
--- it was. Children that were started before are shared: their ends reach both. What was
--- published before comes along.
+-- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
+-- shared: their ends reach both. What was published before comes along.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
 -- Called by the client's fork. Locks: the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
@@ -151,6 +151,7 @@ declare
   v_now timestamptz := :SCHEMA.clock();
   v_old :SCHEMA.run;
   v_from record;
+  v_attempt integer;
   v_children bigint[];
 begin
   select * into v_old from :SCHEMA.run r where r.id = p_id;
@@ -165,8 +166,14 @@ begin
     return query select 'slot', null::bigint;
     return;
   end if;
-  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, ready_at, timeout_ms, tags, created_at)
-    values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_now, v_old.timeout_ms, v_old.tags, v_now)
+  -- The attempt of the workflow that had come this far: what an earlier one asked for besides is not missed.
+  select greatest(v_from.attempt, max(c.attempt), max(o.attempt + 1)) into v_attempt
+    from :SCHEMA.numbered(v_old.key) c
+    left join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
+    where c.no < v_from.no;
+  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, created_at)
+    values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_attempt, v_now,
+      v_old.timeout_ms, v_old.flexible, v_old.tags, v_now)
     on conflict (id) do nothing
     returning run.key into key;
   if key is null then
@@ -175,8 +182,10 @@ begin
   end if;
   insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
-    select key, h.slot, 1, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
-    from :SCHEMA.effective(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
+    select key, h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
+    from :SCHEMA.numbered(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
+  insert into :SCHEMA.round (run, attempt, error, reopened, finished_at)
+    select key, o.attempt, o.error, o.reopened, o.finished_at from :SCHEMA.round o where o.run = v_old.key and o.attempt < v_attempt;
   perform :SCHEMA.copy_published(v_old.key, key, v_from.no, v_from.started_at);
   select array_agg(c.key) into v_children from (
     select r.key from :SCHEMA.checkpoint c join :SCHEMA.run r on r.id = c.value ->> 'id'
