@@ -2,7 +2,7 @@
 import { type Test, test } from "tap";
 import { Perdure, RunFailedError, type RunHandle, race, sleep, start, step, workflow } from "../../lib/index.ts";
 import { type Bench, bench, collector } from "../support/engine.ts";
-import { PATIENCE_MS } from "../support/gate.ts";
+import { gate, PATIENCE_MS, rejection } from "../support/gate.ts";
 import { FaultyProxy } from "../support/proxy.ts";
 
 const MOST_COMMITS = 60;
@@ -109,4 +109,42 @@ test("a process that loses the answer to any commit of a parent or its children 
   }
   t.comment(`${at - 1} commits`);
   t.ok(at > 5 && at < MOST_COMMITS, "each answer was lost once");
+});
+
+test("an outage that is too long for a caller outside is none for a parent: its child is started once the database is back", async (t) => {
+  const inside = gate();
+  const hold = gate();
+  const held = step("held", async () => {
+    inside.open();
+    await hold.opened;
+  });
+  const patientParent = workflow("patient", async () => {
+    await held();
+    return child(1);
+  });
+  const { url, schema } = await bench(t, { workflows: [], worker: false });
+  const proxy = await FaultyProxy.open({ host: new URL(url).hostname, port: Number(new URL(url).port) });
+  t.teardown(() => proxy.close());
+  const database = Object.assign(new URL(url), { port: `${proxy.port}` }).href;
+  const all = [patientParent, child];
+  const engine = new Perdure({ database, schema, workflows: all, lease: "1h", logger: collector() });
+  await engine.launch();
+  t.teardown(() => engine.shutdown());
+  const run = await engine.start(patientParent);
+  await inside.opened;
+  proxy.mode = "refuse";
+  proxy.cut();
+  hold.open();
+  const outside = rejection(engine.start(child.with({ id: "outside" }), 1));
+  // Both have been handed in; from here on they have waited for 31 seconds.
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const now = performance.now.bind(performance);
+  performance.now = () => now() + 31_000;
+  t.teardown(() => {
+    performance.now = now;
+  });
+  t.match(await outside, { code: "PERDURE_CONNECTION" });
+  performance.now = now;
+  proxy.mode = "pass";
+  t.equal(await run.result(patient), 2);
 });

@@ -1,4 +1,4 @@
-/** Unchanged code never diverges, and each call has exactly one child: programs drawn at random, two engines, claims lost at random. */
+/** Unchanged code never diverges, and each call has exactly one child: programs drawn at random, two engines, claims lost, runs paused. */
 import { setTimeout as pause } from "node:timers/promises";
 import { test } from "tap";
 import { event, RunFailedError, race, sleep, start, step, type Workflow, workflow } from "../../lib/index.ts";
@@ -6,6 +6,8 @@ import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 
 const ROOTS = 25;
+/** So long claims are lost, and runs paused and resumed. */
+const STORM_MS = 8000;
 const PATIENCE_MS = 60_000;
 /** What a child that failed counts for, where it was caught. */
 const CAUGHT = 1000;
@@ -100,7 +102,7 @@ async function withHandle({ kind, child, beside }: Extract<Op, { beside: Op }>):
 
 const program: Workflow<[op: Op], number> = workflow("program", (op: Op): Promise<number> => run(op));
 
-test("random programs of children, races, waits and catches come to what they must while claims are lost at random", async (t) => {
+test("random programs of children, races, waits and catches come to what they must while claims are lost, and runs paused and resumed, at random", async (t) => {
   const seed = Number(process.env.PERDURE_SEED ?? Date.now() % 1_000_000);
   t.comment(`PERDURE_SEED=${seed}`);
   const roll = dice(seed);
@@ -109,19 +111,40 @@ test("random programs of children, races, waits and catches come to what they mu
   const programs = Array.from({ length: ROOTS }, () => draw(roll, 4));
   const wanted = programs.map(expected);
   t.comment(`${sum(wanted.map((w) => w.children))} children`);
-  // A lost claim that counts no crash: so many would be quarantined.
+  // As take_back does, but a crash is not counted: so many would be quarantined.
   const lose = `with lost as (select key from :SCHEMA.run where state = 'running' order by random() limit $1 for no key update skip locked)
-    update :SCHEMA.run r set state = 'pending', worker = null, ready_at = :SCHEMA.clock() from lost l where r.key = l.key`;
+    update :SCHEMA.run r set worker = null, pausing = false, state = case when pausing then 'paused' else 'pending' end,
+      ready_at = case when not pausing then :SCHEMA.clock() end from lost l where r.key = l.key`;
+  const some =
+    "select array_agg(id) as ids from (select id from :SCHEMA.run where finished_at is null order by random() limit $1) r";
+  const resume =
+    "select * from :SCHEMA.resume_runs(array(select id from :SCHEMA.run where state = 'paused' or pausing))";
   let over = false;
   const losing = (async () => {
     while (!over) {
       await b.sql(lose, [1 + roll(4)]);
       await b.sql("select :SCHEMA.hint('cw')");
+      const [{ ids }] = (await b.sql(some, [roll(4)])) as [{ ids: string[] | null }];
+      // One that has finished meanwhile cannot be paused.
+      await Promise.all(
+        (ids ?? []).map((id) =>
+          another
+            .get(id)
+            .pause()
+            .catch(() => {}),
+        ),
+      );
+      if (roll(3) === 0) await b.sql(resume);
       await pause(5 + roll(40));
     }
+    await b.sql(resume);
   })();
   const engines = [b.perdure, another];
   const runs = await Promise.all(programs.map((op, n) => engines[n % 2]!.start(program.with({ id: `root-${n}` }), op)));
+  const storm = setTimeout(() => {
+    over = true;
+  }, STORM_MS);
+  t.teardown(() => clearTimeout(storm));
   const results = await Promise.all(
     runs.map((handle) => handle.result({ timeout: PATIENCE_MS }).catch((error: Error) => error.message)),
   );

@@ -1,8 +1,10 @@
 /** Commands that cross with a claim, a finish, a start, a crash or one another: whatever commits first, both tell the truth. */
 import { test } from "tap";
-import { event, sleep, start, workflow } from "../../lib/index.ts";
+import { currentStep, event, sleep, start, step, workflow } from "../../lib/index.ts";
 import { type Bench, bench } from "../support/engine.ts";
+import { eventually } from "../support/eventually.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
+import { FaultyProxy } from "../support/proxy.ts";
 import { blockedIn, type Sql, stranger } from "../support/stranger.ts";
 
 const patient = { timeout: PATIENCE_MS };
@@ -141,4 +143,84 @@ test("a wake that crosses the beginning of a sleep ends it, also when the sleep 
   await woken;
   hold.open();
   t.same(await run.result(patient), { woken: true });
+});
+
+test("a run whose step waits for its next try is paused at once, tries nothing meanwhile, and keeps its count", async (t) => {
+  const attempts: number[] = [];
+  const weak = step({ name: "weak", retry: { type: "fixed", maxAttempts: 3, delay: "1h" } }, async () => {
+    attempts.push(currentStep().attempt);
+    if (attempts.length < 3) throw new Error("no luck");
+    return "well";
+  });
+  const hold = gate();
+  const beside = step("beside", async () => hold.opened);
+  const flow = workflow("flow", async () => (await Promise.all([weak(), beside()]))[0]);
+  const b = await bench(t, { workflows: [flow] });
+  const run = await b.perdure.start(flow);
+  await eventually(async () => (await b.sql("select from :SCHEMA.wait where kind = 'retry'")).length === 1);
+  await run.pause();
+  await b.advance(3_600_000);
+  t.equal((await run.status()).state, "running", "the step beside it goes on");
+  hold.open();
+  await reaches(run, "paused");
+  t.same(attempts, [1]);
+  await run.resume();
+  await eventually(() => attempts.length === 2);
+  await reaches(run, "suspended");
+  await run.pause();
+  t.equal((await run.status()).state, "paused");
+  await b.advance(3_600_000);
+  await run.resume();
+  t.equal(await run.result(patient), "well");
+  t.same(attempts, [1, 2, 3]);
+});
+
+test("a run that is to be paused when its process dies is paused, not lost, and goes on after resume", async (t) => {
+  const inside = gate();
+  const hold = gate();
+  let times = 0;
+  const first = step("first", async () => {
+    times += 1;
+    inside.open();
+    if (times === 1) await hold.opened;
+    return times;
+  });
+  const flow = workflow("flow", async () => first());
+  const b = await bench(t, { workflows: [flow], worker: false });
+  const proxy = await FaultyProxy.open({ host: new URL(b.url).hostname, port: Number(new URL(b.url).port) });
+  const database = Object.assign(new URL(b.url), { port: `${proxy.port}` }).href;
+  const dying = await b.another({ database, worker: {} });
+  t.teardown(() => proxy.close());
+  t.teardown(() => hold.open());
+  const run = await dying.start(flow.with({ id: "run" }));
+  await inside.opened;
+  const seen = b.perdure.get(flow, run.id);
+  await seen.pause();
+  proxy.mode = "refuse";
+  proxy.cut();
+  const heir = await b.another({ worker: {} });
+  await reaches(seen, "paused");
+  await seen.resume();
+  t.equal(await heir.get(flow, run.id).result(patient), 2);
+});
+
+test("a pause that crosses the suspension of its run pauses it, whichever commits first", async (t) => {
+  const flow = workflow("flow", async (_n: number) => (await go.wait()).data);
+  const b = await bench(t, { workflows: [flow] });
+  const another = await b.another();
+  const ids = Array.from({ length: 200 }, (_, n) => `run ${n}`);
+  await Promise.all(
+    ids.map(async (id, n) => {
+      await b.perdure.start(flow.with({ id }), n);
+      await another.get(id).pause();
+    }),
+  );
+  await eventually(
+    async () => (await b.sql("select from :SCHEMA.run where state <> 'paused'")).length === 0,
+    PATIENCE_MS,
+  );
+  await b.perdure.send(ids, go, "on");
+  t.equal((await b.sql("select from :SCHEMA.run where state = 'paused'")).length, ids.length);
+  await Promise.all(ids.map((id) => another.get(id).resume()));
+  for (const id of ids) t.equal(await b.perdure.get(flow, id).result(patient), "on");
 });
