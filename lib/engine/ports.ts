@@ -17,6 +17,13 @@ export type Ending =
   | { readonly how: "lost"; readonly why: string }
   | { readonly how: "refused"; readonly error: unknown };
 
+/** A timer that is due. */
+export interface Rung {
+  /** By the database's clock, in ms since 1970. */
+  readonly at: number;
+  readonly woken: boolean;
+}
+
 /** What a look at a run has found. */
 export interface News {
   /** When it was asked for, by performance.now(): what was written after that it may not know. */
@@ -28,8 +35,8 @@ export interface News {
   readonly now: number;
   readonly mail: number;
   readonly unread: readonly Mail[];
-  /** Slots whose timer is due, and whether it was rung early. */
-  readonly due: ReadonlyMap<string, boolean>;
+  /** Slots whose timer is due, since when, and whether it was rung early. */
+  readonly due: ReadonlyMap<string, Rung>;
   /** Ends that were waited for. */
   readonly ended: readonly Ended[];
   /** When the next timer is due; null: none. */

@@ -9,7 +9,7 @@ import type { LoadedRow, Writes } from "../db/writes.ts";
 import { Alarm } from "../engine/alarm.ts";
 import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
 import type { Pass } from "../engine/pass.ts";
-import type { Ending, EnginePorts, News } from "../engine/ports.ts";
+import type { Ending, EnginePorts, News, Rung } from "../engine/ports.ts";
 
 /** From so many crashes on, one at a time is worked on; see claim_runs. */
 const SUSPECT = 3;
@@ -368,7 +368,7 @@ export class Worker {
 function toNews(row: Look | undefined, askedAt: number, now: number): News | undefined {
   if (!row)
     return { askedAt, now, held: false, pausing: false, mail: 0, unread: [], due: new Map(), ended: [], next: null };
-  const due = new Map<string, boolean>(row.due === null ? [] : JSON.parse(row.due));
+  const due = new Map<string, Rung>(row.due === null ? [] : JSON.parse(row.due));
   const next = row.next_ms === null ? null : now + row.next_ms;
   const { held, pausing, mail } = row;
   return {

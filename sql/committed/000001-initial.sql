@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:c9b04cd679d52e1392d6ecc8e1f689a19b43ee6c
+--! Hash: sha1:e889c2c3dbf7cdc56b2435406f4bd2fdf7b1f69e
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -267,15 +267,16 @@ create function :SCHEMA.channel() returns text language sql stable as $perdure$
   where c.oid = (select l.tableoid from :SCHEMA.leader l)
 $perdure$;
 
--- Functions that batches call plan once per connection, perhaps when the tables are still empty and a scan of them looks cheap: they keep to
--- the indexes (enable_seqscan), and are not compiled for the price that this pretends (jit).
+-- Functions that batches call plan each statement once per connection (plan_cache_mode: for a row or two, planning anew costs more than
+-- running), perhaps when the tables are still empty and a scan of them looks cheap: they keep to the indexes (enable_seqscan), and are not
+-- compiled for the price that this pretends (jit).
 
 -- Locks the rows of runs, in key order, and says what they hold now.
 -- Called by every function that changes runs. p_wait: wait for a lock; otherwise rows that a stranger holds are left out, and stay left
 -- out for the rest of the transaction, so that no later write of a run overtakes a skipped one.
 -- Locks: runs, in key order.
 create function :SCHEMA.hold_runs(p_keys bigint[], p_wait boolean)
-returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
@@ -345,7 +346,7 @@ create function :SCHEMA.start_runs(
   p_tags text[], p_parents bigint[], p_epochs integer[], p_detached boolean[], p_schedules text[], p_slots float8[],
   p_lease boolean[], p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_wait boolean
 ) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
-language plpgsql set enable_seqscan = off set jit = off as $perdure$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -586,7 +587,7 @@ $perdure$;
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
-returns setof :SCHEMA.loaded language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
@@ -709,7 +710,7 @@ $perdure$;
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
   p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_ords integer[];
@@ -760,7 +761,7 @@ end $perdure$;
 -- Records in which place of the order an outcome that someone else wrote was handed to the body.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.record_deliveries(p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -782,7 +783,7 @@ end $perdure$;
 create function :SCHEMA.record_tries(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_tries integer[], p_names text[], p_started float8[], p_ats float8[],
   p_errors text[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -830,7 +831,7 @@ $perdure$;
 create function :SCHEMA.begin_waits(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_kinds text[], p_topics text[],
   p_lengths float8[], p_untils float8[], p_tries integer[], p_wait boolean
-) returns table (ord integer, verdict text, due_ms float8, ended boolean) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text, due_ms float8, ended boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -875,7 +876,7 @@ end $perdure$;
 -- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
-returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -918,7 +919,7 @@ end $perdure$;
 -- Takes a suspended run back for the claim that suspended it: its body, still in memory, goes on by itself (an await of its own ended).
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.reclaim_runs(p_runs bigint[], p_epochs integer[], p_worker bigint, p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -946,7 +947,7 @@ end $perdure$;
 -- Called by the engine after a hint, after a timer, and when a suspension was refused. One snapshot, so counter and mail agree.
 -- Locks: nothing.
 create function :SCHEMA.look_runs(p_runs bigint[], p_epochs integer[], p_after bigint[])
-returns table (run bigint, held boolean, pausing boolean, mail integer, unread text, due text, ended text, next_ms float8, now_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (run bigint, held boolean, pausing boolean, mail integer, unread text, due text, ended text, next_ms float8, now_ms float8) language sql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
   select g.run,
     r.epoch = g.epoch and r.state = 'running',
     r.pausing,
@@ -959,7 +960,7 @@ returns table (run bigint, held boolean, pausing boolean, mail integer, unread t
   from unnest(p_runs, p_epochs, p_after) as g(run, epoch, after)
   join :SCHEMA.run r on r.key = g.run
   cross join lateral (
-    select json_agg(json_build_array(w.slot, w.woken)) filter (where w.due <= :SCHEMA.clock()) as due,
+    select json_agg(json_build_array(w.slot, json_build_object('at', :SCHEMA.to_ms(w.due), 'woken', w.woken))) filter (where w.due <= :SCHEMA.clock()) as due,
       min(w.due) filter (where w.due > :SCHEMA.clock()) as next, bool_or(w.kind in ('child', 'race')) as ends
     from :SCHEMA.wait w where w.run = g.run
   ) w
@@ -996,7 +997,7 @@ end $perdure$;
 -- the next slot of a schedule; scheduled: slots are due.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -1033,7 +1034,7 @@ $perdure$;
 -- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
 -- Called by the flusher's sends and by send_event. Locks: runs, in key order.
 create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
-returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1084,7 +1085,7 @@ end $perdure$;
 -- woken, working, next_ms, untold: what tell_followers says, the same in each row.
 -- Called by the flusher. Locks: runs, in key order; then those that follow them, passing over what is locked.
 create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_reopened text[], p_wait boolean)
-returns table (ord integer, verdict text, woken integer, working integer, next_ms float8, untold integer) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, woken integer, working integer, next_ms float8, untold integer) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1127,7 +1128,7 @@ end $perdure$;
 -- woken, working: how many became claimable, how many are in work and should look; next_ms: until the first of those that are woken later.
 -- Called where runs end. Locks: the followers, in key order, passing over what is locked; then the ended runs, which the caller holds.
 create function :SCHEMA.tell_followers(p_keys bigint[]) returns table (woken integer, working integer, next_ms float8, untold integer)
-language plpgsql set enable_seqscan = off set jit = off as $perdure$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1182,7 +1183,7 @@ end $perdure$;
 -- Tells of ends that not all were told of. Called by the flusher soon after, and by the leader. Locks: ended runs, passing over what is
 -- locked, then as tell_followers.
 create function :SCHEMA.tell_untold(p_limit integer) returns table (woken integer, working integer, next_ms float8, untold integer)
-language plpgsql set enable_seqscan = off set jit = off as $perdure$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_keys bigint[];
@@ -1200,7 +1201,7 @@ end $perdure$;
 -- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.next_attempts(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
-returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1237,7 +1238,7 @@ end $perdure$;
 
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -1332,7 +1333,7 @@ $perdure$;
 -- next slot of a schedule.
 -- Called by the worker's poll. Locks: nothing.
 create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
-returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
     :SCHEMA.to_ms(least(
@@ -1365,7 +1366,7 @@ $perdure$;
 -- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
 -- checkpoint between, it is blocked. A run that had begun stands before those that had not. Returns how many became claimable.
 -- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
-create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_dead bigint[];
@@ -1544,7 +1545,7 @@ with (autovacuum_vacuum_insert_scale_factor = 0.2);
 create function :SCHEMA.publish(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[], p_values text[],
   p_seqs integer[], p_ats float8[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_held integer[]; -- rows of claims that hold
@@ -1635,7 +1636,7 @@ end $perdure$;
 -- Called by the client. One statement and so one snapshot: a run seen as ended has nothing more to come. In plpgsql, so that a session
 -- plans it a few times only. Locks: nothing.
 create function :SCHEMA.read_published(p_ids text[], p_kinds text[], p_names text[], p_froms integer[], p_rows integer, p_bytes integer)
-returns table (ord integer, key bigint, ended boolean, pos integer, value text, more boolean) language plpgsql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, key bigint, ended boolean, pos integer, value text, more boolean) language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -2486,7 +2487,7 @@ end $perdure$;
 -- Gives up runs in work that are to be paused. 'resumed': not any more.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.rest_runs(p_runs bigint[], p_epochs integer[], p_wait boolean) returns table (ord integer, verdict text)
-language plpgsql set enable_seqscan = off set jit = off as $perdure$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query

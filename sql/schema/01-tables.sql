@@ -263,15 +263,16 @@ create function :SCHEMA.channel() returns text language sql stable as $perdure$
   where c.oid = (select l.tableoid from :SCHEMA.leader l)
 $perdure$;
 
--- Functions that batches call plan once per connection, perhaps when the tables are still empty and a scan of them looks cheap: they keep to
--- the indexes (enable_seqscan), and are not compiled for the price that this pretends (jit).
+-- Functions that batches call plan each statement once per connection (plan_cache_mode: for a row or two, planning anew costs more than
+-- running), perhaps when the tables are still empty and a scan of them looks cheap: they keep to the indexes (enable_seqscan), and are not
+-- compiled for the price that this pretends (jit).
 
 -- Locks the rows of runs, in key order, and says what they hold now.
 -- Called by every function that changes runs. p_wait: wait for a lock; otherwise rows that a stranger holds are left out, and stay left
 -- out for the rest of the transaction, so that no later write of a run overtakes a skipped one.
 -- Locks: runs, in key order.
 create function :SCHEMA.hold_runs(p_keys bigint[], p_wait boolean)
-returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (key bigint, epoch integer, state text, mail integer, deadline timestamptz) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];

@@ -9,7 +9,7 @@
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
   p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_ords integer[];
@@ -60,7 +60,7 @@ end $perdure$;
 -- Records in which place of the order an outcome that someone else wrote was handed to the body.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.record_deliveries(p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
@@ -82,7 +82,7 @@ end $perdure$;
 create function :SCHEMA.record_tries(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_tries integer[], p_names text[], p_started float8[], p_ats float8[],
   p_errors text[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query

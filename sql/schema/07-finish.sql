@@ -4,7 +4,7 @@
 -- woken, working, next_ms, untold: what tell_followers says, the same in each row.
 -- Called by the flusher. Locks: runs, in key order; then those that follow them, passing over what is locked.
 create function :SCHEMA.finish_runs(p_runs bigint[], p_epochs integer[], p_states text[], p_values text[], p_reopened text[], p_wait boolean)
-returns table (ord integer, verdict text, woken integer, working integer, next_ms float8, untold integer) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, woken integer, working integer, next_ms float8, untold integer) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -47,7 +47,7 @@ end $perdure$;
 -- woken, working: how many became claimable, how many are in work and should look; next_ms: until the first of those that are woken later.
 -- Called where runs end. Locks: the followers, in key order, passing over what is locked; then the ended runs, which the caller holds.
 create function :SCHEMA.tell_followers(p_keys bigint[]) returns table (woken integer, working integer, next_ms float8, untold integer)
-language plpgsql set enable_seqscan = off set jit = off as $perdure$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -102,7 +102,7 @@ end $perdure$;
 -- Tells of ends that not all were told of. Called by the flusher soon after, and by the leader. Locks: ended runs, passing over what is
 -- locked, then as tell_followers.
 create function :SCHEMA.tell_untold(p_limit integer) returns table (woken integer, working integer, next_ms float8, untold integer)
-language plpgsql set enable_seqscan = off set jit = off as $perdure$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_keys bigint[];
@@ -120,7 +120,7 @@ end $perdure$;
 -- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.next_attempts(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
-returns table (ord integer, verdict text, due_ms float8) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -157,7 +157,7 @@ end $perdure$;
 
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
-returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query

@@ -71,7 +71,7 @@ $perdure$;
 -- next slot of a schedule.
 -- Called by the worker's poll. Locks: nothing.
 create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
-returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
     exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
     :SCHEMA.to_ms(least(
@@ -104,7 +104,7 @@ $perdure$;
 -- (null: whose lease ran out). Each run counts a crash (not if p_innocent: the server itself restarted); after the fifth without a new
 -- checkpoint between, it is blocked. A run that had begun stands before those that had not. Returns how many became claimable.
 -- Called by workers that found a lock gone, and by the leader for leases. Locks: workers in id order, then runs in key order.
-create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.take_back(p_workers bigint[], p_beats float8[], p_innocent boolean) returns integer language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_dead bigint[];

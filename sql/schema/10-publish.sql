@@ -35,7 +35,7 @@ with (autovacuum_vacuum_insert_scale_factor = 0.2);
 create function :SCHEMA.publish(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[], p_values text[],
   p_seqs integer[], p_ats float8[], p_wait boolean
-) returns table (ord integer, verdict text) language plpgsql set enable_seqscan = off set jit = off as $perdure$
+) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_held integer[]; -- rows of claims that hold
@@ -126,7 +126,7 @@ end $perdure$;
 -- Called by the client. One statement and so one snapshot: a run seen as ended has nothing more to come. In plpgsql, so that a session
 -- plans it a few times only. Locks: nothing.
 create function :SCHEMA.read_published(p_ids text[], p_kinds text[], p_names text[], p_froms integer[], p_rows integer, p_bytes integer)
-returns table (ord integer, key bigint, ended boolean, pos integer, value text, more boolean) language plpgsql stable set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, key bigint, ended boolean, pos integer, value text, more boolean) language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query

@@ -85,7 +85,7 @@ end $perdure$;
 -- Gives up runs in work that are to be paused. 'resumed': not any more.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.rest_runs(p_runs bigint[], p_epochs integer[], p_wait boolean) returns table (ord integer, verdict text)
-language plpgsql set enable_seqscan = off set jit = off as $perdure$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
   return query
