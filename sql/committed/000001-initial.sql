@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e889c2c3dbf7cdc56b2435406f4bd2fdf7b1f69e
+--! Hash: sha1:c38e26f74eaaf7b0721d400a8dd9af1aec6a5206
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -323,7 +323,7 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
-  schedule text, slot_ms float8, flexible boolean, reopened text, ended text,
+  schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );
 
@@ -666,7 +666,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible,
+    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed,
     case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
       select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
     )::text end,
