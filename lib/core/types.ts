@@ -346,6 +346,8 @@ export interface Claim {
   readonly scheduledFor: number | null;
   /** A retry said that replay may diverge. */
   readonly flexible: boolean;
+  /** Another run waits for its end, or may. */
+  readonly followed: boolean;
   /** Slots that retries of the workflow set aside, once for each time. */
   readonly reopened: readonly string[];
   /** The ends that it waits for and that have come. */

@@ -43,6 +43,7 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     schedule: row.schedule,
     scheduledFor: row.slot_ms,
     flexible: row.flexible,
+    followed: row.followed,
     reopened: parse(row.reopened) as string[],
     ended: toEnded(row.ended),
   };

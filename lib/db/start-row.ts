@@ -66,6 +66,7 @@ export function toClaim(row: StartRow, answer: StartAnswer): Claim {
     schedule: row.schedule,
     scheduledFor: row.scheduledFor,
     flexible: false,
+    followed: row.run !== null,
     reopened: [],
     ended: [],
   };

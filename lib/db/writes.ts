@@ -172,6 +172,7 @@ export interface LoadedRow {
   readonly schedule: string | null;
   readonly slot_ms: number | null;
   readonly flexible: boolean;
+  readonly followed: boolean;
   readonly reopened: string | null;
   readonly ended: string | null;
   readonly slot: string | null;

@@ -25,6 +25,8 @@ export interface ExecutePorts extends EnginePorts {
   readonly onGone: (pass: Pass, finish: Finish | null) => void;
   /** A run is to be tried again in so many milliseconds: whoever claims it then is not to wait for a poll. */
   readonly onDelayed: (dueMs: number) => void;
+  /** An end that another run may wait for is being written: a claim in the same batch finds that run. */
+  readonly onFollowed: () => void;
   /** This process holds a run that it could not conclude. */
   readonly onStray: () => void;
 }
@@ -123,9 +125,7 @@ async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promis
     if (pass.floating.length > 0) throw floatingError(pass);
     const result = await validate(pass.definition.output, value, what);
     const text = ports.codec.encode(result, what);
-    return (await pass.ledger.write("finish", { state: "completed", value: text, reopened: null }))
-      ? { state: "completed", value: text }
-      : null;
+    return await finish(pass, "completed", text, null, ports);
   } catch (error) {
     return finishWith(pass, "failed", error, ports);
   }
@@ -173,5 +173,17 @@ function planOf(pass: Pass): RetryPlan {
 async function finishWith(pass: Pass, state: "failed", error: unknown, ports: ExecutePorts): Promise<Finish | null> {
   const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`);
   const reopened = JSON.stringify(pass.escaped.slotsOf(error));
-  return (await pass.ledger.write("finish", { state, value, reopened })) ? { state, value } : null;
+  return finish(pass, state, value, reopened, ports);
+}
+
+async function finish(
+  pass: Pass,
+  state: Finish["state"],
+  value: string,
+  reopened: string | null,
+  { onFollowed }: ExecutePorts,
+): Promise<Finish | null> {
+  const written = pass.ledger.write("finish", { state, value, reopened });
+  if (pass.claim.followed) onFollowed();
+  return (await written) ? { state, value } : null;
 }

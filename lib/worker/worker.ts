@@ -77,6 +77,7 @@ export class Worker {
       onEnd: (pass, ending) => this.#ended(pass, ending),
       onGone: (pass, finish) => this.#gone(pass, finish),
       onDelayed: (dueMs) => this.watch(dueMs),
+      onFollowed: () => this.poke(),
       onStray: options.onStray,
       onResumed: (pass) => this.#active.set(pass.claim.key, pass),
     };

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:e889c2c3dbf7cdc56b2435406f4bd2fdf7b1f69e
+--! Hash: sha1:ed7e949488df6087fb8ee29c4b33597a9cad8d6f
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -323,7 +323,7 @@ create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
-  schedule text, slot_ms float8, flexible boolean, reopened text, ended text,
+  schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
 );
 
@@ -666,7 +666,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible,
+    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed,
     case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
       select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
     )::text end,
@@ -1507,6 +1507,45 @@ create view :SCHEMA.workers as
     (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
+
+create view :SCHEMA.queues as
+  select r.queue,
+    count(*) filter (where r.state = 'pending' and r.due is null) as ready,
+    count(*) filter (where r.state = 'pending' and r.due is not null) as delayed,
+    count(*) filter (where r.state = 'running') as running,
+    count(*) filter (where r.state = 'suspended') as suspended,
+    count(*) filter (where r.state = 'paused') as paused,
+    count(*) filter (where r.state = 'blocked') as blocked,
+    min(r.ready_at) as oldest_ready_at,
+    (select count(distinct l.worker) from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+      where l.queue = r.queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()) as workers
+  from :SCHEMA.run r where r.finished_at is null
+  group by r.queue;
+comment on view :SCHEMA.queues is 'One row per queue with unfinished runs: how many of each kind, and how many live workers serve it. Counts them: as slow as they are many.';
+
+create view :SCHEMA.timeline as
+  select r.id as run_id, t.at, t.what, t.kind, t.name, t.slot, t.attempt
+  from :SCHEMA.run r
+  cross join lateral (
+    select r.created_at as at, 'created' as what, null::text as kind, null::text as name, null::text as slot, null::integer as attempt
+    union all
+    select r.started_at, 'started', null, null, null, 1 where r.started_at is not null
+    union all
+    select c.started_at, 'began', c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key and c.started_at < c.at
+    union all
+    select c.at, c.outcome, c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key
+    union all
+    select w.started_at, 'began', w.kind, array_to_string(w.topics, ', '), w.slot, w.attempt from :SCHEMA.wait w where w.run = r.key
+    union all
+    select y.finished_at, 'try failed', 'step', y.name, y.slot, y.attempt from :SCHEMA.try y where y.run = r.key and y.finished_at is not null
+    union all
+    select m.sent_at, 'sent', 'event', m.name, m.slot, null from :SCHEMA.mail m where m.run = r.key
+    union all
+    select o.finished_at, 'attempt failed', null, null, null, o.attempt from :SCHEMA.round o where o.run = r.key
+    union all
+    select r.finished_at, r.state, null, null, null, r.attempt where r.finished_at is not null
+  ) t;
+comment on view :SCHEMA.timeline is 'What happened to a run, and when: one row for each thing. Ask for one run, ordered by at.';
 
 -- What runs publish: values, of which the latest counts, and streams, of which every item does. Readers look from outside.
 
@@ -2647,3 +2686,21 @@ comment on column :SCHEMA.workers.lease is 'How long after a heartbeat it keeps 
 comment on column :SCHEMA.workers.dead_at is 'When it left, or was found dead.';
 comment on column :SCHEMA.workers.leads is 'Whether it does the upkeep.';
 comment on column :SCHEMA.workers.runs is 'How many runs it has in work.';
+
+comment on column :SCHEMA.queues.queue is 'The name of the queue.';
+comment on column :SCHEMA.queues.ready is 'How many runs a worker could take now.';
+comment on column :SCHEMA.queues.delayed is 'How many runs begin, or are tried again, later.';
+comment on column :SCHEMA.queues.running is 'How many runs are in work.';
+comment on column :SCHEMA.queues.suspended is 'How many runs wait for something.';
+comment on column :SCHEMA.queues.paused is 'How many runs were paused.';
+comment on column :SCHEMA.queues.blocked is 'How many runs wait for a person or a deploy.';
+comment on column :SCHEMA.queues.oldest_ready_at is 'Since when the run that waits longest could be taken.';
+comment on column :SCHEMA.queues.workers is 'How many live workers serve it.';
+
+comment on column :SCHEMA.timeline.run_id is 'The id of the run.';
+comment on column :SCHEMA.timeline.at is 'When it happened.';
+comment on column :SCHEMA.timeline.what is 'created, started, began, completed, failed, timeout, try failed, sent, attempt failed, or the state in which the run ended.';
+comment on column :SCHEMA.timeline.kind is 'Of what: step, transaction, sleep, event and so on. Null: of the run itself.';
+comment on column :SCHEMA.timeline.name is 'The name of the step or event, or what is waited for.';
+comment on column :SCHEMA.timeline.slot is 'The slot of the call; of an event, of the wait that took it.';
+comment on column :SCHEMA.timeline.attempt is 'In which attempt of the whole workflow.';

@@ -111,7 +111,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
-    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible,
+    r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed,
     case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
       select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
     )::text end,

@@ -43,3 +43,21 @@ comment on column :SCHEMA.workers.lease is 'How long after a heartbeat it keeps 
 comment on column :SCHEMA.workers.dead_at is 'When it left, or was found dead.';
 comment on column :SCHEMA.workers.leads is 'Whether it does the upkeep.';
 comment on column :SCHEMA.workers.runs is 'How many runs it has in work.';
+
+comment on column :SCHEMA.queues.queue is 'The name of the queue.';
+comment on column :SCHEMA.queues.ready is 'How many runs a worker could take now.';
+comment on column :SCHEMA.queues.delayed is 'How many runs begin, or are tried again, later.';
+comment on column :SCHEMA.queues.running is 'How many runs are in work.';
+comment on column :SCHEMA.queues.suspended is 'How many runs wait for something.';
+comment on column :SCHEMA.queues.paused is 'How many runs were paused.';
+comment on column :SCHEMA.queues.blocked is 'How many runs wait for a person or a deploy.';
+comment on column :SCHEMA.queues.oldest_ready_at is 'Since when the run that waits longest could be taken.';
+comment on column :SCHEMA.queues.workers is 'How many live workers serve it.';
+
+comment on column :SCHEMA.timeline.run_id is 'The id of the run.';
+comment on column :SCHEMA.timeline.at is 'When it happened.';
+comment on column :SCHEMA.timeline.what is 'created, started, began, completed, failed, timeout, try failed, sent, attempt failed, or the state in which the run ended.';
+comment on column :SCHEMA.timeline.kind is 'Of what: step, transaction, sleep, event and so on. Null: of the run itself.';
+comment on column :SCHEMA.timeline.name is 'The name of the step or event, or what is waited for.';
+comment on column :SCHEMA.timeline.slot is 'The slot of the call; of an event, of the wait that took it.';
+comment on column :SCHEMA.timeline.attempt is 'In which attempt of the whole workflow.';
