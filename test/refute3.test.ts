@@ -1,9 +1,23 @@
 /** What a stranger's programs found of children, values, schedules, control and SQL: each is one promise that did not hold. */
+import pg from "pg";
 import { test } from "tap";
-import { currentRun, now, patched, random, runStep, schedule, step, uuid, workflow } from "../lib/index.ts";
+import {
+  currentRun,
+  now,
+  type Perdure,
+  patched,
+  random,
+  runStep,
+  schedule,
+  step,
+  transaction,
+  uuid,
+  workflow,
+} from "../lib/index.ts";
 import { bench } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
 import { rejection } from "./support/gate.ts";
+import { freshSchema } from "./support/postgres.ts";
 
 const patient = { timeout: "20s" } as const;
 
@@ -73,4 +87,48 @@ test("what fork cannot begin from is refused in words, and no run is made", asyn
     t.notMatch(refused.message, 'did you mean "patch:');
   }
   t.same(await sql("select count(*)::int as n from :SCHEMA.run"), [{ n: 1 }]);
+});
+
+test("a transaction that cancels its own run is rolled back and fails in words, and the run does not hang", async (t) => {
+  let perdure!: Perdure;
+  const undo = transaction("undo", async (tx) => {
+    await tx.query(`insert into "${schema}".kept values (1)`);
+    await perdure.using(tx).cancel(currentRun().id, "by itself");
+  });
+  const selfless = workflow("selfless", () => undo().catch((error) => error.message as string));
+  const made = await bench(t, { workflows: [selfless] });
+  const { schema, sql } = made;
+  perdure = made.perdure;
+  await sql("create table :SCHEMA.kept (n int)");
+  t.match(await (await perdure.start(selfless)).result(patient), /ended its own run/);
+  t.same(await sql("select * from :SCHEMA.kept"), []);
+});
+
+test("the session's DateStyle and the application's own type parsers change nothing that Perdure returns", async (t) => {
+  const { url, schema } = await freshSchema(t);
+  const parsers = [20, 21, 23, 114, 701, 1009, 1184].map((oid) => [oid, pg.types.getTypeParser(oid)] as const);
+  t.teardown(() => parsers.forEach(([oid, parser]) => pg.types.setTypeParser(oid, parser)));
+  const odd = Object.assign(new URL(url), {
+    search: "?options=-c%20datestyle%3DGerman%20-c%20extra_float_digits%3D0",
+  }).href;
+  const plain = workflow("plain", () => runStep("one", () => 1));
+  const { perdure } = await bench(t, { workflows: [plain], database: odd, schema });
+  for (const [oid] of parsers) pg.types.setTypeParser(oid, (text: string) => ({ text }));
+  const run = await perdure.start(plain.with({ tags: ["a", "b"] }));
+  t.equal(await run.result(patient), 1);
+  await perdure.schedules.put(schedule("s", { every: "1h" }, plain));
+  const status = await run.status();
+  t.match(status, {
+    attempt: 1,
+    priority: 0,
+    tags: ["a", "b"],
+    createdAt: Date,
+    startedAt: Date,
+    finishedAt: Date,
+    due: null,
+  });
+  t.ok(Math.abs(status.createdAt.getTime() - Date.now()) < 60_000);
+  t.match(await perdure.list({ tags: ["a"] }), { runs: [status], next: null });
+  t.match(await perdure.schedules.list(), [{ every: 3_600_000, nextAt: Date, lastSlot: null, paused: false }]);
+  t.match(await run.history(), [{ name: "one", attempts: 1, startedAt: Date, finishedAt: Date }]);
 });
