@@ -3,6 +3,7 @@ import pg from "pg";
 import { test } from "tap";
 import {
   currentRun,
+  event,
   now,
   type Perdure,
   patched,
@@ -16,8 +17,8 @@ import {
 } from "../lib/index.ts";
 import { bench } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
-import { rejection } from "./support/gate.ts";
-import { freshSchema } from "./support/postgres.ts";
+import { reaches, rejection } from "./support/gate.ts";
+import { freshSchema, inDatabase } from "./support/postgres.ts";
 
 const patient = { timeout: "20s" } as const;
 
@@ -107,7 +108,9 @@ test("a transaction that cancels its own run is rolled back and fails in words, 
 test("the session's DateStyle and the application's own type parsers change nothing that Perdure returns", async (t) => {
   const { url, schema } = await freshSchema(t);
   const parsers = [20, 21, 23, 114, 701, 1009, 1184].map((oid) => [oid, pg.types.getTypeParser(oid)] as const);
-  t.teardown(() => parsers.forEach(([oid, parser]) => pg.types.setTypeParser(oid, parser)));
+  t.teardown(() => {
+    for (const [oid, parser] of parsers) pg.types.setTypeParser(oid, parser);
+  });
   const odd = Object.assign(new URL(url), {
     search: "?options=-c%20datestyle%3DGerman%20-c%20extra_float_digits%3D0",
   }).href;
@@ -131,4 +134,29 @@ test("the session's DateStyle and the application's own type parsers change noth
   t.match(await perdure.list({ tags: ["a"] }), { runs: [status], next: null });
   t.match(await perdure.schedules.list(), [{ every: 3_600_000, nextAt: Date, lastSlot: null, paused: false }]);
   t.match(await run.history(), [{ name: "one", attempts: 1, startedAt: Date, finishedAt: Date }]);
+});
+
+test("runs that a stranger's transaction holds keep no other schedule from its slots", async (t) => {
+  const hangs = workflow("hangs", () => event("never").wait());
+  const quick = workflow("quick", async () => {});
+  const { perdure, sql, url, schema } = await bench(t, { workflows: [hangs, quick], notify: false });
+  const held = ["a", "b", "c", "d", "e"].map((name) => `held-${name}`);
+  for (const name of held) {
+    await perdure.schedules.put(schedule(name, { every: "1h", overlap: "cancel_previous" }, hangs));
+    await reaches(await perdure.schedules.trigger(name), "suspended");
+  }
+  await perdure.schedules.put(schedule("tick", { every: "1h" }, quick));
+  const ticks = async () => (await perdure.list({ idPrefix: "tick@" })).runs.length;
+  const due = `update :SCHEMA.schedule set next_at = s.slot, due_at = s.slot
+    from (select date_trunc('second', now()) - $2::int * interval '1 second' as slot) s where name = any($1)`;
+  await inDatabase(url, async (stranger) => {
+    await stranger.query(`begin; select from "${schema}".run where workflow = 'hangs' for update`);
+    await sql(due, [[...held, "tick"], 10]);
+    await eventually(async () => (await ticks()) === 1, 20_000);
+    await sql(due, [["tick"], 5]);
+    await eventually(async () => (await ticks()) === 2, 20_000);
+    const waiting = (await perdure.schedules.list({ prefix: "held-" })).filter(({ trouble }) => trouble === null);
+    t.ok(waiting.length > 0, "it did not wait for all that wait");
+    await stranger.query("rollback");
+  });
 });

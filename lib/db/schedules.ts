@@ -147,7 +147,7 @@ export class ScheduleStore {
     return this.#rows("due_schedules", [limit, after, afterName]);
   }
 
-  /** `alone`: one row, which may wait for locks, up to 5 s. */
+  /** `alone`: one row, which may wait for locks, up to 1 s. */
   fire(rows: readonly FireRow[], alone: boolean): Promise<FireAnswer[]> {
     return this.#rows("fire_schedules", [
       rows.map((row) => row.name),
