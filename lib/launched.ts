@@ -26,7 +26,7 @@ import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
-import { type Drained, drain } from "./worker/drain.ts";
+import { type Drained, Drains } from "./worker/drain.ts";
 import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
@@ -68,7 +68,7 @@ export class Engine {
   readonly #firing: Firing;
   #listener: Listener | undefined;
   #recounts = 0;
-  #draining: Promise<unknown> = Promise.resolve();
+  readonly #drains = new Drains();
   readonly #wants: Wants;
   readonly #hints: Hints;
 
@@ -312,9 +312,7 @@ export class Engine {
       peek: () => this.store.peek(this.#id, lanesOf(this.#settings)),
       handBack: () => this.#flusher.write("handBack", { keep: () => this.#worker.keys() }),
     };
-    const drained = this.#draining.then(() => drain(parts, max, ms));
-    this.#draining = drained.catch(() => {});
-    return drained;
+    return this.#drains.drain(parts, max, ms);
   }
 
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */

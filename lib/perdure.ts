@@ -273,7 +273,10 @@ export class Perdure {
           ? null
           : toMs(deadline, `deadline of ${where}`);
     const engine = this.#live();
-    const { runs, nextMs } = await explain("draining", () => engine.drain(most, ms));
+    const { runs, nextMs } = await explain("draining", () => engine.drain(most, ms)).catch((error: unknown) => {
+      this.#live();
+      throw error;
+    });
     return { runs, next: nextMs === null ? null : new Date(Date.now() + nextMs) };
   }
 

@@ -23,8 +23,32 @@ const LONGEST = 2 ** 31 - 1;
 /** What is claimable and still not claimed is locked by somebody: looked for again after that long. */
 const LOCKED_MS = 20;
 
+/** The drains of one engine, one after the other. */
+export class Drains {
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** As `drain`. The time that it waits for those before it is its own: where that is all, it takes up nothing. */
+  async drain(parts: DrainParts, max: number, ms: number | null): Promise<Drained> {
+    const since = performance.now();
+    const before = this.#last;
+    const over = new AbortController();
+    this.#last = before.then(
+      () => over.signal.aborted || new Promise((done) => over.signal.addEventListener("abort", done)),
+    );
+    try {
+      if (ms === null) await before;
+      else await Promise.race([before, pause(Math.min(ms, LONGEST), over.signal)]);
+      const left = ms === null ? null : ms - (performance.now() - since);
+      if (left !== null && left <= 0) return { runs: 0, nextMs: await nextOf(parts) };
+      return await drain(parts, max, left);
+    } finally {
+      over.abort();
+    }
+  }
+}
+
 /** Takes runs until nothing is due, or `max` were taken, or `ms` have passed: then no step begins any more, and what is left is handed back. */
-export async function drain(parts: DrainParts, max: number, ms: number | null): Promise<Drained> {
+async function drain(parts: DrainParts, max: number, ms: number | null): Promise<Drained> {
   const { worker } = parts;
   const before = worker.taken;
   const over = new AbortController();
@@ -51,6 +75,11 @@ export async function drain(parts: DrainParts, max: number, ms: number | null): 
     end();
     over.abort();
   }
-  const { work, next_ms } = await parts.peek();
-  return { runs: worker.taken - before, nextMs: work ? 0 : next_ms === null ? null : Math.max(0, next_ms) };
+  return { runs: worker.taken - before, nextMs: await nextOf(parts) };
+}
+
+async function nextOf({ peek }: DrainParts): Promise<number | null> {
+  const { work, next_ms } = await peek();
+  if (work) return 0;
+  return next_ms === null ? null : Math.max(0, next_ms);
 }

@@ -1,6 +1,6 @@
 /** drain(): what is due is worked off, and then it returns; for hosts that run for a while only. */
 import { test } from "tap";
-import { event, sleep, step, workflow } from "../../lib/index.ts";
+import { currentStep, event, runStep, sleep, step, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
@@ -77,6 +77,47 @@ test("drains that are asked for together go one after the other, and find what i
     drained.map(({ runs }) => runs),
     [5, 15, 0],
   );
+});
+
+test("a drain that waits for another one no longer than its deadline takes up nothing, and the next one goes on", async (t) => {
+  const [inside, end] = [gate(), gate()];
+  const held = workflow("held", () =>
+    runStep("hold", () => {
+      inside.open();
+      return end.opened;
+    }),
+  );
+  const b = await bench(t, { workflows: [held, double], worker: false });
+  await b.perdure.start(held);
+  const first = b.perdure.drain();
+  await inside.opened;
+  const run = await b.perdure.start(double, 1);
+  t.match(await b.perdure.drain({ deadline: 20 }), { runs: 0 });
+  t.match(await b.perdure.drain({ deadline: new Date(0) }), { runs: 0 });
+  const last = b.perdure.drain();
+  end.open();
+  t.ok((await first).runs >= 1);
+  await last;
+  t.equal((await run.status()).state, "completed");
+});
+
+test("a drain that a shutdown ends early returns, or says that the engine was shut down", async (t) => {
+  const inside = gate();
+  const held = workflow("held", () =>
+    runStep("hold", async () => {
+      inside.open();
+      await new Promise((done) => currentStep().signal.addEventListener("abort", done));
+    }),
+  );
+  const b = await bench(t, { workflows: [held], worker: false });
+  await b.perdure.start(held);
+  const drained = b.perdure.drain().then(
+    () => "PERDURE_STATE",
+    (error) => error.code,
+  );
+  await inside.opened;
+  await b.perdure.shutdown({ timeout: 50 });
+  t.equal(await drained, "PERDURE_STATE");
 });
 
 test("an engine that works drains too: it returns when nothing is due any more", async (t) => {
