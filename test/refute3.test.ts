@@ -160,3 +160,33 @@ test("runs that a stranger's transaction holds keep no other schedule from its s
     await stranger.query("rollback");
   });
 });
+
+test("SQL takes no name that TypeScript could not ask for, and no null role", async (t) => {
+  const plain = workflow("plain", async () => {});
+  const { perdure, sql } = await bench(t, { workflows: [plain], worker: false });
+  await perdure.start(plain.with({ id: "run" }));
+  for (const name of ["a\u00a0", "\ufeffa", "a\u3000", "\u2028a", " a", "a\n"]) {
+    t.match(await rejection(sql("select :SCHEMA.start_run('plain', id => $1)", [name])), { code: "PD005" });
+    t.match(await rejection(sql("select :SCHEMA.send_event('run', $1)", [name])), { code: "PD005" });
+    t.throws(() => perdure.get(name), { code: "PERDURE_NAME" });
+    t.throws(() => event(name), { code: "PERDURE_NAME" });
+  }
+  t.match(await rejection(sql("select :SCHEMA.grant_sender(null)")), { code: "PD005" });
+  t.equal((await perdure.list()).runs.length, 1);
+});
+
+test("schedules are found by a beginning that ends with a blank, and one that cannot be stored is named", async (t) => {
+  const plain = workflow("plain", async (_given: unknown) => {});
+  const { perdure } = await bench(t, { workflows: [plain], worker: false });
+  await perdure.schedules.put(schedule("tenant 1", { every: "1h" }, plain, 1));
+  t.match(await perdure.schedules.list({ prefix: "tenant " }), [{ name: "tenant 1" }]);
+  t.match(await rejection(perdure.schedules.list({ prefix: 1 as never })), { code: "PERDURE_OPTION" });
+  for (const [given, code] of [
+    [() => 1, "PERDURE_SERIALIZE"],
+    ["x".repeat(2 ** 20), "PERDURE_TOO_LARGE"],
+  ] as const) {
+    const refused = await rejection(perdure.schedules.put(schedule("tenant 2", { every: "1h" }, plain, given)));
+    t.match(refused, { code, message: /schedule "tenant 2"/ });
+  }
+  t.equal((await perdure.schedules.list()).length, 1);
+});

@@ -25,7 +25,7 @@ export type NameOf = (workflow: unknown) => string | undefined;
 /** What is wanted. Two filters that mean the same are the same. `where` is whose options they are; their keys are checked. */
 export function checkFilter(filter: RunFilter, where: string, nameOf: NameOf): Wanted {
   const { version, queue, createdAfter, createdBefore } = filter;
-  const prefix = filter.idPrefix === undefined ? null : checkPrefix(filter.idPrefix, where);
+  const prefix = filter.idPrefix === undefined ? null : checkPrefix(filter.idPrefix, `idPrefix in ${where}`);
   return {
     workflow: filter.workflow === undefined ? null : checkWorkflow(filter.workflow, where, nameOf),
     version: version === undefined ? null : checkName(version, `version in ${where}`),
@@ -62,12 +62,12 @@ function checkTags(tags: readonly string[], where: string): string[] | null {
   return given.length === 0 ? null : [...new Set(given)].sort();
 }
 
-/** The beginning of an id may end with a blank, where an id may not. */
-function checkPrefix(prefix: unknown, where: string): string {
+/** The beginning of a name or an id may end with a blank, where the whole may not. */
+export function checkPrefix(prefix: unknown, what: string): string {
   if (typeof prefix !== "string") {
-    throw new PerdureError("PERDURE_OPTION", `idPrefix in ${where} must be a string, not ${shorten(prefix)}`);
+    throw new PerdureError("PERDURE_OPTION", `${what} must be a string, not ${shorten(prefix)}`);
   }
-  checkName(prefix.trimEnd(), `idPrefix in ${where}`);
+  checkName(prefix.trimEnd(), what);
   return prefix;
 }
 

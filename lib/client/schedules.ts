@@ -10,6 +10,7 @@ import { toStartRow, uuidv7 } from "../db/start-row.ts";
 import { nextSlot } from "../schedule/slots.ts";
 import { timingOf } from "../schedule/timing.ts";
 import { explain } from "./explain.ts";
+import { checkPrefix } from "./filter.ts";
 
 /** A schedule as it is seen from outside. */
 export interface ScheduleStatus {
@@ -103,10 +104,7 @@ async function put(
 
 async function toPutRow(definition: ScheduleDefinition, codec: ValueCodec): Promise<Omit<PutRow, "next">> {
   const { name, timing, overlap, catchUp, workflow, options } = definition;
-  const args = await checkInput(workflow, definition.args).catch((error: unknown) => {
-    if (!(error instanceof PerdureError)) throw error;
-    throw new PerdureError(error.code, `schedule "${name}": ${error.message}`, { cause: error });
-  });
+  const encode = async () => toStartRow(workflow, options, await checkInput(workflow, definition.args), codec);
   const {
     version,
     queue,
@@ -116,7 +114,10 @@ async function toPutRow(definition: ScheduleDefinition, codec: ValueCodec): Prom
     hash,
     options: stored,
     tags,
-  } = toStartRow(workflow, options, args, codec);
+  } = await encode().catch((error: unknown) => {
+    if (!(error instanceof PerdureError)) throw error;
+    throw new PerdureError(error.code, `schedule "${name}": ${error.message}`, { cause: error });
+  });
   return {
     name,
     cron: "cron" in timing ? timing.cron : null,
@@ -149,7 +150,8 @@ export async function listSchedules(given: ScheduleListOptions, { store }: Sched
   const where = "schedules.list()";
   const { prefix = "", after = "", limit = 100 } = checkKeys(given, ["prefix", "after", "limit"], where);
   checkInteger(limit, `limit of ${where}`, 1, MOST);
-  for (const [key, text] of Object.entries({ prefix, after })) if (text !== "") checkName(text, `${key} of ${where}`);
+  if (after !== "") checkName(after, `after of ${where}`);
+  if (prefix !== "") checkPrefix(prefix, `prefix of ${where}`);
   return explain("listing schedules", async () => (await store.list(prefix, after, limit)).map(toStatus));
 }
 

@@ -12,7 +12,7 @@ declare
     when p_name = '' then 'is empty'
     when octet_length(p_name) > 255 then format('has %s bytes', octet_length(p_name))
     when p_name ~ '[\u0001-\u001f\u007f-\u009f]' then 'contains a control character'
-    when p_name ~ '^\s|\s$' then 'begins or ends with a blank'
+    when p_name ~ '^[\s\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]|[\s\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]$' then 'begins or ends with a blank'
   end;
 begin
   if v_problem is not null then
@@ -108,9 +108,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $perd
 declare
   v record;
 begin
-  if run_id is null or event is null or octet_length(event) not between 1 and 255 then
-    raise exception 'send_event: run_id and event must be given, and event have 1 to 255 bytes' using errcode = 'PD005';
+  if run_id is null then
+    raise exception 'send_event: run_id must be given' using errcode = 'PD005';
   end if;
+  perform :SCHEMA.check_name('send_event', 'event', event);
   if octet_length(reference) not between 1 and 255 then
     raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
       using errcode = 'PD005', hint = 'Send a hash of it.';
@@ -187,7 +188,9 @@ declare
     where c.oid = (select l.tableoid from :SCHEMA.leader l));
   v_verb regprocedure;
 begin
-  if not exists (select from pg_roles r where r.rolname = role) then
+  if role is null then
+    raise exception 'grant_sender: role must be given' using errcode = 'PD005';
+  elsif not exists (select from pg_roles r where r.rolname = role) then
     raise exception 'grant_sender: there is no role "%"', role using errcode = 'PD005', hint = 'Create it first: create role ' || quote_ident(role) || ' login.';
   end if;
   execute format('grant usage on schema %I to %I', v_schema, role);
