@@ -132,8 +132,8 @@ test("what send_event and cancel_run cannot do has a SQLSTATE of ours and a text
   t.match(await refused("send_event('nobody', 'ping')"), { code: "PD001", message: /there is no run "nobody"/ });
   t.match(await refused("cancel_run('nobody')"), { code: "PD001", message: /there is no run "nobody"/ });
   t.match(await refused("send_event('done', 'ping')"), { code: "PD002", message: /run "done" has finished/ });
-  t.match(await refused("send_event(null, 'ping')"), { code: "PD005", message: /run_id and event must be given/ });
-  t.match(await refused("send_event('open', null)"), { code: "PD005", message: /run_id and event must be given/ });
+  t.match(await refused("send_event(null, 'ping')"), { code: "PD005", message: /run_id must be given/ });
+  t.match(await refused("send_event('open', null)"), { code: "PD005", message: /event is null/ });
   t.match(await refused("cancel_run(null)"), { code: "PD005", message: /run_id must be given/ });
   t.match(await refused("send_event('open', '')"), { code: "PD005", message: /1 to 255 bytes/ });
   t.match(await refused("send_event('open', repeat('ä', 128))"), { code: "PD005", message: /1 to 255 bytes/ });
