@@ -1,4 +1,6 @@
 /** The public names, nothing else. */
+// For the declarations: a compiler that includes no package's types by itself finds Node's.
+/// <reference types="node" preserve="true" />
 export type { ControlledMany } from "./client/bulk.ts";
 export type { ForkOptions, RetryOptions } from "./client/control.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
