@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:c38e26f74eaaf7b0721d400a8dd9af1aec6a5206
+--! Hash: sha1:8bc38b201ecea3ef51151212d842f5c1ffc7c5f7
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -2652,6 +2652,34 @@ comment on column :SCHEMA.workers.lease is 'How long after a heartbeat it keeps 
 comment on column :SCHEMA.workers.dead_at is 'When it left, or was found dead.';
 comment on column :SCHEMA.workers.leads is 'Whether it does the upkeep.';
 comment on column :SCHEMA.workers.runs is 'How many runs it has in work.';
+
+comment on column :SCHEMA.schedules.name is 'The schedule''s name, unique in the schema.';
+comment on column :SCHEMA.schedules.application is 'Whose code declares it. Null: it was made at run time.';
+comment on column :SCHEMA.schedules.cron is 'When it fires. Null: at an interval.';
+comment on column :SCHEMA.schedules.timezone is 'The zone of the cron expression.';
+comment on column :SCHEMA.schedules.every is 'At which interval it fires. Null: by a cron expression.';
+comment on column :SCHEMA.schedules.workflow is 'The name of the workflow that it starts.';
+comment on column :SCHEMA.schedules.version is 'The version that its runs are started on.';
+comment on column :SCHEMA.schedules.queue is 'The queue of its runs.';
+comment on column :SCHEMA.schedules.priority is 'The priority of its runs: lower first.';
+comment on column :SCHEMA.schedules.overlap is 'At a slot while a run of it is unfinished: skip, allow or cancel_previous.';
+comment on column :SCHEMA.schedules.catch_up is 'After slots at which no process was there: latest, none or all.';
+comment on column :SCHEMA.schedules.next_at is 'Its next slot. Null: it is paused.';
+comment on column :SCHEMA.schedules.last_slot is 'The last slot that fired.';
+comment on column :SCHEMA.schedules.last_run_id is 'The last run that it started, or that was triggered.';
+comment on column :SCHEMA.schedules.paused is 'Whether it fires no more until it is resumed.';
+comment on column :SCHEMA.schedules.trouble is 'Why it could not be fired at its last slot; it is tried again.';
+comment on column :SCHEMA.schedules.created_at is 'When it was first seen.';
+comment on column :SCHEMA.schedules.updated_at is 'When it was last changed, paused or resumed.';
+
+comment on column :SCHEMA.schedule_history.id is 'Grows with each entry.';
+comment on column :SCHEMA.schedule_history.schedule is 'The name of the schedule.';
+comment on column :SCHEMA.schedule_history.what is 'added, changed, removed, paused, resumed, skipped, missed or taken.';
+comment on column :SCHEMA.schedule_history.application is 'Whose launch did it, where one did.';
+comment on column :SCHEMA.schedule_history.from_slot is 'The first slot that was left out.';
+comment on column :SCHEMA.schedule_history.until_slot is 'The last slot that was left out.';
+comment on column :SCHEMA.schedule_history.run_id is 'skipped: the run that was unfinished; taken: the run that had the id.';
+comment on column :SCHEMA.schedule_history.at is 'When it was written down.';
 `,
   },
 ];
