@@ -40,7 +40,12 @@ export interface RunHandle<R = unknown> {
    * Throws PERDURE_NOT_FOUND.
    */
   history(): Promise<HistoryEntry[]>;
-  /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
+  /**
+   * Waits for the end, through outages of the database, and for as long as the run is blocked. Throws RunFailedError (`cause` is the revived
+   * error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND; PERDURE_STATE when this engine shuts down.
+   *
+   * @example const total = await run.result({ timeout: "10s" });
+   */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
   send<T>(event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
@@ -49,19 +54,23 @@ export interface RunHandle<R = unknown> {
    * finished one: PERDURE_STATE.
    */
   cancel(reason?: string): Promise<void>;
-  /** Begins no new step; attempts in flight end and are recorded, then the run is given up. Timers and mail go on counting. */
+  /**
+   * Begins no new step; attempts in flight end and are recorded, then the run is given up. Timers and mail go on counting. Throws
+   * PERDURE_STATE for a run that is blocked or has ended.
+   */
   pause(): Promise<void>;
-  /** Lets a paused run go on from where it is. */
+  /** Lets a paused run go on from where it is. PERDURE_STATE when it is not paused. */
   resume(): Promise<void>;
   /** Ends the run's sleep early: it returns `{ woken: true }`. PERDURE_STATE when the run is not asleep. */
   wake(): Promise<void>;
   /**
    * Lets a failed or blocked run go on: the failures that ended it run again, what else is recorded stays. `replay: "flexible"`: its code may
-   * ask for other calls than are recorded, from here on.
+   * ask for other calls than are recorded, from here on. PERDURE_STATE for a run that is neither.
    */
   retry(options?: RetryOptions): Promise<void>;
   /**
-   * A new run with the history of this one up to a step, which runs again. Children that were started before are shared.
+   * A new run with the history of this one up to a step, which runs again. Children that were started before are shared. Throws
+   * PERDURE_NOT_FOUND, also for a step that is not in the history, and RunConflictError for an id that is taken.
    *
    * @example const repaired = await run.fork({ from: "charge-card" });
    */
