@@ -175,6 +175,10 @@ export class Perdure {
       (foreign || workflows.has(registeredName(internals.definition.name, internals.definition.version)))
     )
       return internals;
+    if (foreign) {
+      const text = `start() cannot know workflow ${shorten(workflow)}, as this engine registers none; pass the workflow itself in place of its name`;
+      throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
+    }
     throw unknownWorkflow(
       internals?.definition.name ?? (workflow as string),
       [...workflows.values()].map(({ name }) => name),

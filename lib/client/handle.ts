@@ -1,8 +1,8 @@
 /** A run as it is seen from outside. */
 import { type Duration, toMs } from "../core/duration.ts";
 import { endError } from "../core/ended.ts";
-import { PerdureError, TimeoutError } from "../core/errors.ts";
-import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
+import { TimeoutError } from "../core/errors.ts";
+import { checkKeys, checkName, checkSignal } from "../core/options.ts";
 import type { Ended, HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
@@ -16,6 +16,7 @@ import {
   readStream,
   type StreamLike,
   type ValueLike,
+  type WatchOptions,
   watchValue,
 } from "./reader.ts";
 import type { FinishedRun, Results } from "./results.ts";
@@ -69,11 +70,12 @@ export interface RunHandle<R = unknown> {
   get<T>(value: ValueLike<T>): Promise<T | undefined>;
   /**
    * The latest of a value, if it was set, then each newer one; who is slow may miss some in between, never the last. Ends with the run.
-   * Throws PERDURE_NOT_FOUND, or PERDURE_STATE when the engine shuts down; an outage of the database is waited out.
+   * Throws PERDURE_NOT_FOUND, PERDURE_STATE when the engine shuts down, or the reason of an aborted `signal`; an outage of the database is
+   * waited out.
    *
    * @example for await (const status of run.watch(agentStatus)) console.log(status);
    */
-  watch<T>(value: ValueLike<T>): AsyncIterable<T>;
+  watch<T>(value: ValueLike<T>, options?: WatchOptions): AsyncIterable<T>;
   /**
    * The items of a stream, in order, each once: those that are there, then those that come. Ends when the stream is closed, or with the
    * run. Breaking off leaves nothing behind; read on later with `from`. Throws as `watch` does, and PERDURE_OPTION for a bad `from`.
@@ -112,7 +114,8 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     retry: (options = {}) => live(() => retryRun(id, options, parts)),
     fork: (options) => live(async () => makeHandle(await forkRun(id, options, parts), { ...parts, exists: true })),
     get: <T>(value: ValueLike<T>) => live(() => latestOf(id, value, parts) as Promise<T | undefined>),
-    watch: <T>(value: ValueLike<T>) => watchValue(id, value, parts) as AsyncIterable<T>,
+    watch: <T>(value: ValueLike<T>, options: WatchOptions = {}) =>
+      watchValue(id, value, options, parts) as AsyncIterable<T>,
     read: <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
       readStream(id, stream, options, parts) as AsyncIterable<T>,
   };
@@ -130,11 +133,7 @@ async function historyOf(id: string, parts: HandleParts): Promise<HistoryEntry[]
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {
   const { timeout, signal } = checkKeys(options, ["timeout", "signal"], `result() of run "${id}"`);
   const timeoutMs = timeout === undefined ? null : toMs(timeout, `timeout of result() of run "${id}"`);
-  if (signal !== undefined && !(attempt(() => signal instanceof AbortSignal) ?? false)) {
-    const text = `signal of result() of run "${id}" must be an AbortSignal, not ${shorten(signal)}`;
-    throw new PerdureError("PERDURE_OPTION", text);
-  }
-  signal?.throwIfAborted();
+  checkSignal(signal, `result() of run "${id}"`)?.throwIfAborted();
   const gaveUp = giveUp(id, timeoutMs, signal);
   try {
     return await read(await ended(id, gaveUp.promise, parts), parts);
@@ -149,17 +148,19 @@ async function ended(
   gaveUp: Promise<never>,
   { store, results, exists }: HandleParts,
 ): Promise<FinishedRun> {
-  const known = exists ? [id] : explain(`waiting for run "${id}"`, () => store.known([id]));
-  if ((await Promise.race([known, gaveUp])).length === 0) notFound(id);
-  const { finished, stop } = results.wait(id);
   try {
-    return await Promise.race([finished, gaveUp]);
+    const known = exists ? [id] : explain(`waiting for run "${id}"`, () => store.known([id]));
+    if ((await Promise.race([known, gaveUp])).length === 0) notFound(id);
+    const { finished, stop } = results.wait(id);
+    try {
+      return await Promise.race([finished, gaveUp]);
+    } finally {
+      stop();
+    }
   } catch (error) {
     const [late] = error instanceof TimeoutError ? await store.finished([id]).catch(() => []) : [];
     if (late) return late;
     throw error;
-  } finally {
-    stop();
   }
 }
 

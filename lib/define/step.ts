@@ -74,8 +74,7 @@ export function transaction<A extends unknown[], R, Tx = TransactionClient>(
   fn: (tx: Tx, ...args: A) => Promise<R> | R,
 ): Transaction<A, R> {
   const definition = define("transaction", nameOrOptions, fn as AnyFunction);
-  const outside = async (args: unknown[]) =>
-    theEngine(`transaction "${definition.name}"`, () => true).transact(definition, args);
+  const outside = async (args: unknown[]) => theEngine(`transaction "${definition.name}"`).transact(definition, args);
   return callable(definition, outside) as unknown as Transaction<A, R>;
 }
 
