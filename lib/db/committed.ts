@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:91c0bfc86e32edcf4c1dc7b00c6f62bbbcf9c5ac
+--! Hash: sha1:f44767122f363b8d002a22828e7a4ada74ba0bf4
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -90,7 +90,8 @@ create table :SCHEMA.input (
   run     bigint primary key,
   args    json not null,                       -- the codec's envelope around the array of arguments
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
-  options json                                 -- what .with() set for this run: retry
+  options json,                                -- what .with() set for this run: retry
+  fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...]]
 );
 
 create table :SCHEMA.checkpoint (
@@ -326,7 +327,7 @@ $perdure$;
 -- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
-  args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
+  args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
@@ -651,6 +652,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
     r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
     case when h.rn is null or h.rn = 1 then i.options::text end,
+    case when h.rn is null or h.rn = 1 then i.fork::text end,
     :SCHEMA.to_ms(r.started_at),
     :SCHEMA.to_ms(r.deadline),
     :SCHEMA.to_ms(:SCHEMA.clock()),
@@ -2588,7 +2590,7 @@ end $perdure$;
 
 -- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
 -- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
--- shared: their ends reach both. What was published before comes along.
+-- shared: their ends reach both. What was published before comes along, and so does what its code had drawn until then: clock, uuid, random.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
 -- Called by the client's fork. Locks: the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
@@ -2598,6 +2600,7 @@ declare
   v_old :SCHEMA.run;
   v_from record;
   v_attempt integer;
+  v_last integer;
   v_children bigint[];
 begin
   select * into v_old from :SCHEMA.run r where r.id = p_id;
@@ -2617,16 +2620,20 @@ begin
     from :SCHEMA.numbered(v_old.key) c
     left join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
     where c.no < v_from.no;
-  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, created_at)
+  select max(h.no) into v_last from :SCHEMA.effective(v_old.key) h where h.no < v_from.no;
+  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, slot_at, created_at)
     values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_attempt, v_now,
-      v_old.timeout_ms, v_old.flexible, v_old.tags, v_now)
+      v_old.timeout_ms, v_old.flexible, v_old.tags, v_old.slot_at, v_now)
     on conflict (id) do nothing
     returning run.key into key;
   if key is null then
     return query select 'taken', null::bigint;
     return;
   end if;
-  insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
+  insert into :SCHEMA.input (run, args, hash, options, fork)
+    select key, i.args, i.hash, i.options, case when v_last is not null then json_build_array(coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)),
+      coalesce((i.fork -> 1)::jsonb, '[]') || jsonb_build_array(jsonb_build_array(v_old.id, v_last))) end
+    from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
     from :SCHEMA.numbered(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);

@@ -109,6 +109,11 @@ export class Pass {
     return this.#handover.no;
   }
 
+  /** The place up to which the body was handed outcomes. */
+  get handed(): number {
+    return this.#handover.handed;
+  }
+
   /** What the body has asked for and never awaited, named. */
   get floating(): string[] {
     return this.#calls.floating;
