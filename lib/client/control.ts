@@ -97,7 +97,7 @@ export function isFlexible(options: RetryOptions, where: string): boolean {
 export async function forkRun(id: string, options: ForkOptions, { store, onChange }: ControlParts): Promise<string> {
   const where = `fork() of run "${id}"`;
   const given = checkKeys(options, ["from", "id", "version"], where);
-  if (typeof given.from !== "string" || given.from === "") {
+  if (typeof given.from !== "string" || given.from === "" || given.from.includes("\0")) {
     const text = `from in ${where} must be the name or the slot of a recorded step, not ${shorten(given.from)}`;
     throw new PerdureError("PERDURE_OPTION", text);
   }
@@ -113,7 +113,7 @@ export async function forkRun(id: string, options: ForkOptions, { store, onChang
     const help = meant ? `did you mean "${meant}"?` : "history() shows what is";
     throw new PerdureError(
       "PERDURE_NOT_FOUND",
-      `run "${id}" has recorded nothing of the name or slot "${given.from}"; ${help}`,
+      `run "${id}" has recorded no step or wait of the name or slot ${shorten(given.from)}; ${help}`,
     );
   }
   onChange();

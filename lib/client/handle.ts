@@ -69,8 +69,9 @@ export interface RunHandle<R = unknown> {
    */
   retry(options?: RetryOptions): Promise<void>;
   /**
-   * A new run with the history of this one up to a step, which runs again. Children that were started before are shared. Throws
-   * PERDURE_NOT_FOUND, also for a step that is not in the history, and RunConflictError for an id that is taken.
+   * A new run with the history of this one up to a step, which runs again. Children that were started before are shared. What its code drew
+   * until then from `uuid()`, `random()` and `now()` it draws again; its id is another, so code that makes arguments of that diverges.
+   * Throws PERDURE_NOT_FOUND, also for a step that is not in the history, and RunConflictError for an id that is taken.
    *
    * @example const repaired = await run.fork({ from: "charge-card" });
    */

@@ -318,6 +318,13 @@ export interface Ended {
 }
 
 /** A run that this process holds, with all that a replay needs. */
+export interface ForkedFrom {
+  /** When the run began in which the history did. */
+  readonly startedAt: number;
+  /** The runs whose code made it, each with the place in the order up to which it did, a fork's behind that of what it was forked from. */
+  readonly seeds: readonly (readonly [run: string, until: number])[];
+}
+
 export interface Claim {
   readonly key: string;
   readonly id: string;
@@ -329,6 +336,7 @@ export interface Claim {
   readonly mail: number;
   readonly args: string;
   readonly options: string | null;
+  readonly fork: ForkedFrom | null;
   readonly startedAt: number;
   readonly deadline: number | null;
   /** When the claim was made, by the database's clock. */

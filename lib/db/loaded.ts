@@ -28,6 +28,7 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     mail: row.mail,
     args: row.args!,
     options: row.options,
+    fork: toFork(row.fork),
     startedAt: row.started_ms,
     deadline: row.deadline_ms,
     now: row.now_ms,
@@ -63,6 +64,12 @@ export function toRecorded(row: LoadedRow): Recorded {
     tries: row.tries,
     at: row.at_ms,
   };
+}
+
+function toFork(text: string | null): Claim["fork"] {
+  if (text === null) return null;
+  const [startedAt, seeds] = JSON.parse(text) as [number, [string, number][]];
+  return { startedAt, seeds };
 }
 
 const parse = (text: string | null): unknown[] => (text === null ? [] : JSON.parse(text));

@@ -53,6 +53,7 @@ export function toClaim(row: StartRow, answer: StartAnswer): Claim {
     mail: 0,
     args: row.args,
     options: row.options,
+    fork: null,
     startedAt: answer.now_ms,
     deadline: answer.deadline_ms,
     now: answer.now_ms,

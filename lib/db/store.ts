@@ -169,7 +169,7 @@ export class Store {
   /** The names and slots of what a run has recorded: for an error to name the nearest. */
   async recordedNames(id: string): Promise<string[]> {
     const schema = quoteSchema(this.#schema);
-    const text = `select distinct name, slot from ${schema}.steps where run_id = $1 limit 1000`;
+    const text = `select distinct name, slot from ${schema}.steps where run_id = $1 and kind <> 'patch' limit 1000`;
     const { rows } = await this.#db.query({ text, values: [id] });
     return (rows as { name: string; slot: string }[]).flatMap(({ name, slot }) => [name, slot]);
   }

@@ -161,6 +161,7 @@ export interface LoadedRow {
   readonly mail: number;
   readonly args: string | null;
   readonly options: string | null;
+  readonly fork: string | null;
   readonly started_ms: number;
   readonly deadline_ms: number | null;
   readonly now_ms: number;

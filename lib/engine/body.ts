@@ -12,7 +12,7 @@ import type {
   WorkflowDefinition,
 } from "../core/types.ts";
 import type { Pass } from "./pass.ts";
-import { seededBytes } from "./seeded.ts";
+import { seededBytes, seedOf } from "./seeded.ts";
 import { stepCall } from "./steps.ts";
 import { childCall, startCall } from "./waits/child.ts";
 import { endCall } from "./waits/end.ts";
@@ -80,6 +80,7 @@ export class PassBody implements Body {
   }
 
   random(kind: "uuid" | "random", name: string): Uint8Array {
-    return seededBytes(this.run.id, this.#seeds.take(`${kind}:${name}`));
+    const { claim, handed } = this.#pass;
+    return seededBytes(seedOf(claim, handed), this.#seeds.take(`${kind}:${name}`));
   }
 }

@@ -19,6 +19,7 @@ export class Handover {
   readonly #ready: { call: Call; outcome: Outcome }[] = [];
   #no: number;
   #now: number;
+  #handed = 0;
 
   constructor(claim: Claim, history: History, ledger: Ledger, clock: DatabaseClock) {
     this.#history = history;
@@ -26,7 +27,7 @@ export class Handover {
     this.#clock = clock;
     this.#attempt = claim.attempt;
     this.#no = claim.history.reduce((last, recorded) => Math.max(last, recorded.no ?? 0), claim.lastNo ?? 0);
-    this.#now = Math.round(claim.startedAt);
+    this.#now = Math.round(claim.fork?.startedAt ?? claim.startedAt);
   }
 
   /** The database's instant of the last outcome handed over; before the first, of the run's start. */
@@ -37,6 +38,11 @@ export class Handover {
   /** The number of the last outcome that has one. */
   get no(): number {
     return this.#no;
+  }
+
+  /** The place up to which the body was handed outcomes, in this pass. */
+  get handed(): number {
+    return this.#handed;
   }
 
   /** A recorded call is in line, at its number's place. */
@@ -73,16 +79,17 @@ export class Handover {
     const numbered = recorded.no !== null;
     const { attempt, at } = recorded;
     const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at };
-    this.#give(call, { settle: replay(recorded), write }, at);
+    this.#give(call, { settle: replay(recorded), write }, at, recorded.no);
   }
 
-  #give(call: Call, { settle, write }: Outcome, at: number): void {
+  #give(call: Call, { settle, write }: Outcome, at: number, place: number | null = null): void {
     const { slot, kind, name } = call;
     call.state = "done";
     // Whole milliseconds: a fraction does not survive the database's microseconds.
     this.#now = Math.max(this.#now, Math.round(at));
     if (write.kind !== "none") this.#no += 1;
     const no = this.#no;
+    this.#handed = Math.max(this.#handed, place ?? no);
     if (write.kind === "deliver") void this.#ledger.write("deliver", { slot, attempt: write.attempt, no });
     if (write.kind === "record") {
       void this.#ledger.write("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });

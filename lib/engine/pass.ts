@@ -109,6 +109,11 @@ export class Pass {
     return this.#handover.no;
   }
 
+  /** The place up to which the body was handed outcomes. */
+  get handed(): number {
+    return this.#handover.handed;
+  }
+
   /** What the body has asked for and never awaited, named. */
   get floating(): string[] {
     return this.#calls.floating;
@@ -331,6 +336,8 @@ export class Pass {
     this.mailbox.take(news.mail, news.unread);
     this.ends.take(news.ended);
     this.#checkLimit(news.now);
+    // Before what is due rings: no try begins in a run that is to be paused.
+    this.#pausing = news.pausing;
     for (const call of [...this.#calls.waiting]) if (call.hasNews()) call.ring(false);
     // In the order of their instants; those of one instant as they were called.
     const at = (call: Call): number => news.due.get(call.slot)!.at;
@@ -340,7 +347,6 @@ export class Pass {
       if (call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!.woken);
     }
     if (news.next !== null) this.#alarm.at(news.next);
-    this.#pausing = news.pausing;
     this.#schedule();
   }
 

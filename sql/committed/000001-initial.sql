@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8bc38b201ecea3ef51151212d842f5c1ffc7c5f7
+--! Hash: sha1:f44767122f363b8d002a22828e7a4ada74ba0bf4
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -85,7 +85,8 @@ create table :SCHEMA.input (
   run     bigint primary key,
   args    json not null,                       -- the codec's envelope around the array of arguments
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
-  options json                                 -- what .with() set for this run: retry
+  options json,                                -- what .with() set for this run: retry
+  fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...]]
 );
 
 create table :SCHEMA.checkpoint (
@@ -321,7 +322,7 @@ $perdure$;
 -- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
-  args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
+  args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
@@ -646,6 +647,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
     r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
     case when h.rn is null or h.rn = 1 then i.options::text end,
+    case when h.rn is null or h.rn = 1 then i.fork::text end,
     :SCHEMA.to_ms(r.started_at),
     :SCHEMA.to_ms(r.deadline),
     :SCHEMA.to_ms(:SCHEMA.clock()),
@@ -1507,6 +1509,45 @@ create view :SCHEMA.workers as
     (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
+
+create view :SCHEMA.queues as
+  select r.queue,
+    count(*) filter (where r.state = 'pending' and r.due is null) as ready,
+    count(*) filter (where r.state = 'pending' and r.due is not null) as delayed,
+    count(*) filter (where r.state = 'running') as running,
+    count(*) filter (where r.state = 'suspended') as suspended,
+    count(*) filter (where r.state = 'paused') as paused,
+    count(*) filter (where r.state = 'blocked') as blocked,
+    min(r.ready_at) as oldest_ready_at,
+    (select count(distinct l.worker) from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+      where l.queue = r.queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()) as workers
+  from :SCHEMA.run r where r.finished_at is null
+  group by r.queue;
+comment on view :SCHEMA.queues is 'One row per queue with unfinished runs: how many of each kind, and how many live workers serve it. Counts them: as slow as they are many.';
+
+create view :SCHEMA.timeline as
+  select r.id as run_id, t.at, t.what, t.kind, t.name, t.slot, t.attempt
+  from :SCHEMA.run r
+  cross join lateral (
+    select r.created_at as at, 'created' as what, null::text as kind, null::text as name, null::text as slot, null::integer as attempt
+    union all
+    select r.started_at, 'started', null, null, null, 1 where r.started_at is not null
+    union all
+    select c.started_at, 'began', c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key and c.started_at < c.at
+    union all
+    select c.at, c.outcome, c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key
+    union all
+    select w.started_at, 'began', w.kind, array_to_string(w.topics, ', '), w.slot, w.attempt from :SCHEMA.wait w where w.run = r.key
+    union all
+    select y.finished_at, 'try failed', 'step', y.name, y.slot, y.attempt from :SCHEMA.try y where y.run = r.key and y.finished_at is not null
+    union all
+    select m.sent_at, 'sent', 'event', m.name, m.slot, null from :SCHEMA.mail m where m.run = r.key
+    union all
+    select o.finished_at, 'attempt failed', null, null, null, o.attempt from :SCHEMA.round o where o.run = r.key
+    union all
+    select r.finished_at, r.state, null, null, null, r.attempt where r.finished_at is not null
+  ) t;
+comment on view :SCHEMA.timeline is 'What happened to a run, and when: one row for each thing. Ask for one run, ordered by at.';
 
 -- What runs publish: values, of which the latest counts, and streams, of which every item does. Readers look from outside.
 
@@ -2544,7 +2585,7 @@ end $perdure$;
 
 -- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
 -- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
--- shared: their ends reach both. What was published before comes along.
+-- shared: their ends reach both. What was published before comes along, and so does what its code had drawn until then: clock, uuid, random.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
 -- Called by the client's fork. Locks: the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
@@ -2554,6 +2595,7 @@ declare
   v_old :SCHEMA.run;
   v_from record;
   v_attempt integer;
+  v_last integer;
   v_children bigint[];
 begin
   select * into v_old from :SCHEMA.run r where r.id = p_id;
@@ -2573,16 +2615,20 @@ begin
     from :SCHEMA.numbered(v_old.key) c
     left join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
     where c.no < v_from.no;
-  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, created_at)
+  select max(h.no) into v_last from :SCHEMA.effective(v_old.key) h where h.no < v_from.no;
+  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, slot_at, created_at)
     values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_attempt, v_now,
-      v_old.timeout_ms, v_old.flexible, v_old.tags, v_now)
+      v_old.timeout_ms, v_old.flexible, v_old.tags, v_old.slot_at, v_now)
     on conflict (id) do nothing
     returning run.key into key;
   if key is null then
     return query select 'taken', null::bigint;
     return;
   end if;
-  insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
+  insert into :SCHEMA.input (run, args, hash, options, fork)
+    select key, i.args, i.hash, i.options, case when v_last is not null then json_build_array(coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)),
+      coalesce((i.fork -> 1)::jsonb, '[]') || jsonb_build_array(jsonb_build_array(v_old.id, v_last))) end
+    from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
     from :SCHEMA.numbered(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);
@@ -2648,30 +2694,48 @@ comment on column :SCHEMA.workers.dead_at is 'When it left, or was found dead.';
 comment on column :SCHEMA.workers.leads is 'Whether it does the upkeep.';
 comment on column :SCHEMA.workers.runs is 'How many runs it has in work.';
 
-comment on column :SCHEMA.schedules.name is 'The schedule''s name, unique in the schema.';
-comment on column :SCHEMA.schedules.application is 'Whose code declares it. Null: it was made at run time.';
-comment on column :SCHEMA.schedules.cron is 'When it fires. Null: at an interval.';
-comment on column :SCHEMA.schedules.timezone is 'The zone of the cron expression.';
-comment on column :SCHEMA.schedules.every is 'At which interval it fires. Null: by a cron expression.';
-comment on column :SCHEMA.schedules.workflow is 'The name of the workflow that it starts.';
-comment on column :SCHEMA.schedules.version is 'The version that its runs are started on.';
-comment on column :SCHEMA.schedules.queue is 'The queue of its runs.';
-comment on column :SCHEMA.schedules.priority is 'The priority of its runs: lower first.';
-comment on column :SCHEMA.schedules.overlap is 'At a slot while a run of it is unfinished: skip, allow or cancel_previous.';
-comment on column :SCHEMA.schedules.catch_up is 'After slots at which no process was there: latest, none or all.';
-comment on column :SCHEMA.schedules.next_at is 'Its next slot. Null: it is paused.';
-comment on column :SCHEMA.schedules.last_slot is 'The last slot that fired.';
-comment on column :SCHEMA.schedules.last_run_id is 'The last run that it started, or that was triggered.';
-comment on column :SCHEMA.schedules.paused is 'Whether it fires no more until it is resumed.';
-comment on column :SCHEMA.schedules.trouble is 'Why it could not be fired at its last slot; it is tried again.';
-comment on column :SCHEMA.schedules.created_at is 'When it was first seen.';
-comment on column :SCHEMA.schedules.updated_at is 'When it was last changed, paused or resumed.';
+comment on column :SCHEMA.queues.queue is 'The name of the queue.';
+comment on column :SCHEMA.queues.ready is 'How many runs a worker could take now.';
+comment on column :SCHEMA.queues.delayed is 'How many runs begin, or are tried again, later.';
+comment on column :SCHEMA.queues.running is 'How many runs are in work.';
+comment on column :SCHEMA.queues.suspended is 'How many runs wait for something.';
+comment on column :SCHEMA.queues.paused is 'How many runs were paused.';
+comment on column :SCHEMA.queues.blocked is 'How many runs wait for a person or a deploy.';
+comment on column :SCHEMA.queues.oldest_ready_at is 'Since when the run that waits longest could be taken.';
+comment on column :SCHEMA.queues.workers is 'How many live workers serve it.';
 
-comment on column :SCHEMA.schedule_history.id is 'Grows with each entry.';
+comment on column :SCHEMA.timeline.run_id is 'The id of the run.';
+comment on column :SCHEMA.timeline.at is 'When it happened.';
+comment on column :SCHEMA.timeline.what is 'created, started, began, completed, failed, timeout, try failed, sent, attempt failed, or the state in which the run ended.';
+comment on column :SCHEMA.timeline.kind is 'Of what: step, transaction, sleep, event and so on. Null: of the run itself.';
+comment on column :SCHEMA.timeline.name is 'The name of the step or event, or what is waited for.';
+comment on column :SCHEMA.timeline.slot is 'The slot of the call; of an event, of the wait that took it.';
+comment on column :SCHEMA.timeline.attempt is 'In which attempt of the whole workflow.';
+
+comment on column :SCHEMA.schedules.name is 'The name of the schedule.';
+comment on column :SCHEMA.schedules.application is 'Whose code declares it. Null: it was made at run time.';
+comment on column :SCHEMA.schedules.cron is 'Its times as a cron expression. Null: it has an interval.';
+comment on column :SCHEMA.schedules.timezone is 'The zone whose clocks the expression means.';
+comment on column :SCHEMA.schedules.every is 'Its interval. Null: it has a cron expression.';
+comment on column :SCHEMA.schedules.workflow is 'The workflow that it starts.';
+comment on column :SCHEMA.schedules.version is 'In which version.';
+comment on column :SCHEMA.schedules.queue is 'The queue that its runs line up in.';
+comment on column :SCHEMA.schedules.priority is 'Of its runs; lower first.';
+comment on column :SCHEMA.schedules.overlap is 'What happens while a run is unfinished: skip, allow or cancel_previous.';
+comment on column :SCHEMA.schedules.catch_up is 'Which slots are made up that nobody was there for: latest, none or all.';
+comment on column :SCHEMA.schedules.next_at is 'Its next slot. Null while paused.';
+comment on column :SCHEMA.schedules.last_slot is 'The last slot that started a run.';
+comment on column :SCHEMA.schedules.last_run_id is 'The id of the last run.';
+comment on column :SCHEMA.schedules.paused is 'Whether it is paused.';
+comment on column :SCHEMA.schedules.trouble is 'Why it could not be fired at its last slot; it is tried again.';
+comment on column :SCHEMA.schedules.created_at is 'When it was made.';
+comment on column :SCHEMA.schedules.updated_at is 'When it was changed, paused or resumed last.';
+
+comment on column :SCHEMA.schedule_history.id is 'Grows with time.';
 comment on column :SCHEMA.schedule_history.schedule is 'The name of the schedule.';
 comment on column :SCHEMA.schedule_history.what is 'added, changed, removed, paused, resumed, skipped, missed or taken.';
-comment on column :SCHEMA.schedule_history.application is 'Whose launch did it, where one did.';
-comment on column :SCHEMA.schedule_history.from_slot is 'The first slot that was left out.';
-comment on column :SCHEMA.schedule_history.until_slot is 'The last slot that was left out.';
-comment on column :SCHEMA.schedule_history.run_id is 'skipped: the run that was unfinished; taken: the run that had the id.';
-comment on column :SCHEMA.schedule_history.at is 'When it was written down.';
+comment on column :SCHEMA.schedule_history.application is 'Whose launch changed it.';
+comment on column :SCHEMA.schedule_history.from_slot is 'The first slot that this is about.';
+comment on column :SCHEMA.schedule_history.until_slot is 'The last slot that this is about.';
+comment on column :SCHEMA.schedule_history.run_id is 'The run that was unfinished, or that had the id of the slot.';
+comment on column :SCHEMA.schedule_history.at is 'When it was written.';

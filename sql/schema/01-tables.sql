@@ -81,7 +81,8 @@ create table :SCHEMA.input (
   run     bigint primary key,
   args    json not null,                       -- the codec's envelope around the array of arguments
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
-  options json                                 -- what .with() set for this run: retry
+  options json,                                -- what .with() set for this run: retry
+  fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...]]
 );
 
 create table :SCHEMA.checkpoint (
@@ -317,7 +318,7 @@ $perdure$;
 -- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
-  args text, options text, started_ms float8, deadline_ms float8, now_ms float8,
+  args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
   slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean

@@ -91,6 +91,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
     r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
     case when h.rn is null or h.rn = 1 then i.options::text end,
+    case when h.rn is null or h.rn = 1 then i.fork::text end,
     :SCHEMA.to_ms(r.started_at),
     :SCHEMA.to_ms(r.deadline),
     :SCHEMA.to_ms(:SCHEMA.clock()),

@@ -46,3 +46,42 @@ create view :SCHEMA.workers as
     (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
+
+create view :SCHEMA.queues as
+  select r.queue,
+    count(*) filter (where r.state = 'pending' and r.due is null) as ready,
+    count(*) filter (where r.state = 'pending' and r.due is not null) as delayed,
+    count(*) filter (where r.state = 'running') as running,
+    count(*) filter (where r.state = 'suspended') as suspended,
+    count(*) filter (where r.state = 'paused') as paused,
+    count(*) filter (where r.state = 'blocked') as blocked,
+    min(r.ready_at) as oldest_ready_at,
+    (select count(distinct l.worker) from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+      where l.queue = r.queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()) as workers
+  from :SCHEMA.run r where r.finished_at is null
+  group by r.queue;
+comment on view :SCHEMA.queues is 'One row per queue with unfinished runs: how many of each kind, and how many live workers serve it. Counts them: as slow as they are many.';
+
+create view :SCHEMA.timeline as
+  select r.id as run_id, t.at, t.what, t.kind, t.name, t.slot, t.attempt
+  from :SCHEMA.run r
+  cross join lateral (
+    select r.created_at as at, 'created' as what, null::text as kind, null::text as name, null::text as slot, null::integer as attempt
+    union all
+    select r.started_at, 'started', null, null, null, 1 where r.started_at is not null
+    union all
+    select c.started_at, 'began', c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key and c.started_at < c.at
+    union all
+    select c.at, c.outcome, c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key
+    union all
+    select w.started_at, 'began', w.kind, array_to_string(w.topics, ', '), w.slot, w.attempt from :SCHEMA.wait w where w.run = r.key
+    union all
+    select y.finished_at, 'try failed', 'step', y.name, y.slot, y.attempt from :SCHEMA.try y where y.run = r.key and y.finished_at is not null
+    union all
+    select m.sent_at, 'sent', 'event', m.name, m.slot, null from :SCHEMA.mail m where m.run = r.key
+    union all
+    select o.finished_at, 'attempt failed', null, null, null, o.attempt from :SCHEMA.round o where o.run = r.key
+    union all
+    select r.finished_at, r.state, null, null, null, r.attempt where r.finished_at is not null
+  ) t;
+comment on view :SCHEMA.timeline is 'What happened to a run, and when: one row for each thing. Ask for one run, ordered by at.';

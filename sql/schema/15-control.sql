@@ -142,7 +142,7 @@ end $perdure$;
 
 -- Makes a new run with the history of another up to a step, which runs again. p_from: a slot, or a name, then its first; p_version: null as
 -- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
--- shared: their ends reach both. What was published before comes along.
+-- shared: their ends reach both. What was published before comes along, and so does what its code had drawn until then: clock, uuid, random.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
 -- Called by the client's fork. Locks: the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
@@ -152,6 +152,7 @@ declare
   v_old :SCHEMA.run;
   v_from record;
   v_attempt integer;
+  v_last integer;
   v_children bigint[];
 begin
   select * into v_old from :SCHEMA.run r where r.id = p_id;
@@ -171,16 +172,20 @@ begin
     from :SCHEMA.numbered(v_old.key) c
     left join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
     where c.no < v_from.no;
-  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, created_at)
+  select max(h.no) into v_last from :SCHEMA.effective(v_old.key) h where h.no < v_from.no;
+  insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, attempt, ready_at, timeout_ms, flexible, tags, slot_at, created_at)
     values (p_new_id, v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, 'pending', 1, v_attempt, v_now,
-      v_old.timeout_ms, v_old.flexible, v_old.tags, v_now)
+      v_old.timeout_ms, v_old.flexible, v_old.tags, v_old.slot_at, v_now)
     on conflict (id) do nothing
     returning run.key into key;
   if key is null then
     return query select 'taken', null::bigint;
     return;
   end if;
-  insert into :SCHEMA.input (run, args, hash, options) select key, i.args, i.hash, i.options from :SCHEMA.input i where i.run = v_old.key;
+  insert into :SCHEMA.input (run, args, hash, options, fork)
+    select key, i.args, i.hash, i.options, case when v_last is not null then json_build_array(coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)),
+      coalesce((i.fork -> 1)::jsonb, '[]') || jsonb_build_array(jsonb_build_array(v_old.id, v_last))) end
+    from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
     from :SCHEMA.numbered(v_old.key) h where h.no < v_from.no or (h.kind = 'patch' and (h.value #>> '{}')::integer < v_from.no);

@@ -158,8 +158,9 @@ test("a run whose step waits for its next try is paused at once, tries nothing m
   const b = await bench(t, { workflows: [flow] });
   const run = await b.perdure.start(flow);
   await eventually(async () => (await b.sql("select from :SCHEMA.wait where kind = 'retry'")).length === 1);
-  await run.pause();
-  await b.advance(3_600_000);
+  // Both in one statement: the look that finds the pause finds the timer due.
+  await b.sql(`with due as (update :SCHEMA.wait set due = due - interval '2h', started_at = started_at - interval '2h')
+    select * from :SCHEMA.pause_runs(array['${run.id}'])`);
   t.equal((await run.status()).state, "running", "the step beside it goes on");
   hold.open();
   await reaches(run, "paused");
