@@ -1,9 +1,24 @@
 /** What a stranger's programs found of children, values, schedules, control and SQL: each is one promise that did not hold. */
+import pg from "pg";
 import { test } from "tap";
-import { currentRun, now, patched, random, runStep, schedule, step, uuid, workflow } from "../lib/index.ts";
+import {
+  currentRun,
+  event,
+  now,
+  type Perdure,
+  patched,
+  random,
+  runStep,
+  schedule,
+  step,
+  transaction,
+  uuid,
+  workflow,
+} from "../lib/index.ts";
 import { bench } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
-import { rejection } from "./support/gate.ts";
+import { reaches, rejection } from "./support/gate.ts";
+import { freshSchema, inDatabase } from "./support/postgres.ts";
 
 const patient = { timeout: "20s" } as const;
 
@@ -73,4 +88,75 @@ test("what fork cannot begin from is refused in words, and no run is made", asyn
     t.notMatch(refused.message, 'did you mean "patch:');
   }
   t.same(await sql("select count(*)::int as n from :SCHEMA.run"), [{ n: 1 }]);
+});
+
+test("a transaction that cancels its own run is rolled back and fails in words, and the run does not hang", async (t) => {
+  let perdure!: Perdure;
+  const undo = transaction("undo", async (tx) => {
+    await tx.query(`insert into "${schema}".kept values (1)`);
+    await perdure.using(tx).cancel(currentRun().id, "by itself");
+  });
+  const selfless = workflow("selfless", () => undo().catch((error) => error.message as string));
+  const made = await bench(t, { workflows: [selfless] });
+  const { schema, sql } = made;
+  perdure = made.perdure;
+  await sql("create table :SCHEMA.kept (n int)");
+  t.match(await (await perdure.start(selfless)).result(patient), /ended its own run/);
+  t.same(await sql("select * from :SCHEMA.kept"), []);
+});
+
+test("the session's DateStyle and the application's own type parsers change nothing that Perdure returns", async (t) => {
+  const { url, schema } = await freshSchema(t);
+  const parsers = [20, 21, 23, 114, 701, 1009, 1184].map((oid) => [oid, pg.types.getTypeParser(oid)] as const);
+  t.teardown(() => {
+    for (const [oid, parser] of parsers) pg.types.setTypeParser(oid, parser);
+  });
+  const odd = Object.assign(new URL(url), {
+    search: "?options=-c%20datestyle%3DGerman%20-c%20extra_float_digits%3D0",
+  }).href;
+  const plain = workflow("plain", () => runStep("one", () => 1));
+  const { perdure } = await bench(t, { workflows: [plain], database: odd, schema });
+  for (const [oid] of parsers) pg.types.setTypeParser(oid, (text: string) => ({ text }));
+  const run = await perdure.start(plain.with({ tags: ["a", "b"] }));
+  t.equal(await run.result(patient), 1);
+  await perdure.schedules.put(schedule("s", { every: "1h" }, plain));
+  const status = await run.status();
+  t.match(status, {
+    attempt: 1,
+    priority: 0,
+    tags: ["a", "b"],
+    createdAt: Date,
+    startedAt: Date,
+    finishedAt: Date,
+    due: null,
+  });
+  t.ok(Math.abs(status.createdAt.getTime() - Date.now()) < 60_000);
+  t.match(await perdure.list({ tags: ["a"] }), { runs: [status], next: null });
+  t.match(await perdure.schedules.list(), [{ every: 3_600_000, nextAt: Date, lastSlot: null, paused: false }]);
+  t.match(await run.history(), [{ name: "one", attempts: 1, startedAt: Date, finishedAt: Date }]);
+});
+
+test("runs that a stranger's transaction holds keep no other schedule from its slots", async (t) => {
+  const hangs = workflow("hangs", () => event("never").wait());
+  const quick = workflow("quick", async () => {});
+  const { perdure, sql, url, schema } = await bench(t, { workflows: [hangs, quick], notify: false });
+  const held = ["a", "b", "c", "d", "e"].map((name) => `held-${name}`);
+  for (const name of held) {
+    await perdure.schedules.put(schedule(name, { every: "1h", overlap: "cancel_previous" }, hangs));
+    await reaches(await perdure.schedules.trigger(name), "suspended");
+  }
+  await perdure.schedules.put(schedule("tick", { every: "1h" }, quick));
+  const ticks = async () => (await perdure.list({ idPrefix: "tick@" })).runs.length;
+  const due = `update :SCHEMA.schedule set next_at = s.slot, due_at = s.slot
+    from (select date_trunc('second', now()) - $2::int * interval '1 second' as slot) s where name = any($1)`;
+  await inDatabase(url, async (stranger) => {
+    await stranger.query(`begin; select from "${schema}".run where workflow = 'hangs' for update`);
+    await sql(due, [[...held, "tick"], 10]);
+    await eventually(async () => (await ticks()) === 1, 20_000);
+    await sql(due, [["tick"], 5]);
+    await eventually(async () => (await ticks()) === 2, 20_000);
+    const waiting = (await perdure.schedules.list({ prefix: "held-" })).filter(({ trouble }) => trouble === null);
+    t.ok(waiting.length > 0, "it did not wait for all that wait");
+    await stranger.query("rollback");
+  });
 });

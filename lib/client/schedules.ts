@@ -4,6 +4,7 @@ import { PerdureError } from "../core/errors.ts";
 import { checkInteger, checkKeys, checkName, nearest, shorten } from "../core/options.ts";
 import { checkInput } from "../core/schema.ts";
 import type { CatchUp, Logger, Overlap, ScheduleDefinition } from "../core/types.ts";
+import { toDate } from "../db/reading.ts";
 import type { PutAnswer, PutRow, ScheduleRow, ScheduleStore } from "../db/schedules.ts";
 import { toStartRow, uuidv7 } from "../db/start-row.ts";
 import { nextSlot } from "../schedule/slots.ts";
@@ -167,8 +168,8 @@ function toStatus(row: ScheduleRow): ScheduleStatus {
     queue: row.queue,
     overlap: row.overlap,
     catchUp: row.catch_up,
-    nextAt: row.next_at,
-    lastSlot: row.last_slot,
+    nextAt: toDate(row.next_ms),
+    lastSlot: toDate(row.slot_ms),
     lastRunId: row.last_run_id,
     paused: row.paused,
     trouble: row.trouble,

@@ -3,6 +3,7 @@ import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import type { News } from "./flusher.ts";
 import { channelOf } from "./notifier.ts";
+import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import {
   type BatchContext,
@@ -55,9 +56,9 @@ export async function runBatch(
   const groups = groupByKind(items);
   const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
-  const queries: (string | QueryConfig)[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
-  for (const group of groups) queries.push(statement(group.kind, group.items, context));
-  if (makesNews) queries.push(call(context.schema, "wanted", [context.worker]));
+  const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
+  for (const group of groups) queries.push({ ...statement(group.kind, group.items, context), types: TYPES });
+  if (makesNews) queries.push({ ...call(context.schema, "wanted", [context.worker]), types: TYPES });
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");

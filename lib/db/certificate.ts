@@ -2,6 +2,7 @@
 import pg from "pg";
 import { pause, within } from "./deadline.ts";
 import { connectDeadline, direct, hangUp } from "./direct.ts";
+import { TYPES } from "./reading.ts";
 import { keepReconnecting, type Life, type OnTrouble, type Reconnect } from "./reconnect.ts";
 
 /** No answer by then: the connection is replaced. */
@@ -22,6 +23,7 @@ export interface Statement {
   name?: string;
   text: string;
   values?: unknown[];
+  types?: typeof TYPES;
 }
 
 export interface Certificate {
@@ -115,7 +117,7 @@ class HeldCertificate implements Certificate {
   }
 
   async #take(): Promise<boolean> {
-    const { rows } = await this.query({ text: TAKE, values: [this.#options.lock] });
+    const { rows } = await this.query({ text: TAKE, values: [this.#options.lock], types: TYPES });
     return rows[0].taken;
   }
 

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:f44767122f363b8d002a22828e7a4ada74ba0bf4
+--! Hash: sha1:75423f77856cb8fccfe059c6cf1c82765bb9253c
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1885,7 +1885,7 @@ $perdure$;
 -- overlap; slots that are made up together do not skip or cancel each other. Verdicts:
 --   fired    moved on; taken: the id of a run that somebody else had started, which counts for the slot
 --   skipped  moved on, without a run: held is unfinished, and in which state
---   alone    nothing was done: runs are to be cancelled, whose rows may be locked; fire it by itself (p_alone), which waits, up to 5 s
+--   alone    nothing was done: runs are to be cancelled, whose rows may be locked; fire it by itself (p_alone), which waits, up to 1 s
 --   stale    nothing was done: another process did, or is about to; or it was paused, changed or removed
 -- Called by whoever rings the timers. Locks: schedules in the order of their names, passing over what is locked; p_alone: as cancel_runs.
 create function :SCHEMA.fire_schedules(p_names text[], p_expected float8[], p_nexts float8[], p_slots text[], p_missed float8[], p_alone boolean)
@@ -1920,7 +1920,7 @@ begin
   end if;
 
   if p_alone and v_held[1] is not null and v_verdicts[1] = 'fired' then
-    perform set_config('lock_timeout', '5s', true);
+    perform set_config('lock_timeout', '1s', true);
     perform :SCHEMA.cancel_runs(array(select r.id from :SCHEMA.run r where r.schedule = p_names[1] and r.finished_at is null),
       'the next slot of schedule "' || p_names[1] || '" came');
   end if;

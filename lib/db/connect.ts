@@ -7,6 +7,7 @@ import type { DatabaseConfig, DatabaseOption, DatabasePool } from "./database-op
 import { pause } from "./deadline.ts";
 import { startPostgres } from "./embedded.ts";
 import { toPerdureError } from "./pg-errors.ts";
+import { TYPES } from "./reading.ts";
 
 export interface Database {
   readonly pool: pg.Pool;
@@ -163,7 +164,7 @@ const SERVER = `select current_setting('server_version_num')::int as version, cu
 /** Refuses a server that is too old, a standby, or one where this role cannot write. */
 export async function checkServer(client: pg.ClientBase): Promise<void> {
   const at = addressOf(client);
-  const { rows } = await client.query(SERVER).catch((error) => {
+  const { rows } = await client.query({ text: SERVER, types: TYPES } as pg.QueryConfig).catch((error) => {
     throw toPerdureError(error, `looking at the server ${at}`);
   });
   const server = rows[0] as { version: number; name: string; standby: boolean; readonly: boolean };

@@ -1,5 +1,6 @@
 /** What is asked of the database about schedules: one method per SQL function or view of sql/schema/12-schedule.sql. No decisions. */
 import { call } from "./batch.ts";
+import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import type { Queryable } from "./store.ts";
 
@@ -80,8 +81,8 @@ export interface ScheduleRow {
   readonly queue: string;
   readonly overlap: "skip" | "allow" | "cancel_previous";
   readonly catch_up: "latest" | "none" | "all";
-  readonly next_at: Date | null;
-  readonly last_slot: Date | null;
+  readonly next_ms: number | null;
+  readonly slot_ms: number | null;
   readonly last_run_id: string | null;
   readonly paused: boolean;
   readonly trouble: string | null;
@@ -101,11 +102,13 @@ export class ScheduleStore {
 
   async #rows<T>(fn: string, values: unknown[]): Promise<T[]> {
     const { text } = call(this.#schema, fn, values);
-    return (await this.#db.query({ text, values })).rows as T[];
+    return (await this.#db.query({ text, values, types: TYPES })).rows as T[];
   }
 
   async #select<T>(text: string, values: unknown[]): Promise<T[]> {
-    return (await this.#db.query({ text: text.replaceAll(":SCHEMA", quoteSchema(this.#schema)), values })).rows as T[];
+    return (
+      await this.#db.query({ text: text.replaceAll(":SCHEMA", () => quoteSchema(this.#schema)), values, types: TYPES })
+    ).rows as T[];
   }
 
   /** The database's instant, in whole ms since 1970. */
@@ -144,7 +147,7 @@ export class ScheduleStore {
     return this.#rows("due_schedules", [limit, after, afterName]);
   }
 
-  /** `alone`: one row, which may wait for locks, up to 5 s. */
+  /** `alone`: one row, which may wait for locks, up to 1 s. */
   fire(rows: readonly FireRow[], alone: boolean): Promise<FireAnswer[]> {
     return this.#rows("fire_schedules", [
       rows.map((row) => row.name),
@@ -192,7 +195,7 @@ export class ScheduleStore {
   list(prefix: string, after: string, limit: number): Promise<ScheduleRow[]> {
     // In the order of bytes, whatever the database's collation: a page goes on where the last one ended.
     const text = `select name, application, cron, timezone, extract(epoch from every)::float8 * 1000 as every_ms, workflow, version, queue,
-        overlap, catch_up, next_at, last_slot, last_run_id, paused, trouble
+        overlap, catch_up, :SCHEMA.to_ms(next_at) as next_ms, :SCHEMA.to_ms(last_slot) as slot_ms, last_run_id, paused, trouble
       from :SCHEMA.schedules where starts_with(name, $1) and name collate "C" > $2 order by name collate "C" limit $3`;
     return this.#select(text, [prefix, after, limit]);
   }

@@ -2,6 +2,7 @@
 import type { Recorded, RunStatus } from "../core/types.ts";
 import { call } from "./batch.ts";
 import { toClaims } from "./loaded.ts";
+import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import type { Lanes, LoadedRow } from "./writes.ts";
 
@@ -9,6 +10,7 @@ interface Statement {
   name?: string;
   text: string;
   values?: unknown[];
+  types?: typeof TYPES;
 }
 
 /** Where statements run: a pool, a client, the certificate's session. */
@@ -121,8 +123,16 @@ export interface EntryRow {
 }
 
 /** A RunStatus, from the view of runs. */
-const STATUS = `id, workflow, version, state, waiting_for as "waitingFor", reason, queue, priority, attempt, parent_id as "parentId", tags,
-  created_at as "createdAt", started_at as "startedAt", finished_at as "finishedAt", due`;
+const STATUS = `id, workflow, version, state, waiting_for as "waitingFor", reason, queue, priority, attempt, parent_id as "parentId",
+  to_json(tags) as tags, :SCHEMA.to_ms(created_at) as "createdAt", :SCHEMA.to_ms(started_at) as "startedAt", :SCHEMA.to_ms(finished_at) as "finishedAt", :SCHEMA.to_ms(due) as due`;
+
+const INSTANTS = ["createdAt", "startedAt", "finishedAt", "due"] as const;
+type StatusRow = Omit<RunStatus, (typeof INSTANTS)[number]> & Record<(typeof INSTANTS)[number], number | null>;
+
+function toStatus(row: StatusRow): RunStatus {
+  const instants = Object.fromEntries(INSTANTS.map((key) => [key, toDate(row[key])]));
+  return { ...row, ...(instants as Pick<RunStatus, (typeof INSTANTS)[number]>) };
+}
 
 export class Store {
   readonly #schema: string;
@@ -136,7 +146,13 @@ export class Store {
   async #rows<T>(fn: string, values: unknown[], db: Queryable = this.#db): Promise<T[]> {
     // Unnamed, so that it also works through a pooler.
     const { text } = call(this.#schema, fn, values);
-    return (await db.query({ text, values })).rows as T[];
+    return (await db.query({ text, values, types: TYPES })).rows as T[];
+  }
+
+  async #select<T>(text: string, values: unknown[]): Promise<T[]> {
+    return (
+      await this.#db.query({ text: text.replaceAll(":SCHEMA", () => quoteSchema(this.#schema)), values, types: TYPES })
+    ).rows as T[];
   }
 
   async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {
@@ -168,10 +184,9 @@ export class Store {
 
   /** The names and slots of what a run has recorded: for an error to name the nearest. */
   async recordedNames(id: string): Promise<string[]> {
-    const schema = quoteSchema(this.#schema);
-    const text = `select distinct name, slot from ${schema}.steps where run_id = $1 and kind <> 'patch' limit 1000`;
-    const { rows } = await this.#db.query({ text, values: [id] });
-    return (rows as { name: string; slot: string }[]).flatMap(({ name, slot }) => [name, slot]);
+    const text = "select distinct name, slot from :SCHEMA.steps where run_id = $1 and kind <> 'patch' limit 1000";
+    const rows = await this.#select<{ name: string; slot: string }>(text, [id]);
+    return rows.flatMap(({ name, slot }) => [name, slot]);
   }
 
   async hint(letters: string): Promise<void> {
@@ -226,8 +241,8 @@ export class Store {
   }
 
   async status(id: string): Promise<RunStatus | undefined> {
-    const text = `select ${STATUS} from ${quoteSchema(this.#schema)}.runs where id = $1`;
-    return (await this.#db.query({ text, values: [id] })).rows[0];
+    const [row] = await this.#select<StatusRow>(`select ${STATUS} from :SCHEMA.runs where id = $1`, [id]);
+    return row && toStatus(row);
   }
 
   /** Writes what a launch registers. */
@@ -250,10 +265,9 @@ export class Store {
 
   /** A page of runs, newest first, each with its key. */
   async list(filter: ListRow): Promise<{ key: string; status: RunStatus }[]> {
-    const schema = quoteSchema(this.#schema);
     const { workflow, version, queue, states, tags, prefix, prefixEnd, createdAfter, createdBefore, before, limit } =
       filter;
-    const text = `select l.key, ${STATUS} from ${schema}.list_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) l join ${schema}.runs using (id) order by l.key desc`;
+    const text = `select l.key, ${STATUS} from :SCHEMA.list_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) l join :SCHEMA.runs using (id) order by l.key desc`;
     const values = [
       workflow,
       version,
@@ -267,8 +281,8 @@ export class Store {
       before,
       limit,
     ];
-    const { rows } = await this.#db.query({ text, values });
-    return rows.map(({ key, ...status }) => ({ key, status }));
+    const rows = await this.#select<StatusRow & { key: string }>(text, values);
+    return rows.map(({ key, ...status }) => ({ key, status: toStatus(status) }));
   }
 
   /** A page of what a run was handed, from after a place in the order on. */
@@ -285,15 +299,13 @@ export class Store {
   async finished(
     ids: readonly string[],
   ): Promise<{ id: string; state: string; reason: string | null; value: string | null }[]> {
-    const schema = quoteSchema(this.#schema);
-    const text = `select r.id, r.state, r.reason, o.value::text as value from ${schema}.run r left join ${schema}.outcome o on o.run = r.key
+    const text = `select r.id, r.state, r.reason, o.value::text as value from :SCHEMA.run r left join :SCHEMA.outcome o on o.run = r.key
       where r.id = any($1) and r.finished_at is not null`;
-    return (await this.#db.query({ text, values: [ids] })).rows;
+    return this.#select(text, [ids]);
   }
 
   /** Of these runs, those that exist, with their workflow and version. */
   async known(ids: readonly string[]): Promise<{ id: string; workflow: string; version: string }[]> {
-    const text = `select id, workflow, version from ${quoteSchema(this.#schema)}.run where id = any($1)`;
-    return (await this.#db.query({ text, values: [ids] })).rows;
+    return this.#select("select id, workflow, version from :SCHEMA.run where id = any($1)", [ids]);
   }
 }

@@ -94,10 +94,8 @@ export class PgTransactor {
   async #endSession(pid: number): Promise<void> {
     for (let there = true; there; ) {
       await this.#pool.query("select pg_terminate_backend($1::int, 5000)", [pid]).catch(() => {});
-      const { rows } = await this.#pool.query("select exists (select from pg_stat_activity where pid = $1) as there", [
-        pid,
-      ]);
-      there = rows[0].there;
+      const { rows } = await this.#pool.query("select from pg_stat_activity where pid = $1", [pid]);
+      there = rows.length > 0;
     }
   }
 
@@ -174,11 +172,18 @@ class Once<T> {
     });
     if (rows[0].verdict !== "ok") {
       await this.#client.query("rollback");
+      if (await this.#isHeld(row)) throw ownEnd();
       return { result, verdict: "stale" };
     }
     this.committing = true;
     await commit(this.#client);
     return { result, verdict: "ok" };
+  }
+
+  /** Whether the claim holds once the transaction is rolled back: then it was the transaction itself that had ended it. */
+  async #isHeld({ run, epoch }: RecordRow): Promise<boolean> {
+    const text = `select from ${quoteSchema(this.#schema)}.run where key = $1 and epoch = $2 and state = 'running'`;
+    return (await this.#client.query(text, [run, epoch])).rows.length > 0;
   }
 }
 
@@ -203,6 +208,13 @@ const isAborted = (error: unknown): boolean => (error as { code?: unknown } | nu
 async function commit(client: pg.PoolClient): Promise<void> {
   const { command } = await answered(client.query("commit"), ANSWER_MS, "commit");
   if (command !== "COMMIT") throw aborted();
+}
+
+function ownEnd(): PerdureError {
+  return new PerdureError(
+    "PERDURE_STATE",
+    "the transaction ended its own run, by cancelling it for one, and so could not be recorded: it is rolled back; do that in a step that is no transaction",
+  );
 }
 
 function aborted(): PerdureError {

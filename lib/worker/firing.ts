@@ -30,12 +30,15 @@ export class Firing {
   readonly #options: FiringOptions;
   #stopped = false;
   #running: Promise<number> | null = null;
+  /** The names of those that wait for the rows of runs, one after the other, beside the rounds. */
+  readonly #aside = new Set<string>();
+  #waiting: Promise<void> = Promise.resolve();
 
   constructor(options: FiringOptions) {
     this.#options = options;
   }
 
-  /** Fires all that is due, in rounds. Returns how many schedules went on to their next slot. */
+  /** Fires all that is due, in rounds. Returns how many schedules went on to their next slot; those that wait for rows are not waited for. */
   async fire(): Promise<number> {
     this.#running ??= this.#allDue().finally(() => {
       this.#running = null;
@@ -47,6 +50,7 @@ export class Firing {
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#running;
+    await this.#waiting;
   }
 
   // After each round from its last schedule on: what cannot be fired stays due, and does not stop the others.
@@ -57,7 +61,7 @@ export class Firing {
       while (!this.#stopped) {
         const due = await this.#options.store.due(PER_ROUND, last?.due_ms ?? LONG_AGO, last?.name ?? "");
         const rows: FireRow[] = [];
-        for (const row of due) {
+        for (const row of due.filter(({ name }) => !this.#aside.has(name))) {
           const planned = await this.#planned(row);
           if (planned) rows.push(planned);
         }
@@ -110,18 +114,24 @@ export class Firing {
       const moved = await this.#fireTogether(rows.slice(0, middle));
       return moved + (await this.#fireTogether(rows.slice(middle)));
     }
-    let moved = this.#heard(rows, answers);
-    for (const { ord, verdict } of answers) if (verdict === "alone") moved += await this.#fireAlone(rows[ord - 1]!);
-    return moved;
+    for (const { ord, verdict } of answers) if (verdict === "alone") this.#fireAside(rows[ord - 1]!);
+    return this.#heard(rows, answers);
   }
 
-  async #fireAlone(row: FireRow): Promise<number> {
+  #fireAside(row: FireRow): void {
+    this.#aside.add(row.name);
+    this.#waiting = this.#waiting.then(async () => {
+      if (!this.#stopped) await this.#fireAlone(row);
+      this.#aside.delete(row.name);
+    });
+  }
+
+  async #fireAlone(row: FireRow): Promise<void> {
     try {
-      return this.#heard([row], await this.#options.store.fire([row], true));
+      this.#heard([row], await this.#options.store.fire([row], true));
     } catch (error) {
-      if (isConnectionLost(error)) throw error;
-      await this.#postpone(row.name, row.expected, error);
-      return 0;
+      // What is still due then is fired again.
+      if (!isConnectionLost(error)) await this.#postpone(row.name, row.expected, error).catch(() => {});
     }
   }
 
