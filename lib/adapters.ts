@@ -22,8 +22,9 @@ export interface KnexTransaction {
 }
 
 /**
- * The client behind drizzle's transaction.
+ * The client behind drizzle's transaction, for `perdure.using()`.
  *
+ * @param tx What `db.transaction()` gives. The connection itself, outside a transaction, is refused when it is used: PERDURE_STATE.
  * @example
  * await db.transaction(async (tx) => {
  *   await tx.insert(orders).values({ id });
@@ -46,8 +47,9 @@ export function drizzle(tx: DrizzleTransaction): CallerClient {
 }
 
 /**
- * The client behind kysely's transaction.
+ * The client behind kysely's transaction, for `perdure.using()`.
  *
+ * @param trx What `db.transaction().execute()` gives. The connection itself, outside a transaction, is refused when it is used: PERDURE_STATE.
  * @example
  * await db.transaction().execute(async (trx) => {
  *   await trx.insertInto("orders").values({ id }).execute();
@@ -67,8 +69,9 @@ export function kysely(trx: KyselyTransaction): CallerClient {
 }
 
 /**
- * The client behind knex's transaction.
+ * The client behind knex's transaction, for `perdure.using()`.
  *
+ * @param trx What `db.transaction()` gives. The connection itself, outside a transaction, is refused when it is used: PERDURE_STATE.
  * @example
  * await db.transaction(async (trx) => {
  *   await trx("orders").insert({ id });

@@ -1,9 +1,11 @@
 /** The public names, nothing else. */
+// For the declarations: a compiler that includes no package's types by itself finds Node's.
+/// <reference types="node" preserve="true" />
 export type { ControlledMany } from "./client/bulk.ts";
 export type { ForkOptions, RetryOptions } from "./client/control.ts";
 export type { ResultOptions, RunHandle } from "./client/handle.ts";
 export type { ListOptions, RunPage } from "./client/list.ts";
-export type { ReadOptions, StreamLike, ValueLike } from "./client/reader.ts";
+export type { ReadOptions, StreamLike, ValueLike, WatchOptions } from "./client/reader.ts";
 export type { ScheduleListOptions, ScheduleStatus } from "./client/schedules.ts";
 export type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 export type { ErrorClass } from "./core/codec.ts";

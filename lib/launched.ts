@@ -45,6 +45,8 @@ const LOCK_MS = 30_000;
 const CLOSE_MS = 5000;
 /** So many workflows, versions and queues that nobody serves are warned of at most. */
 const MOST_UNSERVED = 20;
+/** Heartbeats from the start of a run that is left to others to the look for who serves it: it is committed by then. */
+const UNSERVED_BEATS = 2;
 
 export class Engine {
   readonly codec: ValueCodec;
@@ -68,6 +70,9 @@ export class Engine {
   readonly #firing: Firing;
   #listener: Listener | undefined;
   #recounts = 0;
+  /** Lanes that this process does not serve and has started runs in. */
+  readonly #met = new Set<string>();
+  #unservedIn = 0;
   readonly #drains = new Drains();
   readonly #wants: Wants;
   readonly #hints: Hints;
@@ -112,7 +117,7 @@ export class Engine {
       onLostAnswer: () => this.#recountFor(RECOUNTS),
     });
     const slots: Slots = {
-      reserve: (start) => this.#serves(start) && this.#worker.reserve(),
+      reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#meet(start)),
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.watch(dueMs),
     };
@@ -227,6 +232,16 @@ export class Engine {
     await this.#warnOfUnserved();
   }
 
+  /** A run that this process starts and leaves to others, whose lane is met for the first time: soon it is looked whether others serve it. */
+  #meet({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): false {
+    const lane = JSON.stringify([workflow, version, queue]);
+    if (this.#met.size < MOST_UNSERVED && !this.#met.has(lane)) {
+      this.#met.add(lane);
+      this.#unservedIn = UNSERVED_BEATS;
+    }
+    return false;
+  }
+
   /** Runs that wait for code which is not deployed wait without end, so a person is told. */
   async #warnOfUnserved(): Promise<void> {
     const { workflows, works, logger } = this.#settings;
@@ -258,6 +273,7 @@ export class Engine {
   }
 
   #circle(others: number, leads: boolean): void {
+    if (this.#unservedIn > 0 && --this.#unservedIn === 0) void this.#warnOfUnserved();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);

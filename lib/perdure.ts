@@ -68,7 +68,9 @@ const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()"
 
 /** Options of `drain()`. */
 export interface DrainOptions {
+  /** How many runs to take up at most. Default: no limit. */
   max?: number | undefined;
+  /** How long to go on, or until when by this process's clock; then no step begins any more. Default: no limit. */
   deadline?: Duration | Date | undefined;
 }
 
@@ -104,7 +106,10 @@ export class Perdure {
     };
   }
 
-  /** Brings the schema up to date. Many processes may do so at once. Returns the names of what was applied. */
+  /**
+   * Brings the schema up to date. Many processes may do so at once; it needs no launch. Returns the names of what was applied. Throws as
+   * `launch` does.
+   */
   async migrate(): Promise<{ applied: string[] }> {
     const database = await connectDatabase(this.#settings.database);
     try {
@@ -114,7 +119,11 @@ export class Perdure {
     }
   }
 
-  /** Connects, migrates and goes to work. Throws what is wrong with the server, the login or the schema. Safe to call twice. */
+  /**
+   * Connects, migrates and goes to work. Safe to call twice; after an error, again.
+   *
+   * @throws what is wrong with the server, the login or the schema: PERDURE_CONNECTION, PERDURE_AUTH, PERDURE_SCHEMA and others.
+   */
   async launch(): Promise<void> {
     if (this.#ending) throw new PerdureError("PERDURE_STATE", SHUT_DOWN);
     this.#launching ??= this.#launch();
@@ -175,13 +184,21 @@ export class Perdure {
       (foreign || workflows.has(registeredName(internals.definition.name, internals.definition.version)))
     )
       return internals;
+    if (foreign) {
+      const text = `start() cannot know workflow ${shorten(workflow)}, as this engine registers none; pass the workflow itself in place of its name`;
+      throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
+    }
     throw unknownWorkflow(
       internals?.definition.name ?? (workflow as string),
       [...workflows.values()].map(({ name }) => name),
     );
   }
 
-  /** A run by its id. The run is not looked up until the handle is used. */
+  /**
+   * A run by its id. The run is not looked up until the handle is used. With its workflow, the result has its type.
+   *
+   * @example const total = await perdure.get(processOrder, "order-42").result();
+   */
   get<R = unknown>(id: string): RunHandle<R>;
   get<A extends unknown[], R>(workflow: Startable<A, R>, id: string): RunHandle<R>;
   get(...given: unknown[]): RunHandle {
@@ -257,8 +274,6 @@ export class Perdure {
    * Works off what is due, then returns: for serverless functions and plain cron, on an engine launched with `worker: false`. After
    * `deadline` no step begins any more; those in flight are waited for, and what is left is handed back.
    *
-   * @param options.max How many runs to take up at most. Default: no limit.
-   * @param options.deadline How long to go on, or until when by this process's clock. Default: no limit.
    * @returns How many runs were taken up, and when to call again at the latest: the next timer; null: there is none.
    * @example app.post("/drain", async () => Response.json(await perdure.drain({ deadline: "50s" })));
    */
@@ -338,7 +353,7 @@ export class Perdure {
   /**
    * Ends the work of this engine: takes nothing new, lets attempts in flight end, hands back what is left, and closes what it opened.
    *
-   * @param options.timeout How long attempts may take to end. Default 30s.
+   * @param options.timeout How long attempts may take to end; those that have not are aborted and run again elsewhere. Default 30s.
    */
   async shutdown(options: { timeout?: Duration | undefined } = {}): Promise<void> {
     const { timeout } = checkKeys(options, ["timeout"], "shutdown()");
@@ -360,6 +375,7 @@ export class Perdure {
     process.kill(process.pid, signal);
   }
 
+  /** `await using perdure = new Perdure(…)`: shuts down at the end of the block. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.shutdown();
   }

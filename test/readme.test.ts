@@ -8,7 +8,7 @@ import { ERROR_CODES, event, step, workflow } from "../lib/index.ts";
 import { bench, collector } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
 import { freshDatabase } from "./support/postgres.ts";
-import { chapters, compileReadme, firstProgram, programOf, ROOT, tableUnder } from "./support/readme.ts";
+import { chapters, compile, compileReadme, firstProgram, programOf, ROOT, tableUnder } from "./support/readme.ts";
 import { runChapter } from "./support/readme-chapter.ts";
 
 const programs = await compileReadme();
@@ -181,4 +181,32 @@ test("the public types need no other package's types than Node's", (t) => {
   for (const entry of ["index", "adapters"]) t.same(foreignImports(`${ROOT}dist/lib/${entry}.d.ts`, seen), []);
   t.ok(seen.size > 10);
   t.end();
+});
+
+test("the published types compile strictly, with the settings that a compiler has by itself", async (t) => {
+  const folder = t.testdir({
+    "app.ts": `import { Perdure, step, workflow } from "perdure";
+      import { drizzle, knex, kysely } from "perdure/adapters";
+      const add = step("add", async (a: number, b: number) => a + b);
+      const sum = workflow("sum", async (n: number) => ({ sum: await add(n, 1) }));
+      export const perdure = new Perdure({ workflows: [sum], shutdownOn: ["SIGTERM"] });
+      export const run = async (): Promise<{ sum: number }> => (await perdure.start(sum, 1)).result();
+      export const adapters = [drizzle, knex, kysely];`,
+    "tsconfig.json": JSON.stringify({
+      compilerOptions: {
+        strict: true,
+        exactOptionalPropertyTypes: true,
+        skipLibCheck: false,
+        target: "es2022",
+        module: "nodenext",
+        noEmit: true,
+        paths: {
+          perdure: [`${ROOT}dist/lib/index.d.ts`],
+          "perdure/adapters": [`${ROOT}dist/lib/adapters.d.ts`],
+        },
+      },
+      include: ["app.ts"],
+    }),
+  });
+  await t.resolves(compile(folder));
 });

@@ -1,8 +1,8 @@
 /** A run as it is seen from outside. */
 import { type Duration, toMs } from "../core/duration.ts";
 import { endError } from "../core/ended.ts";
-import { PerdureError, TimeoutError } from "../core/errors.ts";
-import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
+import { TimeoutError } from "../core/errors.ts";
+import { checkKeys, checkName, checkSignal } from "../core/options.ts";
 import type { Ended, HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
@@ -16,6 +16,7 @@ import {
   readStream,
   type StreamLike,
   type ValueLike,
+  type WatchOptions,
   watchValue,
 } from "./reader.ts";
 import type { FinishedRun, Results } from "./results.ts";
@@ -39,7 +40,12 @@ export interface RunHandle<R = unknown> {
    * Throws PERDURE_NOT_FOUND.
    */
   history(): Promise<HistoryEntry[]>;
-  /** Waits for the end. Throws RunFailedError (`cause` is the revived error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND. */
+  /**
+   * Waits for the end, through outages of the database, and for as long as the run is blocked. Throws RunFailedError (`cause` is the revived
+   * error), RunCancelledError, TimeoutError or PERDURE_NOT_FOUND; PERDURE_STATE when this engine shuts down.
+   *
+   * @example const total = await run.result({ timeout: "10s" });
+   */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
   send<T>(event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
@@ -48,20 +54,24 @@ export interface RunHandle<R = unknown> {
    * finished one: PERDURE_STATE.
    */
   cancel(reason?: string): Promise<void>;
-  /** Begins no new step; attempts in flight end and are recorded, then the run is given up. Timers and mail go on counting. */
+  /**
+   * Begins no new step; attempts in flight end and are recorded, then the run is given up. Timers and mail go on counting. Throws
+   * PERDURE_STATE for a run that is blocked or has ended.
+   */
   pause(): Promise<void>;
-  /** Lets a paused run go on from where it is. */
+  /** Lets a paused run go on from where it is. PERDURE_STATE when it is not paused. */
   resume(): Promise<void>;
   /** Ends the run's sleep early: it returns `{ woken: true }`. PERDURE_STATE when the run is not asleep. */
   wake(): Promise<void>;
   /**
    * Lets a failed or blocked run go on: the failures that ended it run again, what else is recorded stays. `replay: "flexible"`: its code may
-   * ask for other calls than are recorded, from here on.
+   * ask for other calls than are recorded, from here on. PERDURE_STATE for a run that is neither.
    */
   retry(options?: RetryOptions): Promise<void>;
   /**
    * A new run with the history of this one up to a step, which runs again. Children that were started before are shared. What its code drew
    * until then from `uuid()`, `random()` and `now()` it draws again; its id is another, so code that makes arguments of that diverges.
+   * Throws PERDURE_NOT_FOUND, also for a step that is not in the history, and RunConflictError for an id that is taken.
    *
    * @example const repaired = await run.fork({ from: "charge-card" });
    */
@@ -70,11 +80,12 @@ export interface RunHandle<R = unknown> {
   get<T>(value: ValueLike<T>): Promise<T | undefined>;
   /**
    * The latest of a value, if it was set, then each newer one; who is slow may miss some in between, never the last. Ends with the run.
-   * Throws PERDURE_NOT_FOUND, or PERDURE_STATE when the engine shuts down; an outage of the database is waited out.
+   * Throws PERDURE_NOT_FOUND, PERDURE_STATE when the engine shuts down, or the reason of an aborted `signal`; an outage of the database is
+   * waited out.
    *
    * @example for await (const status of run.watch(agentStatus)) console.log(status);
    */
-  watch<T>(value: ValueLike<T>): AsyncIterable<T>;
+  watch<T>(value: ValueLike<T>, options?: WatchOptions): AsyncIterable<T>;
   /**
    * The items of a stream, in order, each once: those that are there, then those that come. Ends when the stream is closed, or with the
    * run. Breaking off leaves nothing behind; read on later with `from`. Throws as `watch` does, and PERDURE_OPTION for a bad `from`.
@@ -113,7 +124,8 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     retry: (options = {}) => live(() => retryRun(id, options, parts)),
     fork: (options) => live(async () => makeHandle(await forkRun(id, options, parts), { ...parts, exists: true })),
     get: <T>(value: ValueLike<T>) => live(() => latestOf(id, value, parts) as Promise<T | undefined>),
-    watch: <T>(value: ValueLike<T>) => watchValue(id, value, parts) as AsyncIterable<T>,
+    watch: <T>(value: ValueLike<T>, options: WatchOptions = {}) =>
+      watchValue(id, value, options, parts) as AsyncIterable<T>,
     read: <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
       readStream(id, stream, options, parts) as AsyncIterable<T>,
   };
@@ -131,11 +143,7 @@ async function historyOf(id: string, parts: HandleParts): Promise<HistoryEntry[]
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {
   const { timeout, signal } = checkKeys(options, ["timeout", "signal"], `result() of run "${id}"`);
   const timeoutMs = timeout === undefined ? null : toMs(timeout, `timeout of result() of run "${id}"`);
-  if (signal !== undefined && !(attempt(() => signal instanceof AbortSignal) ?? false)) {
-    const text = `signal of result() of run "${id}" must be an AbortSignal, not ${shorten(signal)}`;
-    throw new PerdureError("PERDURE_OPTION", text);
-  }
-  signal?.throwIfAborted();
+  checkSignal(signal, `result() of run "${id}"`)?.throwIfAborted();
   const gaveUp = giveUp(id, timeoutMs, signal);
   try {
     return await read(await ended(id, gaveUp.promise, parts), parts);
@@ -150,17 +158,19 @@ async function ended(
   gaveUp: Promise<never>,
   { store, results, exists }: HandleParts,
 ): Promise<FinishedRun> {
-  const known = exists ? [id] : explain(`waiting for run "${id}"`, () => store.known([id]));
-  if ((await Promise.race([known, gaveUp])).length === 0) notFound(id);
-  const { finished, stop } = results.wait(id);
   try {
-    return await Promise.race([finished, gaveUp]);
+    const known = exists ? [id] : explain(`waiting for run "${id}"`, () => store.known([id]));
+    if ((await Promise.race([known, gaveUp])).length === 0) notFound(id);
+    const { finished, stop } = results.wait(id);
+    try {
+      return await Promise.race([finished, gaveUp]);
+    } finally {
+      stop();
+    }
   } catch (error) {
     const [late] = error instanceof TimeoutError ? await store.finished([id]).catch(() => []) : [];
     if (late) return late;
     throw error;
-  } finally {
-    stop();
   }
 }
 

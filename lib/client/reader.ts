@@ -1,7 +1,7 @@
 /** Values and streams of a run as an application reads them: pages are fetched when they are asked for, so nothing piles up. */
 import type { ValueCodec } from "../core/codec.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkInteger, checkKeys, shorten } from "../core/options.ts";
+import { checkInteger, checkKeys, checkSignal, shorten } from "../core/options.ts";
 import type { PublicationDefinition } from "../core/types.ts";
 import { notFound } from "./control.ts";
 import { explain } from "./explain.ts";
@@ -19,8 +19,14 @@ export interface StreamLike<T> {
   write(item: T): Promise<void>;
 }
 
+/** What `watch()` may be told. */
+export interface WatchOptions {
+  /** Ends the reading with the signal's reason, also while it waits: when a browser has gone, for example. */
+  signal?: AbortSignal | undefined;
+}
+
 /** What `read()` may be told. */
-export interface ReadOptions {
+export interface ReadOptions extends WatchOptions {
   /** The first item to read, counted from 0. Default 0. */
   from?: number | undefined;
 }
@@ -44,9 +50,16 @@ export async function latestOf(run: string, value: unknown, parts: ReaderParts):
 }
 
 /** The latest of a value, then each newer latest. */
-export function watchValue(run: string, value: unknown, parts: ReaderParts): AsyncIterable<unknown> {
+export function watchValue(
+  run: string,
+  value: unknown,
+  options: WatchOptions,
+  parts: ReaderParts,
+): AsyncIterable<unknown> {
   const name = nameOf("value", value, "watch()", parts);
-  return iterable({ run, kind: "value", name, from: 0 }, parts);
+  const where = `watch() of value "${name}"`;
+  const { signal } = checkKeys(options, ["signal"], where);
+  return iterable({ run, kind: "value", name, from: 0 }, checkSignal(signal, where), parts);
 }
 
 /** The items of a stream. */
@@ -58,8 +71,9 @@ export function readStream(
 ): AsyncIterable<unknown> {
   const name = nameOf("stream", stream, "read()", parts);
   const where = `read() of stream "${name}"`;
-  const { from = 0 } = checkKeys(options, ["from"], where);
-  return iterable({ run, kind: "stream", name, from: checkInteger(from, `from of ${where}`, 0, LAST) }, parts);
+  const { from = 0, signal } = checkKeys(options, ["from", "signal"], where);
+  const start: Start = { run, kind: "stream", name, from: checkInteger(from, `from of ${where}`, 0, LAST) };
+  return iterable(start, checkSignal(signal, where), parts);
 }
 
 function nameOf(kind: "value" | "stream", given: unknown, call: string, { publicationOf }: ReaderParts): string {
@@ -74,12 +88,12 @@ function nameOf(kind: "value" | "stream", given: unknown, call: string, { public
 type Start = Parameters<Publications["open"]>[0];
 
 /** Each iteration reads by itself, from the same place on. */
-function iterable(start: Start, parts: ReaderParts): AsyncIterable<unknown> {
+function iterable(start: Start, signal: AbortSignal | undefined, parts: ReaderParts): AsyncIterable<unknown> {
   parts.checkLive();
   return {
     [Symbol.asyncIterator]: () => {
       parts.checkLive();
-      return new Reader(start, parts);
+      return new Reader(start, signal, parts);
     },
   };
 }
@@ -96,10 +110,13 @@ class Reader implements AsyncIterator<unknown, undefined> {
   #at = 0;
   #from: number;
   #over = false;
+  readonly #signal: AbortSignal | undefined;
+  /** Heard until the reading ends. */
+  readonly #aborted = (): void => this.#subscription.end();
   /** Calls of next() take turns. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(start: Start, { publications, codec }: ReaderParts) {
+  constructor(start: Start, signal: AbortSignal | undefined, { publications, codec }: ReaderParts) {
     const { run, kind, name, from } = start;
     this.#run = run;
     this.#codec = codec;
@@ -107,6 +124,8 @@ class Reader implements AsyncIterator<unknown, undefined> {
     this.#what = (pos) =>
       kind === "value" ? `value "${name}" of run "${run}"` : `item ${pos} of stream "${name}" of run "${run}"`;
     this.#subscription = publications.open(start);
+    this.#signal = signal;
+    signal?.addEventListener("abort", this.#aborted);
   }
 
   next(): Promise<IteratorResult<unknown, undefined>> {
@@ -121,15 +140,18 @@ class Reader implements AsyncIterator<unknown, undefined> {
 
   #end(): IteratorReturnResult<undefined> {
     this.#over = true;
+    this.#signal?.removeEventListener("abort", this.#aborted);
     this.#subscription.end();
     return DONE;
   }
 
   async #next(): Promise<IteratorResult<unknown, undefined>> {
     try {
+      if (!this.#over) this.#signal?.throwIfAborted();
       while (!this.#over && this.#at === this.#page.entries.length) {
         if (this.#page.ended) return this.#end();
         const page = await this.#subscription.page(this.#from);
+        if (!this.#over) this.#signal?.throwIfAborted();
         if (!page) return this.#end();
         if (page.ended === null) notFound(this.#run);
         this.#page = page;

@@ -73,8 +73,11 @@ export async function reconcile(
     answers.filter((answer) => answer.verdict === verdict).map(({ name }) => `"${name}"`);
   for (const verdict of ["added", "changed", "removed"] as const) {
     const names = named(verdict);
-    if (names.length > 0)
-      logger.info(`perdure: schedules ${verdict} for application "${application}": ${names.join(", ")}`);
+    if (names.length === 0) continue;
+    const text = `perdure: schedules ${verdict} for application "${application}": ${names.join(", ")}`;
+    // What does not fire any more is missed late: perhaps another program of the same name declares it.
+    if (verdict === "removed") logger.warn(`${text}; its code does not declare them any more`);
+    else logger.info(text);
   }
   for (const { name, verdict, owner } of answers) {
     if (verdict !== "foreign") continue;

@@ -13,6 +13,7 @@ export interface EventLike<T> {
   wait(): Promise<Received<T>>;
 }
 
+/** What `send()` may be told. */
 export interface SendOptions {
   /** Names this event within the run and event name: a second one with the same reference is dropped. */
   reference?: string | undefined;

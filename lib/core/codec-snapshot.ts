@@ -229,8 +229,10 @@ export class Snapshot {
   #refuseSymbols(value: object, depth: number): void {
     const symbols = Object.getOwnPropertySymbols(value);
     if (symbols.length === 0) return;
-    const visible = symbols.find((symbol) => Object.prototype.propertyIsEnumerable.call(value, symbol));
-    if (visible) throw this.#refuse(depth, { problem: `symbol key ${String(visible)}`, fix: "use a string key" });
+    const visible = symbols.filter((symbol) => Object.prototype.propertyIsEnumerable.call(value, symbol)).map(String);
+    const own = visible.map((symbol) => /^Symbol\(perdure\.(\w+)/.exec(symbol)?.[1]).find(Boolean);
+    if (own) throw this.#refuse(depth, { problem: `${own} of Perdure`, fix: "pass its name, its id or what it gives" });
+    if (visible[0]) throw this.#refuse(depth, { problem: `symbol key ${visible[0]}`, fix: "use a string key" });
     // `Math`, a module's namespace, `arguments`: objects that are more than their properties.
     if (Object.prototype.toString.call(value) !== "[object Object]") throw this.#refuse(depth, () => refusalOf(value));
   }

@@ -21,15 +21,16 @@ global[KEY] ??= new Set<Launched>();
 /** Under Symbol.for, so that two copies of the package agree. */
 export const engines: Set<Launched> = global[KEY];
 
-/** The one launched engine for which `fits` is true. Throws PERDURE_STATE when none or several are. */
-export function theEngine(what: string, fits: (engine: Launched) => boolean): Launched {
-  const found = [...engines].filter(fits);
+/** The one launched engine, or the one for which `fits` is true. Throws PERDURE_STATE when none or several are. */
+export function theEngine(what: string, fits?: (engine: Launched) => boolean): Launched {
+  const found = fits ? [...engines].filter(fits) : [...engines];
   if (found.length === 1) return found[0]!;
-  const why = found.length ? `${found.length} launched engines could run it` : "no launched engine registers it";
-  throw new PerdureError(
-    "PERDURE_STATE",
-    `${what} was called outside a workflow, but ${why}; start it with perdure.start(…) on the engine that you mean`,
-  );
+  const none = fits ? "no launched engine registers it" : "no engine is launched";
+  const why = found.length ? `${found.length} launched engines could run it` : none;
+  const help = fits
+    ? "start it with perdure.start(…) on the engine that you mean"
+    : "call it from a workflow, or while one engine is launched";
+  throw new PerdureError("PERDURE_STATE", `${what} was called outside a workflow, but ${why}; ${help}`);
 }
 
 /** Warns of, or refuses, a step called outside a workflow, where a launched engine was told to. */

@@ -33,9 +33,14 @@ export const ERROR_CODES = {
   PERDURE_CANCELLED: "The run was cancelled.",
 } as const;
 
+/** The codes, as `error.code` has them. */
 export type ErrorCode = keyof typeof ERROR_CODES;
 
-/** The base of all errors of this library. Two copies of the package agree on `code`, not on the class. */
+/**
+ * The base of all errors of this library. Two copies of the package agree on `code`, not on the class.
+ *
+ * @example if (error instanceof PerdureError && error.code === "PERDURE_CONFLICT") return conflict();
+ */
 export class PerdureError extends Error {
   readonly code: ErrorCode;
 
@@ -49,7 +54,11 @@ export class PerdureError extends Error {
   }
 }
 
-/** Throw it from a step or a workflow to end its retries at once. `cause` is kept. */
+/**
+ * Throw it from a step or a workflow to end its retries at once. `cause` is kept.
+ *
+ * @example if (response.status === 404) throw new NonRetryableError(`no account ${id}`);
+ */
 export class NonRetryableError extends PerdureError {
   constructor(message: string, options?: ErrorOptions) {
     super("PERDURE_NON_RETRYABLE", message, options);
@@ -60,7 +69,11 @@ export class NonRetryableError extends PerdureError {
   }
 }
 
-/** `result()` of a run that failed. `cause` is the error that the workflow threw, revived. */
+/**
+ * `result()` of a run that failed. `cause` is the error that the workflow threw, revived.
+ *
+ * @example await run.result().catch((error) => error instanceof RunFailedError && error.cause instanceof PaymentDeclined);
+ */
 export class RunFailedError extends PerdureError {
   readonly runId: string;
 
@@ -77,6 +90,7 @@ export class RunFailedError extends PerdureError {
 /** `result()` of a run that was cancelled. */
 export class RunCancelledError extends PerdureError {
   readonly runId: string;
+  /** What `cancel(reason)` was given; null: nothing. */
   readonly reason: string | null;
 
   constructor(runId: string, reason: string | null) {

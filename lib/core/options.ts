@@ -146,6 +146,12 @@ export function checkBoolean(value: boolean, what: string): boolean {
   throw new PerdureError("PERDURE_OPTION", `${what} must be true or false, not ${shorten(value)}`);
 }
 
+/** The signal, if it is an AbortSignal or left out. */
+export function checkSignal(signal: unknown, where: string): AbortSignal | undefined {
+  if (signal === undefined || attempt(() => signal instanceof AbortSignal)) return signal as AbortSignal | undefined;
+  throw new PerdureError("PERDURE_OPTION", `signal of ${where} must be an AbortSignal, not ${shorten(signal)}`);
+}
+
 /** What `read` gives, or undefined where the value at hand refuses to be read: a Proxy, a getter. */
 export function attempt<T>(read: () => T): T | undefined {
   try {

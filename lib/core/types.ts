@@ -113,6 +113,7 @@ export interface PublicationDefinition {
 
 /** An event as a wait returns it. */
 export interface Received<T> {
+  /** What was sent; from SQL, the JSON as it was given, unchecked. */
   readonly data: T;
   /** The event's id, unique in the schema. */
   readonly id: string;
@@ -139,7 +140,7 @@ export interface RunInfo {
   readonly signal: AbortSignal;
   /** The slot of the schedule that started this run; null: no schedule did, or it was triggered. */
   readonly scheduledFor: Date | null;
-  /** The engine's logger, silent during replay. */
+  /** The engine's logger, silent during replay. The default one shows warnings and errors only: give `logger: console` to see all. */
   readonly log: Logger;
 }
 
@@ -156,7 +157,7 @@ export interface StepInfo {
   readonly tx: TransactionClient | undefined;
 }
 
-/** The part of a pg client that a transaction step is given. Any ORM that wraps a pg client can wrap it. */
+/** The part of a pg client that a transaction step is given. It is a whole one: for an ORM, or for more of it, type `tx` as `pg.PoolClient`. */
 export interface TransactionClient {
   query(text: string, values?: unknown[]): Promise<{ rows: any[]; rowCount: number | null }>;
   query(config: {
@@ -196,7 +197,9 @@ export interface RunStatus {
   readonly parentId: string | null;
   readonly tags: readonly string[];
   readonly createdAt: Date;
+  /** When a worker first took it. */
   readonly startedAt: Date | null;
+  /** When it completed, failed or was cancelled. */
   readonly finishedAt: Date | null;
   /** When its next timer ends what it waits for: a sleep, a timeout, the next try, a delayed start. */
   readonly due: Date | null;

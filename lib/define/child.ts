@@ -1,4 +1,5 @@
 /** `start`: children of a workflow. `race`: the first of several waits. */
+import { types } from "node:util";
 import { bodyFor, type RaceEntry, type Started } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
@@ -110,5 +111,9 @@ function toEntry(key: string, racer: unknown): RaceEntry {
   if (definition) return { key, kind: "event", definition };
   const child = attempt(() => (racer as { [HANDLE]?: Started } | null | undefined)?.[HANDLE]);
   if (child) return { key, kind: "child", ...child };
+  if (types.isPromise(racer)) {
+    const text = `"${key}" in race() is a promise, which runs already; pass the event, the child's handle or the duration itself, such as { ${key}: "30m" }`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  }
   return { key, kind: "timer", lengthMs: toMs(racer as Duration, `"${key}" in race()`) };
 }

@@ -4,7 +4,12 @@ import { PerdureError } from "../core/errors.ts";
 import { checkName } from "../core/options.ts";
 import type { RunInfo, StepInfo } from "../core/types.ts";
 
-/** The run that this code belongs to, inside a workflow or one of its steps. Throws PERDURE_CONTEXT elsewhere. */
+/**
+ * The run that this code belongs to, inside a workflow or one of its steps.
+ *
+ * @throws PERDURE_CONTEXT elsewhere.
+ * @example currentRun().log.warn(`${currentRun().id} waits for its payment`);
+ */
 export function currentRun(): RunInfo {
   const here = scope.getStore();
   if (here) return here.body.run;
@@ -14,7 +19,12 @@ export function currentRun(): RunInfo {
   );
 }
 
-/** The step that this code belongs to. Throws PERDURE_CONTEXT outside a step of a workflow. */
+/**
+ * The step that this code belongs to.
+ *
+ * @throws PERDURE_CONTEXT outside a step of a workflow.
+ * @example await fetch(url, { headers: { "Idempotency-Key": currentStep().idempotencyKey }, signal: currentStep().signal });
+ */
 export function currentStep(): StepInfo {
   const step = scope.getStore()?.step;
   if (step) return step;
@@ -24,12 +34,22 @@ export function currentStep(): StepInfo {
   );
 }
 
-/** The database's instant of the last outcome that this run was handed; before the first, of its start. The same on replay. */
+/**
+ * The database's instant of the last outcome that this run was handed; before the first, of its start. The same on replay.
+ *
+ * @throws PERDURE_CONTEXT outside a workflow and inside a step.
+ * @example const late = now() > deadline;
+ */
 export function now(): Date {
   return bodyFor("now()").now();
 }
 
-/** A UUID (version 8) derived from the run, the name and how often it was asked. The same on replay; not a secret. */
+/**
+ * A UUID (version 8) derived from the run, the name and how often it was asked. The same on replay; not a secret.
+ *
+ * @throws PERDURE_CONTEXT outside a workflow and inside a step.
+ * @example const parcel = uuid("parcel");
+ */
 export function uuid(name = ""): string {
   const bytes = bodyFor("uuid()").random("uuid", checkLabel(name));
   bytes[6] = (bytes[6]! & 0x0f) | 0x80;
@@ -38,7 +58,12 @@ export function uuid(name = ""): string {
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
 
-/** A number from 0 to below 1, derived as `uuid()` is. The same on replay; not for secrets. */
+/**
+ * A number from 0 to below 1, derived as `uuid()` is. The same on replay; not for secrets.
+ *
+ * @throws PERDURE_CONTEXT outside a workflow and inside a step.
+ * @example const variant = random("variant") < 0.5 ? "a" : "b";
+ */
 export function random(name = ""): number {
   const bytes = bodyFor("random()").random("random", checkLabel(name));
   const view = new DataView(bytes.buffer, bytes.byteOffset, 8);

@@ -39,7 +39,7 @@ export interface Stream<T> {
    * PERDURE_SERIALIZE, PERDURE_TOO_LARGE (1 MiB).
    */
   write(item: T): Promise<void>;
-  /** Ends the stream for its readers. What a step writes after that is dropped. A stream that nobody closes ends with its run. */
+  /** Ends the stream for its readers. Throws PERDURE_CONTEXT outside a workflow. What a step writes after that is dropped. A stream that nobody closes ends with its run. */
   close(): Promise<void>;
 }
 

@@ -53,6 +53,8 @@ export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) &
  * Wraps a function as a step. Called inside a workflow, its result is recorded, and replay returns the record; called
  * anywhere else it is a plain call. At least once: a crash before the record runs it again.
  *
+ * @throws PERDURE_OPTION, PERDURE_NAME. A call: what the function throws; PERDURE_CONTEXT inside another step; PERDURE_SERIALIZE and
+ * PERDURE_TOO_LARGE (1 MiB) for its arguments and its result; TimeoutError.
  * @example const charge = step({ name: "charge", retry: { type: "fixed", maxAttempts: 3, delay: "1s" } }, async (id: string) => { … });
  */
 export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions, fn: F): Step<F> {
@@ -65,8 +67,10 @@ export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions,
 
 /**
  * Wraps a function as a transaction step: what it writes with `tx`, a pg client in a transaction, commits together with its
- * checkpoint, so its effect exists exactly once. Called outside a workflow it runs in a transaction of the launched engine.
+ * checkpoint, so its effect exists exactly once. Called outside a workflow it runs in a transaction of the launched engine. For an ORM
+ * that wraps a pg client, say so in its type: `async (tx: pg.PoolClient, …) => drizzle(tx)…`.
  *
+ * @throws as `step` does; a call with no engine launched, or with several: PERDURE_STATE.
  * @example const debit = transaction("debit", async (tx, account: string, cents: number) => { await tx.query("update …", [cents, account]); });
  */
 export function transaction<A extends unknown[], R, Tx = TransactionClient>(
@@ -74,14 +78,14 @@ export function transaction<A extends unknown[], R, Tx = TransactionClient>(
   fn: (tx: Tx, ...args: A) => Promise<R> | R,
 ): Transaction<A, R> {
   const definition = define("transaction", nameOrOptions, fn as AnyFunction);
-  const outside = async (args: unknown[]) =>
-    theEngine(`transaction "${definition.name}"`, () => true).transact(definition, args);
+  const outside = async (args: unknown[]) => theEngine(`transaction "${definition.name}"`).transact(definition, args);
   return callable(definition, outside) as unknown as Transaction<A, R>;
 }
 
 /**
  * Runs an anonymous function as a step of that name: for what is needed once. Its address is its name alone.
  *
+ * @throws as a call of a step does.
  * @example const total = await runStep("sum", () => fetchTotal(orderId));
  */
 export function runStep<R>(name: string, fn: () => R | Promise<R>): Promise<R> {

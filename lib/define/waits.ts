@@ -16,7 +16,11 @@ export interface EventOptions<T> {
 /** A message into a run, with data of type `T`. */
 export interface Event<T> {
   readonly name: string;
-  /** The next event of this name that this run has not consumed, from before the call or after it. */
+  /**
+   * The next event of this name that this run has not consumed, from before the call or after it.
+   *
+   * @throws PERDURE_CONTEXT outside a workflow and inside a step; PERDURE_OPTION for a bad timeout.
+   */
   wait(): Promise<Received<T>>;
   /** The same; null when none came within `timeout`. An event that comes later feeds the next wait. */
   wait(options: { timeout: Duration }): Promise<Received<T> | null>;
@@ -34,6 +38,7 @@ const DEFINITION = Symbol.for("perdure.event.1");
 /**
  * Declares an event. Send it with `perdure.send(runId, anEvent, data)` or, in SQL, `select perdure.send_event(…)`.
  *
+ * @throws PERDURE_NAME; PERDURE_OPTION for a bad schema.
  * @example const paymentReceived = event<{ amount: number }>("payment-received");
  */
 export function event<T = null>(nameOrOptions: string | EventOptions<T>): Event<T> {
@@ -62,6 +67,8 @@ export function eventOf(value: unknown): EventDefinition | undefined {
  * Sleeps for a time that survives restarts and holds no worker. A changed duration counts from the sleep's own start.
  *
  * @param name Names the sleep in the history, where several stand side by side.
+ * @returns `woken`: true when `wake()` ended it early.
+ * @throws PERDURE_CONTEXT outside a workflow and inside a step; PERDURE_OPTION for a bad duration.
  * @example await sleep({ days: 30 });
  */
 export function sleep(duration: Duration): Promise<Slept>;
@@ -74,7 +81,12 @@ export function sleep(nameOrDuration: string | Duration, duration?: Duration): P
   return body.sleep(name, { lengthMs: toMs(length, `duration of sleep(${named ? shorten(name) : ""})`) });
 }
 
-/** Sleeps until an instant by the database's clock. Returns at once, and records it, when it is past. */
+/**
+ * Sleeps until an instant by the database's clock. Returns at once, and records it, when it is past.
+ *
+ * @throws as `sleep` does.
+ * @example await sleepUntil(new Date("2027-01-01T00:00:00Z"));
+ */
 export function sleepUntil(instant: Date): Promise<Slept>;
 export function sleepUntil(name: string, instant: Date): Promise<Slept>;
 export function sleepUntil(nameOrInstant: string | Date, instant?: Date): Promise<Slept> {

@@ -74,6 +74,8 @@ interface Internals {
  * Wraps an async function as a workflow: what it awaits is recorded, so that it goes on where it stopped. Its code must
  * ask for the same things in every replay: reads of the clock, of randomness or of the world belong into steps.
  *
+ * @throws PERDURE_OPTION, PERDURE_NAME. A call outside a workflow: as `perdure.start` and `result()` do, and PERDURE_STATE when no launched
+ * engine registers it, or several; inside: as `result()` of a child does.
  * @example const greet = workflow("greet", async (name: string) => { await sendMail(name); await sleep("1d"); await sendMail(name); });
  */
 export function workflow<A extends unknown[], R>(

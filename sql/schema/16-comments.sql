@@ -61,3 +61,31 @@ comment on column :SCHEMA.timeline.kind is 'Of what: step, transaction, sleep, e
 comment on column :SCHEMA.timeline.name is 'The name of the step or event, or what is waited for.';
 comment on column :SCHEMA.timeline.slot is 'The slot of the call; of an event, of the wait that took it.';
 comment on column :SCHEMA.timeline.attempt is 'In which attempt of the whole workflow.';
+
+comment on column :SCHEMA.schedules.name is 'The name of the schedule.';
+comment on column :SCHEMA.schedules.application is 'Whose code declares it. Null: it was made at run time.';
+comment on column :SCHEMA.schedules.cron is 'Its times as a cron expression. Null: it has an interval.';
+comment on column :SCHEMA.schedules.timezone is 'The zone whose clocks the expression means.';
+comment on column :SCHEMA.schedules.every is 'Its interval. Null: it has a cron expression.';
+comment on column :SCHEMA.schedules.workflow is 'The workflow that it starts.';
+comment on column :SCHEMA.schedules.version is 'In which version.';
+comment on column :SCHEMA.schedules.queue is 'The queue that its runs line up in.';
+comment on column :SCHEMA.schedules.priority is 'Of its runs; lower first.';
+comment on column :SCHEMA.schedules.overlap is 'What happens while a run is unfinished: skip, allow or cancel_previous.';
+comment on column :SCHEMA.schedules.catch_up is 'Which slots are made up that nobody was there for: latest, none or all.';
+comment on column :SCHEMA.schedules.next_at is 'Its next slot. Null while paused.';
+comment on column :SCHEMA.schedules.last_slot is 'The last slot that started a run.';
+comment on column :SCHEMA.schedules.last_run_id is 'The id of the last run.';
+comment on column :SCHEMA.schedules.paused is 'Whether it is paused.';
+comment on column :SCHEMA.schedules.trouble is 'Why it could not be fired at its last slot; it is tried again.';
+comment on column :SCHEMA.schedules.created_at is 'When it was made.';
+comment on column :SCHEMA.schedules.updated_at is 'When it was changed, paused or resumed last.';
+
+comment on column :SCHEMA.schedule_history.id is 'Grows with time.';
+comment on column :SCHEMA.schedule_history.schedule is 'The name of the schedule.';
+comment on column :SCHEMA.schedule_history.what is 'added, changed, removed, paused, resumed, skipped, missed or taken.';
+comment on column :SCHEMA.schedule_history.application is 'Whose launch changed it.';
+comment on column :SCHEMA.schedule_history.from_slot is 'The first slot that this is about.';
+comment on column :SCHEMA.schedule_history.until_slot is 'The last slot that this is about.';
+comment on column :SCHEMA.schedule_history.run_id is 'The run that was unfinished, or that had the id of the slot.';
+comment on column :SCHEMA.schedule_history.at is 'When it was written.';

@@ -1,6 +1,6 @@
 /** Races: the first of several waits wins, the winner is recorded, and what loses is left for later waits. */
 import { test } from "tap";
-import { event, RunFailedError, race, start, workflow } from "../../lib/index.ts";
+import { event, RunFailedError, race, sleep, start, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS, reaches } from "../support/gate.ts";
@@ -102,7 +102,8 @@ test("a loop over an event reads the mailbox in order", async (t) => {
 
 test("a race of nothing, or of what nobody can wait for, is refused by name", async (t) => {
   const flow = workflow("flow", async (kind: string) => {
-    const racers: Record<string, any> = kind === "none" ? {} : { paid, odd: { weeks: 3 } };
+    const odd = kind === "promise" ? sleep("1h") : { weeks: 3 };
+    const racers: Record<string, any> = kind === "none" ? {} : { paid, odd };
     return race(racers).catch((e: Error) => e.message);
   });
   const b = await bench(t, { workflows: [flow] });
@@ -110,4 +111,5 @@ test("a race of nothing, or of what nobody can wait for, is refused by name", as
     (await b.perdure.start(flow, kind)).result(patient).catch((e: Error) => e.message);
   t.match(await said("none"), /race\(\) needs an object of events, children or durations/);
   t.match(await said("odd"), /"odd" in race\(\)/);
+  t.match(await said("promise"), /"odd" in race\(\) is a promise.*pass the event, the child's handle or the duration/);
 });

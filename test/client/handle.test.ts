@@ -102,6 +102,8 @@ test("a wait for a result ends at its timeout or signal, and the run goes on", a
   const waiting = handles.map((run) => run.result({ timeout: PATIENCE_MS, signal: new AbortController().signal }));
   await handles[1]!.send(ping, 1);
   t.equal((await Promise.all(waiting)).length, 3);
+  for (const run of handles)
+    t.same(await run.result({ timeout: 0 }), await run.result(), "a run that has ended is never late");
 });
 
 test("a run that nobody started is not found, whatever is asked of it", async (t) => {

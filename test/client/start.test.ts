@@ -232,6 +232,15 @@ test("a workflow called outside runs on the one launched engine that registers i
   t.equal((await rejection(lonely(1))).code, "PERDURE_STATE");
 });
 
+test("a start by name on a pure client says what to pass instead", async (t) => {
+  const { perdure } = await bench(t, { worker: false });
+  t.match(await rejection(perdure.start("order", 1)), {
+    code: "PERDURE_UNKNOWN_WORKFLOW",
+    message:
+      'start() cannot know workflow "order", as this engine registers none; pass the workflow itself in place of its name',
+  });
+});
+
 test("a transaction called outside a workflow commits in the launched engine, or not at all", async (t) => {
   const b = await bench(t, { workflows: [] });
   await b.sql("create table :SCHEMA.account (id text primary key, cents int)");
@@ -256,7 +265,11 @@ test("a transaction called outside a workflow commits in the launched engine, or
   });
   await second.shutdown();
   await b.perdure.shutdown();
-  t.equal((await rejection(credit("e", 1))).code, "PERDURE_STATE");
+  t.match(await rejection(credit("e", 1)), {
+    code: "PERDURE_STATE",
+    message:
+      'transaction "credit" was called outside a workflow, but no engine is launched; call it from a workflow, or while one engine is launched',
+  });
 });
 
 test("an engine that is not launched, or was shut down, says so", async (t) => {

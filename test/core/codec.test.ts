@@ -12,6 +12,7 @@ import {
   RunFailedError,
   TimeoutError,
 } from "../../lib/core/errors.ts";
+import { event } from "../../lib/define/waits.ts";
 
 const codec = new ValueCodec();
 
@@ -211,6 +212,7 @@ const REFUSED: [name: string, value: unknown, message: string][] = [
   ["function", { items: [1, 2, 3, { price: () => 1 }] }, "$.items[3].price: function; pass data, not code"],
   ["class", [Point], "$[0]: function; pass data, not code"],
   ["symbol", { a: Symbol("s") }, "$.a: symbol; pass a string"],
+  ["event", event("paid"), "$: event of Perdure; pass its name, its id or what it gives"],
   ["symbol key", { a: { [Symbol("s")]: 1 } }, "$.a: symbol key Symbol(s); use a string key"],
   ["Promise", { user: Promise.resolve(1) }, "$.user: Promise; await it first"],
   ["WeakMap", [new WeakMap()], "$[0]: instance of WeakMap; pass a plain object"],

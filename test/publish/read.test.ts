@@ -248,6 +248,39 @@ test("an iterator that is returned while it waits ends at once, and after that n
   t.equal(reads, 0, "while the process polls for other things");
 });
 
+test("a signal ends a reading with its reason: before it begins, while it waits, and between two items", async (t) => {
+  const { perdure } = await bench(t, { workflows: [parrot] });
+  const run = await perdure.start(parrot);
+  for (const word of ["one", "two"]) await run.send(say, word);
+  await eventually(async () => (await run.get(mood)) === "two", PATIENCE_MS);
+  const aborter = new AbortController();
+  const { signal } = aborter;
+  const [between, tail, watch] = [
+    run.read(words, { signal }),
+    run.read(words, { from: 2, signal }),
+    run.watch(mood, { signal }),
+  ].map((items) => items[Symbol.asyncIterator]()) as [
+    AsyncIterator<string>,
+    AsyncIterator<string>,
+    AsyncIterator<string>,
+  ];
+  t.same(await between.next(), { done: false, value: "one" });
+  t.same(await watch.next(), { done: false, value: "two" });
+  const waiting = [tail, watch].map((iterator) => rejection(iterator.next()));
+  aborter.abort(new RangeError("gone"));
+  for (const end of [...waiting, rejection(between.next())])
+    t.match(await end, { name: "RangeError", message: "gone" });
+  for (const iterator of [between, tail, watch])
+    t.same(await iterator.next(), { done: true, value: undefined }, "and stays ended");
+  t.match(await rejection(all(run.watch(mood, { signal }))), { message: "gone" });
+  t.match(await rejection((async () => run.watch(mood, { signal: 5 } as never))()), {
+    code: "PERDURE_OPTION",
+    message: 'signal of watch() of value "mood" must be an AbortSignal, not 5',
+  });
+  await run.send(say, "stop");
+  t.same(await all(run.read(words, { signal: new AbortController().signal })), ["one", "two"]);
+});
+
 test("shutdown ends what is being read, and a reader of an engine that was shut down is refused", async (t) => {
   const { perdure, another } = await bench(t, { workflows: [parrot] });
   const run = await perdure.start(parrot);

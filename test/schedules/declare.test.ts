@@ -69,7 +69,13 @@ test("a launch adds, changes and removes what its application declares, and touc
   t.same((await named(it)).length, 6, "left out: nothing is changed");
   await (await it.another({ schedules: [], application: "shop" })).shutdown();
   t.same(await named(it), ["by-hand", "other"], "an empty list removes all of this application");
-  t.ok(logger.lines.some((line) => /schedules removed for application "shop": "a", "b", "c", "d"/.test(line)));
+  t.ok(
+    logger.lines.some((line) =>
+      /schedules removed for application "shop": "a", "b", "c", "d"; its code does not declare them any more/.test(
+        line,
+      ),
+    ),
+  );
 });
 
 test("many launches at once leave what they all declare, once", async (t) => {

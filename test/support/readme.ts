@@ -70,16 +70,21 @@ export async function compileReadme(): Promise<Chapter[]> {
   };
   const config = { extends: "../../tsconfig.json", compilerOptions: options, include: ["*.ts", "*.mts"], exclude: [] };
   writeFileSync(`${OUT}/tsconfig.json`, JSON.stringify(config));
+  await compile(OUT);
+  return programs;
+}
+
+/** Compiles a folder with a tsconfig.json. Throws what the compiler says. */
+export async function compile(folder: string): Promise<void> {
   const { default: getExePath } = (await import(`${ROOT}node_modules/@typescript/native/lib/getExePath.js`)) as {
     default: () => string;
   };
   try {
     // The program itself: what tap puts around every Node process keeps the wrapper in bin/ from starting.
-    execFileSync(getExePath(), ["-p", OUT], { encoding: "utf8" });
+    execFileSync(getExePath(), ["-p", folder], { encoding: "utf8" });
   } catch (error) {
     throw new Error((error as { stdout: string }).stdout);
   }
-  return programs;
 }
 
 /** Imports what the blocks use, and turns assertions and SQL into calls of the support. */

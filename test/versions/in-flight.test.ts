@@ -146,6 +146,32 @@ test("a launch names what nobody serves, with what was probably meant, once, and
   t.notMatch(notUnique.warned[0], /"order"/);
 });
 
+test("a run that is left to others is warned of while it has none, once, and not where somebody serves it", async (t) => {
+  const forgotten = workflow("forgotten", async () => 1);
+  const elsewhere = workflow("elsewhere", async () => 1);
+  const parent = workflow("parent", async () => {
+    await start(elsewhere);
+    await start(forgotten);
+    await gate.wait();
+  });
+  const b = await bench(t, { workflows: [elsewhere] });
+  const logger = collector();
+  const engine = await b.another({ workflows: [parent], lease: "1s", logger });
+  for (let n = 0; n < 2; n += 1) await engine.start(parent);
+  const warned = (): string[] => logger.lines.filter((line) => line.includes("no process serves"));
+  await eventually(() => warned().length > 0, PATIENCE_MS);
+  t.match(
+    warned()[0],
+    /\. workflow "forgotten" version "1" in queue "default": no workflow of that name is registered here$/,
+  );
+  const beats = async (): Promise<number> =>
+    (await b.sql("select extract(epoch from sum(beat_at - started_at))::float8 as sum from :SCHEMA.worker"))[0].sum;
+  const before = await beats();
+  await engine.start(parent);
+  await eventually(async () => (await beats()) > before + 2, PATIENCE_MS);
+  t.equal(warned().length, 1);
+});
+
 test("a run shows unserved only while no live process serves it: not before, nor after a crash is buried", async (t) => {
   const w = order("1", "heavy");
   const { perdure, another, sql } = await bench(t, { workflows: [w], worker: false });
