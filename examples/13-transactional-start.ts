@@ -8,11 +8,10 @@ import { Perdure, step, workflow } from "perdure";
 import pg from "pg";
 import { fresh } from "./fresh.ts";
 
-const charge = step("charge", async (order: string, cents: number) => console.log(`${order}: charged ${cents}`));
+const charge = step("charge", async (_order: string, cents: number) => `charged ${cents}`);
 
 const processOrder = workflow("process-order", async (order: string, cents: number) => {
-  await charge(order, cents);
-  return `${order}: done`;
+  return `${order}: ${await charge(order, cents)}`;
 });
 
 await fresh("example_13");
@@ -70,6 +69,5 @@ await pool.end();
 // Output:
 // 202 order-1
 // order-1: charged 4200
-// order-1: done
 // 422 new row for relation "orders" violates check constraint "orders_cents_check"
 // PERDURE_NOT_FOUND
