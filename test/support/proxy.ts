@@ -82,7 +82,7 @@ export class FaultyProxy {
     pair.far = far;
     far.on("error", () => undefined);
     far.on("close", () => this.#forget(pair));
-    let sent = Buffer.alloc(0);
+    let sent: Buffer = Buffer.alloc(0);
     forward(pair, pair.near, far, (bytes) => {
       sent = bytes;
       return bytes;
