@@ -190,3 +190,25 @@ test("schedules are found by a beginning that ends with a blank, and one that ca
   }
   t.equal((await perdure.schedules.list()).length, 1);
 });
+
+test("an event that is sent again with its reference is dropped without an error though the run has finished since", async (t) => {
+  const go = event<number>("go");
+  const once = workflow("once", async () => (await go.wait()).data);
+  const { perdure, sql, url } = await bench(t, { workflows: [once] });
+  const run = await perdure.start(once.with({ id: "once" }));
+  await run.send(go, 1, { reference: "delivery-1" });
+  t.equal(await run.result(patient), 1);
+  await run.send(go, 1, { reference: "delivery-1" });
+  t.same(await perdure.send(["once"], go, 1, { reference: "delivery-1" }), { sent: ["once"], failed: [] });
+  t.same(await sql("select :SCHEMA.send_event('once', 'go', '1', 'delivery-1') as sent"), [{ sent: false }]);
+  await inDatabase(url, async (client) => {
+    await client.query("begin");
+    await perdure.using(client).send("once", go, 1, { reference: "delivery-1" });
+    await client.query("commit");
+  });
+  t.match(await rejection(run.send(go, 1, { reference: "delivery-2" })), { code: "PERDURE_FINISHED" });
+  t.match(await rejection(run.send(event<number>("other"), 1, { reference: "delivery-1" })), {
+    code: "PERDURE_FINISHED",
+  });
+  t.same(await sql("select count(*)::int as n from :SCHEMA.mail"), [{ n: 1 }]);
+});

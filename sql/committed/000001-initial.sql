@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:13034a8afedef86f2b9131cd318911ff4c305c7c
+--! Hash: sha1:78cd0aabc63d8dc2049cd7183a3c3ad059c42b8a
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1028,7 +1028,7 @@ $perdure$;
 
 -- Puts events into mailboxes, one per element. Verdicts:
 --   sent       it is there, or was there before with the same token (p_again: an earlier answer was lost)
---   duplicate  dropped: the run has had an event of that name and reference
+--   duplicate  dropped: the run has had an event of that name and reference, and may have finished since
 --   finished   the run takes no more
 --   unknown    no such run
 --   busy       a stranger's open transaction holds the run's row
@@ -1072,7 +1072,8 @@ begin
       when g.key is null then 'unknown'
       when p.token is not null or g.ord in (select ord from again) then 'sent'
       when h.key is null then 'busy'
-      when h.state in ('completed', 'failed', 'cancelled') then 'finished'
+      when h.state in ('completed', 'failed', 'cancelled') and not exists (
+        select from :SCHEMA.mail m where m.run = g.key and m.name = g.name and m.reference = g.reference) then 'finished'
       else 'duplicate'
     end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue
   from given g
