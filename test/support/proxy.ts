@@ -22,8 +22,8 @@ export class FaultyProxy {
   pooling = false;
   /** No notification reaches any client, whatever else passes. */
   muted = false;
-  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? */
-  onCommitted: () => "pass" | "reset" | "silence" = () => "pass";
+  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? `batch`: it came with its begin. */
+  onCommitted: (batch: boolean) => "pass" | "reset" | "silence" = () => "pass";
   /** Connections accepted so far, in any mode. */
   accepted = 0;
   readonly #target: { host: string; port: number };
@@ -82,9 +82,13 @@ export class FaultyProxy {
     pair.far = far;
     far.on("error", () => undefined);
     far.on("close", () => this.#forget(pair));
-    forward(pair, pair.near, far, (bytes) => bytes);
+    let sent: Buffer = Buffer.alloc(0);
+    forward(pair, pair.near, far, (bytes) => {
+      sent = bytes;
+      return bytes;
+    });
     forward(pair, far, pair.near, (bytes) => {
-      const fate = bytes.includes(COMMITTED) ? this.onCommitted() : "pass";
+      const fate = bytes.includes(COMMITTED) ? this.onCommitted(sent.includes("begin")) : "pass";
       if (fate !== "pass") pair.swallowing = true;
       if (fate === "reset") {
         pair.near.resetAndDestroy();
