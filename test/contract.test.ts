@@ -296,7 +296,7 @@ const VIEWS = {
   schedules: "name application cron timezone workflow version next_at last_slot paused",
   queues: "queue running suspended workers",
   workers: "id name started_at beat_at",
-  timeline: "run_id at what kind name slot attempt",
+  timeline: "run_id no at what kind name slot attempt",
 };
 
 test("SQL has the same verbs by name, each once, and the views with their columns", async (t) => {

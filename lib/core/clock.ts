@@ -1,21 +1,28 @@
+/** How many answers in a row must tell of a clock set back before it is believed: a single one may just be late. */
+const TOLD_BACK = 3;
+/** By how much an answer must be behind to tell of that, in ms. */
+const SET_BACK_MS = 1000;
+
 /** The database's clock as this process knows it: the last instant it was told, carried on by the monotonic timer. A hint for timers and for the order of what is written; what is due, the database decides. */
 export class DatabaseClock {
-  #offset = 0;
-  #known = false;
+  #offset = Number.NEGATIVE_INFINITY;
+  #back: number[] = [];
   #last = 0;
 
   /** Takes note of an instant that an answer brought, in ms since 1970. */
   observe(instant: number): void {
     const offset = instant - performance.now();
-    // An answer is late, never early: the greatest offset is the nearest. A clock set back is followed once it is clear.
-    if (!this.#known || offset > this.#offset || this.#offset - offset > 1000) this.#offset = offset;
-    this.#known = true;
+    // An answer is late, never early: the greatest offset is the nearest.
+    if (this.#offset - offset > SET_BACK_MS) this.#back.push(offset);
+    else this.#back = [];
+    if (this.#back.length === TOLD_BACK) this.#offset = Math.max(...this.#back.splice(0));
+    else this.#offset = Math.max(this.#offset, offset);
   }
 
   /** Ms since 1970, never less than before. */
   now(): number {
-    const instant = this.#known ? performance.now() + this.#offset : Date.now();
-    this.#last = Math.max(this.#last, instant);
+    const known = this.#offset !== Number.NEGATIVE_INFINITY;
+    this.#last = Math.max(this.#last, known ? performance.now() + this.#offset : Date.now());
     return this.#last;
   }
 }

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:78cd0aabc63d8dc2049cd7183a3c3ad059c42b8a
+--! Hash: sha1:0945a012e20caa368c3eda0f1a0b5175fcaf1c5a
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1532,28 +1532,28 @@ create view :SCHEMA.queues as
 comment on view :SCHEMA.queues is 'One row per queue with unfinished runs: how many of each kind, and how many live workers serve it. Counts them: as slow as they are many.';
 
 create view :SCHEMA.timeline as
-  select r.id as run_id, t.at, t.what, t.kind, t.name, t.slot, t.attempt
+  select r.id as run_id, row_number() over (partition by r.id order by t.at, t.rank) as no, t.at, t.what, t.kind, t.name, t.slot, t.attempt
   from :SCHEMA.run r
   cross join lateral (
-    select r.created_at as at, 'created' as what, null::text as kind, null::text as name, null::text as slot, null::integer as attempt
+    select r.created_at as at, 'created' as what, null::text as kind, null::text as name, null::text as slot, null::integer as attempt, 0 as rank
     union all
-    select r.started_at, 'started', null, null, null, 1 where r.started_at is not null
+    select r.started_at, 'started', null, null, null, 1, 1 where r.started_at is not null
     union all
-    select c.started_at, 'began', c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key and c.started_at < c.at
+    select c.started_at, 'began', c.kind, c.name, c.slot, c.attempt, 2 from :SCHEMA.checkpoint c where c.run = r.key and c.started_at < c.at
     union all
-    select c.at, c.outcome, c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key
+    select c.at, c.outcome, c.kind, c.name, c.slot, c.attempt, 4 from :SCHEMA.checkpoint c where c.run = r.key
     union all
-    select w.started_at, 'began', w.kind, array_to_string(w.topics, ', '), w.slot, w.attempt from :SCHEMA.wait w where w.run = r.key
+    select w.started_at, 'began', w.kind, array_to_string(w.topics, ', '), w.slot, w.attempt, 2 from :SCHEMA.wait w where w.run = r.key
     union all
-    select y.finished_at, 'try failed', 'step', y.name, y.slot, y.attempt from :SCHEMA.try y where y.run = r.key and y.finished_at is not null
+    select y.finished_at, 'try failed', 'step', y.name, y.slot, y.attempt, 3 from :SCHEMA.try y where y.run = r.key and y.finished_at is not null
     union all
-    select m.sent_at, 'sent', 'event', m.name, m.slot, null from :SCHEMA.mail m where m.run = r.key
+    select m.sent_at, 'sent', 'event', m.name, m.slot, null, 2 from :SCHEMA.mail m where m.run = r.key
     union all
-    select o.finished_at, 'attempt failed', null, null, null, o.attempt from :SCHEMA.round o where o.run = r.key
+    select o.finished_at, 'attempt failed', null, null, null, o.attempt, 5 from :SCHEMA.round o where o.run = r.key
     union all
-    select r.finished_at, r.state, null, null, null, r.attempt where r.finished_at is not null
+    select r.finished_at, r.state, null, null, null, r.attempt, 6 where r.finished_at is not null
   ) t;
-comment on view :SCHEMA.timeline is 'What happened to a run, and when: one row for each thing. Ask for one run, ordered by at.';
+comment on view :SCHEMA.timeline is 'What happened to a run, and when: one row for each thing. Ask for one run, ordered by no.';
 
 -- What runs publish: values, of which the latest counts, and streams, of which every item does. Readers look from outside.
 
@@ -2714,6 +2714,7 @@ comment on column :SCHEMA.queues.oldest_ready_at is 'Since when the run that wai
 comment on column :SCHEMA.queues.workers is 'How many live workers serve it.';
 
 comment on column :SCHEMA.timeline.run_id is 'The id of the run.';
+comment on column :SCHEMA.timeline.no is 'Its place among what happened to the run, from 1.';
 comment on column :SCHEMA.timeline.at is 'When it happened.';
 comment on column :SCHEMA.timeline.what is 'created, started, began, completed, failed, timeout, try failed, sent, attempt failed, or the state in which the run ended.';
 comment on column :SCHEMA.timeline.kind is 'Of what: step, transaction, sleep, event and so on. Null: of the run itself.';

@@ -172,6 +172,8 @@ export class Worker {
   }
 
   #begin(claim: Claim): void {
+    // What the run will write is not of a time before it.
+    this.#options.clock.observe(claim.now);
     const definition = this.#options.workflows.get(registeredName(claim.workflow, claim.version));
     if (!definition || this.#stopping || this.#muted) return;
     this.#quota -= 1;

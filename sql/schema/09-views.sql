@@ -63,25 +63,25 @@ create view :SCHEMA.queues as
 comment on view :SCHEMA.queues is 'One row per queue with unfinished runs: how many of each kind, and how many live workers serve it. Counts them: as slow as they are many.';
 
 create view :SCHEMA.timeline as
-  select r.id as run_id, t.at, t.what, t.kind, t.name, t.slot, t.attempt
+  select r.id as run_id, row_number() over (partition by r.id order by t.at, t.rank) as no, t.at, t.what, t.kind, t.name, t.slot, t.attempt
   from :SCHEMA.run r
   cross join lateral (
-    select r.created_at as at, 'created' as what, null::text as kind, null::text as name, null::text as slot, null::integer as attempt
+    select r.created_at as at, 'created' as what, null::text as kind, null::text as name, null::text as slot, null::integer as attempt, 0 as rank
     union all
-    select r.started_at, 'started', null, null, null, 1 where r.started_at is not null
+    select r.started_at, 'started', null, null, null, 1, 1 where r.started_at is not null
     union all
-    select c.started_at, 'began', c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key and c.started_at < c.at
+    select c.started_at, 'began', c.kind, c.name, c.slot, c.attempt, 2 from :SCHEMA.checkpoint c where c.run = r.key and c.started_at < c.at
     union all
-    select c.at, c.outcome, c.kind, c.name, c.slot, c.attempt from :SCHEMA.checkpoint c where c.run = r.key
+    select c.at, c.outcome, c.kind, c.name, c.slot, c.attempt, 4 from :SCHEMA.checkpoint c where c.run = r.key
     union all
-    select w.started_at, 'began', w.kind, array_to_string(w.topics, ', '), w.slot, w.attempt from :SCHEMA.wait w where w.run = r.key
+    select w.started_at, 'began', w.kind, array_to_string(w.topics, ', '), w.slot, w.attempt, 2 from :SCHEMA.wait w where w.run = r.key
     union all
-    select y.finished_at, 'try failed', 'step', y.name, y.slot, y.attempt from :SCHEMA.try y where y.run = r.key and y.finished_at is not null
+    select y.finished_at, 'try failed', 'step', y.name, y.slot, y.attempt, 3 from :SCHEMA.try y where y.run = r.key and y.finished_at is not null
     union all
-    select m.sent_at, 'sent', 'event', m.name, m.slot, null from :SCHEMA.mail m where m.run = r.key
+    select m.sent_at, 'sent', 'event', m.name, m.slot, null, 2 from :SCHEMA.mail m where m.run = r.key
     union all
-    select o.finished_at, 'attempt failed', null, null, null, o.attempt from :SCHEMA.round o where o.run = r.key
+    select o.finished_at, 'attempt failed', null, null, null, o.attempt, 5 from :SCHEMA.round o where o.run = r.key
     union all
-    select r.finished_at, r.state, null, null, null, r.attempt where r.finished_at is not null
+    select r.finished_at, r.state, null, null, null, r.attempt, 6 where r.finished_at is not null
   ) t;
-comment on view :SCHEMA.timeline is 'What happened to a run, and when: one row for each thing. Ask for one run, ordered by at.';
+comment on view :SCHEMA.timeline is 'What happened to a run, and when: one row for each thing. Ask for one run, ordered by no.';

@@ -55,6 +55,7 @@ comment on column :SCHEMA.queues.oldest_ready_at is 'Since when the run that wai
 comment on column :SCHEMA.queues.workers is 'How many live workers serve it.';
 
 comment on column :SCHEMA.timeline.run_id is 'The id of the run.';
+comment on column :SCHEMA.timeline.no is 'Its place among what happened to the run, from 1.';
 comment on column :SCHEMA.timeline.at is 'When it happened.';
 comment on column :SCHEMA.timeline.what is 'created, started, began, completed, failed, timeout, try failed, sent, attempt failed, or the state in which the run ended.';
 comment on column :SCHEMA.timeline.kind is 'Of what: step, transaction, sleep, event and so on. Null: of the run itself.';

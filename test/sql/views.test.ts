@@ -23,7 +23,7 @@ test("timeline tells what happened to a run, in the order in which it did", asyn
   t.same(open, [{ what: "began", name: "event:paid" }]);
   await run.send(paid, 5);
   await run.result({ timeout: PATIENCE_MS });
-  const rows = await b.sql("select what, kind, name from :SCHEMA.timeline where run_id = 'o' order by at");
+  const rows = await b.sql("select what, kind, name from :SCHEMA.timeline where run_id = 'o' order by no");
   const told = rows.map(({ what, kind, name }) => [what, kind, name].filter(Boolean).join(" "));
   t.same(told.slice(0, 2), ["created", "started"]);
   t.equal(told.at(-1), "completed");
