@@ -17,7 +17,7 @@ function promised(file: string): string {
 }
 
 test("every example prints what its last lines say, and nothing else", async (t) => {
-  t.equal(examples.length, 18);
+  t.ok(examples.length >= 18);
   const database = await freshDatabase(t);
   for (const file of examples) {
     const program = `${ROOT}dist/examples/${basename(file, ".ts")}.js`;

@@ -26,9 +26,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   "index.ts": ["core", "define", "db", "client", "settings.ts", "perdure.ts"],
   cli: ["core", "define", "db", "client", "perdure.ts"],
   dashboard: ["core", "define", "client", "perdure.ts"],
-  testing: ["core", "define", "db", "client", "perdure.ts"],
+  testing: ["core", "define", "db", "client", "engine", "settings.ts", "launched.ts", "perdure.ts"],
   "adapters.ts": ["core"], // an entry point of its own, over any client
-  "aiki.ts": ["core", "define", "client", "perdure.ts"],
+  aiki: ["core", "define", "client", "index.ts", "perdure.ts"],
 };
 
 const SQL = new RegExp(
