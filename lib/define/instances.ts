@@ -67,7 +67,7 @@ function membersOf(instance: unknown): Member[] {
   const plain = new Set<string>();
   if (typeof instance !== "object" || instance === null) return [];
   for (const prototype of attempt(() => prototypesOf(instance)) ?? []) {
-    for (const [key, descriptor] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
+    for (const [key, descriptor] of attempt(() => Object.entries(Object.getOwnPropertyDescriptors(prototype))) ?? []) {
       const member = memberOf(descriptor.get) ?? memberOf(descriptor.value);
       if (!member) plain.add(key);
       else if (plain.has(key) && !found.has(key)) throw overridden(instance, member, prototype);

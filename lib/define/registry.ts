@@ -10,6 +10,7 @@ import { internalsOf } from "./workflow.ts";
 
 /** What has a name in an engine. */
 interface Owned {
+  /** What is wrong where another has it too. */
   readonly what: string;
   readonly place: Place;
   /** Of a method: its instance. */
@@ -24,13 +25,13 @@ export function registry(given: readonly unknown[], where: string): Map<string, 
   const add = (definition: WorkflowDefinition, member: Member | undefined): void => {
     const { name, version, fn, instance, place } = definition;
     const key = registeredName(name, version);
-    const one = { what: `workflow "${name}" of version "${version}"`, instance, member, place };
+    const one = { what: `two workflows named "${name}" have version "${version}"`, instance, member, place };
     if (workflows.has(key) && workflows.get(key)!.fn !== fn) throw twice(owned.get(key)!, one);
     workflows.set(key, definition);
     owned.set(key, one);
   };
   const addStep = (instance: object, member: Member, name: string): void => {
-    const one = { what: `${member.kind} "${name}"`, instance, member, place: member.place };
+    const one = { what: `two steps are named "${name}"`, instance, member, place: member.place };
     const other = owned.get(name);
     // A name that was given may be shared, as functions may share it: two instances of one class would be mistaken for each other.
     const shared = member.hasName && other?.member !== member;
@@ -83,6 +84,6 @@ function twice(one: Owned, other: Owned): PerdureError {
     one.instance && other.instance
       ? 'give one of the instances a name of its own: named("…", instance)'
       : "give one another name or version";
-  const text = `two definitions are ${one.what}: ${sides.join(", and ")}; ${help}`;
+  const text = `${one.what}: ${sides.join(", and ")}; ${help}`;
   return new PerdureError("PERDURE_DUPLICATE", text);
 }
