@@ -2,6 +2,7 @@
  * A decorated method of a class: a getter on the prototype that holds it gives each instance a bound function of its own, and the plain
  * method where a more derived class calls `super`. Members are found by MEMBER, so that two copies of the package agree.
  */
+import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkName } from "../core/options.ts";
 import { type Place, placeText } from "../core/place.ts";
@@ -74,11 +75,18 @@ export function makeMember<T>(
     Object.defineProperty(bound, "length", { value: method.length, configurable: true });
     return Object.assign(bound, { [MEMBER]: member });
   };
+  /** What `super` calls: a part of the step, or of the workflow, that the override is. */
+  const asPart = function (this: object, ...args: never[]): unknown {
+    const here = scope.getStore();
+    if (!here || here.step || kind === "workflow") return Reflect.apply(method, this, args);
+    const text = `super.${key}() of class ${classOf(home!)} was called in a workflow's own function, where it would run again on every replay; call it from a method ${key} of class ${classOf(this)} that has a @${kind}() of its own`;
+    throw new PerdureError("PERDURE_CONTEXT", text);
+  };
   const boundTo = (instance: object): AnyFunction => {
     let bound = given.get(instance);
     if (!bound) {
       if (!home) member.find(instance);
-      bound = isOverridden(instance, key, home!) ? method : bind(instance);
+      bound = isOverridden(instance, key, home!) ? asPart : bind(instance);
       given.set(instance, bound);
     }
     return bound;

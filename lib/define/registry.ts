@@ -81,7 +81,7 @@ function twice(one: Owned, other: Owned): PerdureError {
     return `${instance ? `an instance of class ${classOf(instance)}` : "a function"}${placeText(at)}`;
   });
   const help =
-    one.instance && other.instance
+    one.instance && other.instance && one.instance !== other.instance
       ? 'give one of the instances a name of its own: named("…", instance)'
       : "give one another name or version";
   const text = `${one.what}: ${sides.join(", and ")}; ${help}`;

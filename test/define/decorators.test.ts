@@ -256,6 +256,38 @@ test("a method that overrides a decorated one without a decorator is refused, na
   t.end();
 });
 
+test("a step that super would run outside of its override is refused, as it would run again on every replay", async (t) => {
+  class Base {
+    @step()
+    async reserve(): Promise<string> {
+      return "base";
+    }
+  }
+  class Plain extends Base {
+    override async reserve(): Promise<string> {
+      return super.reserve();
+    }
+  }
+  class Derived extends Base {
+    readonly #plain = new Plain();
+    @step()
+    override async reserve(): Promise<string> {
+      return `derived ${await super.reserve()}`;
+    }
+    @workflow()
+    async run(): Promise<string[]> {
+      const refused = [() => this.#plain.reserve(), async () => super.reserve()].map((call) => rejection(call()));
+      return [await this.reserve(), ...(await Promise.all(refused)).map(({ message }) => message)];
+    }
+  }
+  const derived = new Derived();
+  await bench(t, { workflows: [derived] });
+  const said = (name: string) =>
+    `super.reserve() of class Base was called in a workflow's own function, where it would run again on every replay; call it from a method reserve of class ${name} that has a @step() of its own`;
+  t.same(await derived.run(), ["derived base", said("Plain"), said("Derived")]);
+  t.equal(await new Plain().reserve(), "base", "outside of a workflow it is a plain call");
+});
+
 test("two of one name are refused, and both places are named", (t) => {
   class Twin {
     @workflow()
@@ -303,6 +335,18 @@ test("two of one name are refused, and both places are named", (t) => {
   t.match(
     refused(fn, one),
     said(`two workflows named "Twin.process" have version "1": a function at ${place}, and an instance`),
+  );
+  class Both {
+    @workflow({ name: "both" })
+    async one(): Promise<void> {}
+    @workflow({ name: "both" })
+    async two(): Promise<void> {}
+  }
+  t.match(
+    refused(new Both()),
+    said(
+      `two workflows named "both" have version "1": an instance of class Both at ${place}, and an instance of class Both at ${place}; give one another name or version$`,
+    ),
   );
   t.doesNotThrow(() => new Perdure({ workflows: [one, one, durable(one.process), named("us", new Twin()), first] }));
   t.doesNotThrow(
