@@ -25,6 +25,7 @@ import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
+import { watchBodies } from "./strict/strict.ts";
 import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
 import { Firing } from "./worker/firing.ts";
@@ -69,6 +70,7 @@ export class Engine {
   readonly #poll: Poll;
   readonly #firing: Firing;
   #listener: Listener | undefined;
+  #unwatch: (() => void) | false = false;
   #recounts = 0;
   /** Lanes that this process does not serve and has started runs in. */
   readonly #met = new Set<string>();
@@ -93,7 +95,7 @@ export class Engine {
   }
 
   constructor(settings: Settings, database: Database) {
-    const { schema, logger } = settings;
+    const { schema, logger, makeContext, strict } = settings;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
     this.#settings = settings;
@@ -137,7 +139,7 @@ export class Engine {
       store: this.store,
       clock: this.#clock,
       logger,
-      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
+      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside(), makeContext, strict },
       fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
@@ -225,6 +227,7 @@ export class Engine {
     await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
+    if (this.#settings.strict) this.#watchBodies();
     await this.#wants.settle();
     this.#poll.start();
     this.#worker.poke();
@@ -249,6 +252,11 @@ export class Engine {
     // The engine works without it.
     const lanes = await this.store.unserved(MOST_UNSERVED).catch(() => []);
     if (lanes.length > 0) logger.warn(unservedText(lanes, [...workflows.values()]));
+  }
+
+  #watchBodies(): void {
+    this.#unwatch = watchBodies();
+    if (!this.#unwatch) this.#settings.logger.info("perdure: strict mode sees no lines in a bundle; run the sources");
   }
 
   /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
@@ -337,6 +345,7 @@ export class Engine {
     this.#wants.stop();
     this.#hints.stop();
     await this.#worker.stop(timeoutMs);
+    if (this.#unwatch) this.#unwatch();
     await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
     this.results.close();

@@ -42,6 +42,8 @@ export type Change = { readonly value: unknown } | "close";
 /** The run that a body belongs to, as the definitions see it. Every call takes its slot before it returns. */
 export interface Body {
   readonly run: RunInfo;
+  /** Says what strict mode has found in the body; null outside it. */
+  readonly warn: ((message: string) => void) | null;
   step(definition: StepDefinition, args: unknown[]): Promise<unknown>;
   sleep(name: string | null, until: Until): Promise<Slept>;
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown>;

@@ -129,8 +129,8 @@ export interface Slept {
   readonly woken: boolean;
 }
 
-/** What `currentRun()` returns inside a workflow. */
-export interface RunInfo {
+/** What `currentRun()` returns inside a workflow. `Context` is what the engine's option `context` makes; null without it. */
+export interface RunInfo<Context = unknown> {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
@@ -140,8 +140,13 @@ export interface RunInfo {
   readonly signal: AbortSignal;
   /** The slot of the schedule that started this run; null: no schedule did, or it was triggered. */
   readonly scheduledFor: Date | null;
-  /** The engine's logger, silent during replay. The default one shows warnings and errors only: give `logger: console` to see all. */
-  readonly log: Logger;
+  /**
+   * The engine's logger, bound to this run, and inside a step to its try: silent while the body replays, so a line is written once. The
+   * default logger shows warnings and errors only: give `logger: console` to see all.
+   */
+  readonly log: RunLog;
+  /** What the engine's option `context` made for this execution of the run; null: there is no such option. Not recorded. */
+  readonly context: Context;
 }
 
 /** What `currentStep()` returns inside a step. */
@@ -172,12 +177,26 @@ export interface CallerClient {
   query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
 }
 
-/** Where an engine writes its own messages. console and pino fit. */
+/** Where an engine writes its own messages: console, pino, bunyan, winston and what is shaped as they are. */
 export interface Logger {
   debug(message: string, ...details: unknown[]): void;
   info(message: string, ...details: unknown[]): void;
   warn(message: string, ...details: unknown[]): void;
   error(message: string, ...details: unknown[]): void;
+}
+
+/** A line of a run: a message and what belongs to it, or fields and a message, whatever shape the logger has. An Error becomes `err`. */
+export interface LogLine {
+  (message: string, ...details: unknown[]): void;
+  (fields: object, message?: string, ...details: unknown[]): void;
+}
+
+/** What `currentRun().log` is. */
+export interface RunLog {
+  readonly debug: LogLine;
+  readonly info: LogLine;
+  readonly warn: LogLine;
+  readonly error: LogLine;
 }
 
 /** A run as it is seen from outside. */
