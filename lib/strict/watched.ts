@@ -32,6 +32,7 @@ export function watched(): Watched[] {
   const builtin = (name: string) => process.getBuiltinModule?.(name) as object | undefined;
   const all = (on: object | undefined, prefix: string, kind: Kind, names: string): Watched[] =>
     names.split(" ").map((name) => ({ on, name, call: `${prefix}${name}()`, ...kind }));
+  const net = builtin("node:net") as { Socket: { prototype: object } } | undefined;
   const timers = builtin("node:timers/promises") as { scheduler?: object } | undefined;
   return [
     ...all(Date, "Date.", CLOCK, "now"),
@@ -55,6 +56,8 @@ export function watched(): Watched[] {
     ...all(builtin("node:https"), "https.", NETWORK, "request get"),
     ...all(builtin("node:http2"), "http2.", NETWORK, "connect"),
     ...all(builtin("node:net"), "net.", NETWORK, "connect createConnection"),
+    // What drivers of databases use.
+    ...all(net?.Socket.prototype, "socket.", NETWORK, "connect"),
     ...all(builtin("node:tls"), "tls.", NETWORK, "connect"),
     ...all(builtin("node:dns"), "dns.", NETWORK, "lookup resolve"),
     ...all(builtin("node:dns/promises"), "dns/promises ", NETWORK, "lookup resolve"),

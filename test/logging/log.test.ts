@@ -13,7 +13,7 @@ import {
   value,
   workflow,
 } from "../../lib/index.ts";
-import { bench, collector } from "../support/engine.ts";
+import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, reaches, rejection } from "../support/gate.ts";
 
