@@ -10,6 +10,7 @@ import { ValueCodec } from "./core/codec.ts";
 import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
+import type { EngineLog } from "./core/logging.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { within } from "./db/deadline.ts";
@@ -82,6 +83,7 @@ export class Engine {
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings): Promise<Engine> {
     const database = await connectDatabase(settings.database);
+    if (database.stopEmbedded) announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
       await prepare(database, settings.schema, settings.migrate);
@@ -357,6 +359,18 @@ export class Engine {
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
     await this.#database.close();
   }
+}
+
+let announced = false;
+
+/** Data in a place that nobody chose is not to be a surprise. Once a process. */
+function announceEmbedded(database: Database, logger: EngineLog): void {
+  if (announced) return;
+  announced = true;
+  const { connectionString } = database.clientConfig();
+  logger.warn(
+    `perdure: no database is given, so this is an embedded Postgres for development, at ${connectionString}, kept under .perdure/; set DATABASE_URL, or \`database\` of new Perdure(), for another`,
+  );
 }
 
 function lanesOf({ workflows, queues }: Settings): { workflows: string[]; versions: string[]; queues: string[] } {

@@ -207,7 +207,7 @@ export interface RunStatus {
   readonly state: RunState;
   /** What a suspended run waits for, or `start` for a delayed one. */
   readonly waitingFor: "sleep" | "event" | "child" | "retry" | "several" | "start" | null;
-  /** Why it is blocked, or was cancelled; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
+  /** Why it is blocked, was cancelled, or waits to begin; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
   readonly reason: string | null;
   readonly queue: string;
   readonly priority: number;

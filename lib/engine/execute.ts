@@ -194,7 +194,9 @@ async function finishWith(pass: Pass, state: "failed", error: unknown, ports: Ex
   const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`);
   const reopened = JSON.stringify(pass.escaped.slotsOf(error));
   const finished = await finish(pass, state, value, reopened, ports);
-  if (finished) ports.logger.warn(`perdure: ${named(pass)} failed`, error, fieldsOf(pass));
+  // The failure of a child is its parent's business, which may well have meant it.
+  const level = pass.claim.followed ? "info" : "warn";
+  if (finished) ports.logger[level](`perdure: ${named(pass)} failed`, error, fieldsOf(pass));
   return finished;
 }
 
