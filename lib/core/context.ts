@@ -91,6 +91,15 @@ export function bodyFor(what: string): Body {
   return here.body;
 }
 
+/** Throws PERDURE_CONTEXT when `what`, which nothing records, is called in a body: each replay would do it again. */
+export function refuseInBody(what: string, instead: string): void {
+  const here = scope.getStore();
+  if (!here || here.step) return;
+  const { id, workflow } = here.body.run;
+  const text = `${what} is not recorded, so every replay of workflow "${workflow}" (run "${id}") would do it again; ${instead}`;
+  throw new PerdureError("PERDURE_CONTEXT", text);
+}
+
 /** Throws PERDURE_CONTEXT when `what` is called inside a step. */
 export function refuseInStep(here: Scope, what: string): void {
   if (here.step) {
