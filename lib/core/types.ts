@@ -1,6 +1,6 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
-import type { Place } from "./place.ts";
+import type { Stack } from "./place.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
 import type { RunState, TerminalState } from "./states.ts";
 
@@ -60,7 +60,7 @@ export interface WorkflowDefinition {
   /** Whose method it is; undefined: a function. */
   readonly instance: object | undefined;
   /** Where it was defined. */
-  readonly place: Place;
+  readonly place: Stack;
 }
 
 /** What `.with()` sets for the runs that are started from a copy of a workflow. */
@@ -134,8 +134,8 @@ export interface Slept {
   readonly woken: boolean;
 }
 
-/** What `currentRun()` returns inside a workflow. */
-export interface RunInfo {
+/** What `currentRun()` returns inside a workflow. `Context` is what the engine's option `context` makes; null without it. */
+export interface RunInfo<Context = unknown> {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
@@ -145,8 +145,13 @@ export interface RunInfo {
   readonly signal: AbortSignal;
   /** The slot of the schedule that started this run; null: no schedule did, or it was triggered. */
   readonly scheduledFor: Date | null;
-  /** The engine's logger, silent during replay. The default one shows warnings and errors only: give `logger: console` to see all. */
-  readonly log: Logger;
+  /**
+   * The engine's logger, bound to this run, and inside a step to its try: silent while the body replays, so a line is written once. The
+   * default logger shows warnings and errors only: give `logger: console` to see all.
+   */
+  readonly log: RunLog;
+  /** What the engine's option `context` made for this execution of the run; null: there is no such option. Not recorded. */
+  readonly context: Context;
 }
 
 /** What `currentStep()` returns inside a step. */
@@ -177,12 +182,26 @@ export interface CallerClient {
   query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
 }
 
-/** Where an engine writes its own messages. console and pino fit. */
+/** Where an engine writes its own messages: console, pino, bunyan, winston and what is shaped as they are. */
 export interface Logger {
   debug(message: string, ...details: unknown[]): void;
   info(message: string, ...details: unknown[]): void;
   warn(message: string, ...details: unknown[]): void;
   error(message: string, ...details: unknown[]): void;
+}
+
+/** A line of a run: a message and what belongs to it, or fields and a message, whatever shape the logger has. An Error becomes `err`. */
+export interface LogLine {
+  (message: string, ...details: unknown[]): void;
+  (fields: object, message?: string, ...details: unknown[]): void;
+}
+
+/** What `currentRun().log` is. */
+export interface RunLog {
+  readonly debug: LogLine;
+  readonly info: LogLine;
+  readonly warn: LogLine;
+  readonly error: LogLine;
 }
 
 /** A run as it is seen from outside. */
@@ -193,7 +212,7 @@ export interface RunStatus {
   readonly state: RunState;
   /** What a suspended run waits for, or `start` for a delayed one. */
   readonly waitingFor: "sleep" | "event" | "child" | "retry" | "several" | "start" | null;
-  /** Why it is blocked, or was cancelled; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
+  /** Why it is blocked, was cancelled, or waits to begin; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
   readonly reason: string | null;
   readonly queue: string;
   readonly priority: number;
