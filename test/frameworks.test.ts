@@ -115,6 +115,8 @@ async function checkAnswers(t: Test, shop: Served): Promise<void> {
       `${method} ${path} ${JSON.stringify(body)}`,
     );
   }
+  const large = await shop.call("POST", "/orders", order("x".repeat(1_200_000)));
+  t.ok([400, 413].includes(large.status), "too large for the framework, or for a name");
   t.equal((await shop.call("GET", "/nowhere").catch(() => ({ status: 404 }))).status, 404, "no such path");
 }
 

@@ -44,11 +44,9 @@ app.get("/health", async (_request, response) => {
 });
 
 // Express knows an error handler by its four parameters.
-app.use((error: Error & { status?: number }, _request: Request, response: Response, _next: NextFunction) => {
+app.use((error: unknown, _request: Request, response: Response, _next: NextFunction) => {
   const { status, body } = answerTo(error);
-  // What Express itself refuses, such as a body that is no JSON, has a status already.
-  const own = status === 500 ? error.status : undefined;
-  response.status(own ?? status).json(own ? { message: error.message } : body);
+  response.status(status).json(body);
 });
 
 await perdure.launch();

@@ -22,11 +22,9 @@ const app = Fastify();
 app.addHook("onReady", () => perdure.launch());
 app.addHook("preClose", async () => closeIdle(app.server));
 app.addHook("onClose", () => handOver(perdure));
-app.setErrorHandler((error: Error & { statusCode?: number }, _request, reply) => {
+app.setErrorHandler((error, _request, reply) => {
   const { status, body } = answerTo(error);
-  // What Fastify itself refuses, such as a body that is no JSON, has a status already.
-  const own = status === 500 ? error.statusCode : undefined;
-  return reply.status(own ?? status).send(own ? { message: error.message } : body);
+  return reply.status(status).send(body);
 });
 
 app.post("/orders", async (request, reply) => {

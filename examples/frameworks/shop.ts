@@ -71,16 +71,30 @@ const STATUS: Partial<Record<ErrorCode, number>> = {
   PERDURE_FINISHED: 409,
   PERDURE_STATE: 503,
   PERDURE_CONNECTION: 503,
+  PERDURE_READ_ONLY: 503,
 };
 
-/** An error as an answer. What is not known is not told. */
-export function answerTo(error: unknown): { status: number; body: { code?: string; message: string } } {
+interface Answer {
+  readonly status: number;
+  readonly body: { readonly code?: string; readonly message: string };
+}
+
+/** An error as an answer. What went wrong on this side is logged, and not told to the client. */
+export function answerTo(error: unknown): Answer {
   if (error instanceof z.ZodError) return { status: 400, body: { message: z.prettifyError(error) } };
   // A body that is no JSON, a path that is not encoded.
   if (error instanceof SyntaxError || error instanceof URIError)
     return { status: 400, body: { message: error.message } };
-  const status = error instanceof PerdureError ? STATUS[error.code] : undefined;
-  if (!status) return { status: 500, body: { message: "internal error" } };
-  const { code, message } = error as PerdureError;
-  return { status, body: { code, message } };
+  if (error instanceof PerdureError) {
+    const { code, message } = error;
+    const status = STATUS[code] ?? 500;
+    if (status < 500) return { status, body: { code, message } };
+    console.error(error);
+    return { status, body: { code, message: "try again later" } };
+  }
+  // What a framework refuses by itself, such as a body that is too large.
+  const { statusCode = 500, message } = error as { statusCode?: number; message: string };
+  if (statusCode < 500) return { status: statusCode, body: { message } };
+  console.error(error);
+  return { status: 500, body: { message: "internal error" } };
 }
