@@ -220,7 +220,8 @@ export class Worker {
 
   #freed(pass?: Pass): void {
     if (pass && pass.claim.crashes >= SUSPECT) this.#again = true;
-    if (this.#backlog || this.#again) this.poke();
+    // A claim that is on its way knows of the slot, or tells what it left behind.
+    if ((this.#backlog || this.#again) && !this.#claiming) this.poke();
     this.#options.onLoad();
     this.#checkSettled();
   }
