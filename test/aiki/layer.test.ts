@@ -256,13 +256,12 @@ test("a handle is found by id and by reference, only of its own workflow and ver
   t.equal(started.run.state.status, "scheduled");
   t.match((await v1.getHandleById(aiki, started.id)).run, { id: started.id, state: { status: "scheduled" } });
   t.equal((await v1.getHandleByReferenceId(aiki, "r")).id, started.id);
-  for (const wrong of [
-    v2.getHandleById(aiki, started.id),
-    v2.getHandleByReferenceId(aiki, "r"),
-    v1.getHandleById(aiki, "x"),
-  ]) {
-    t.match(await rejection(wrong), { code: "PERDURE_NOT_FOUND" });
-  }
+  const wrong = [
+    () => v2.getHandleById(aiki, started.id),
+    () => v2.getHandleByReferenceId(aiki, "r"),
+    () => v1.getHandleById(aiki, "x"),
+  ];
+  for (const find of wrong) t.match(await rejection(find()), { code: "PERDURE_NOT_FOUND" });
 });
 
 test("waitForStatus gives the state, or says whether the run ended otherwise, time ran out or the signal was aborted", async (t) => {
@@ -408,11 +407,10 @@ test("dates, maps, sets, bigints and undefined travel as inputs, outputs and dat
   t.strictSame(await outputOf(handle), { back: value, data: new Date(1) });
 });
 
-test("the context is made anew for every execution; one that cannot be made fails the run, or lets it be tried again", async (t) => {
+test("the context is made anew for every execution; where it cannot be made the run is tried again, and no attempt is used", async (t) => {
   const { client, advance, lines } = await ground(t);
   let made = 0;
   const contextV1 = workflow<{ made: number; of: string }>({ name: "context" }).v("1.0.0", {
-    retry: { type: "fixed", maxAttempts: 2, delayMs: 0 },
     async handler(run) {
       const { id, name, versionId, attempts } = run;
       run.logger.child({ part: 1 }).info("awake", { n: 2 });
@@ -422,9 +420,9 @@ test("the context is made anew for every execution; one that cannot be made fail
     },
   });
   const aiki = client({
-    context: async ({ id, attempts }) => {
+    context: async ({ id }) => {
       made += 1;
-      if (attempts === 1) throw new Error("no context");
+      if (made === 1) throw new Error("no context");
       return { made, of: id };
     },
   });
@@ -434,10 +432,10 @@ test("the context is made anew for every execution; one that cannot be made fail
   const first = made;
   await advance(DAY);
   const output = await outputOf(handle);
-  t.same(output.facts, [handle.id, "context", "1.0.0", 2]);
+  t.same(output.facts, [handle.id, "context", "1.0.0", 1]);
   t.equal(output.of, handle.id);
   t.ok(first >= 2 && output.now > 1);
-  t.equal(lines.filter((line) => line === "awake").length, 1, "silent during replay");
+  t.equal(lines.filter((line) => line.includes("awake")).length, 1, "silent during replay");
 });
 
 test("a pool's runs are taken only by a worker of the pool, and children stay in their parent's", async (t) => {
