@@ -9,6 +9,7 @@ import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
 import type { Maker } from "./member.ts";
+import type { is, Refused } from "./refused.ts";
 
 /** Options of a step or a transaction. */
 export interface StepOptions {
@@ -27,7 +28,12 @@ export interface StepOptions {
 }
 
 /** Options of `@step()` and `@transaction()`: those of a step. `name` is by default that of the class and the method, `Class.method`. */
-export type StepMethodOptions = Omit<StepOptions, "name"> & { name?: string | undefined };
+export type StepMethodOptions = object &
+  Omit<StepOptions, "name"> & {
+    name?: string | undefined;
+    /** @internal */
+    readonly [Symbol.hasInstance]?: Refused<'a function needs a name: step("name", fn); a decorator has parentheses: @step()'>;
+  };
 
 /** What `.with()` sets for the calls of a copy of a step. */
 export interface StepCallOptions {
@@ -47,11 +53,15 @@ export type Durable<F extends AnyFunction> =
 export type Step<F extends AnyFunction> = Durable<F> & {
   /** A copy with other options; the original stays as it is. */
   with(options: StepCallOptions): Step<F>;
+  /** @internal */
+  readonly [is]: "a step";
 };
 
 /** A transaction step: called without `tx`. */
 export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) & {
   with(options: StepCallOptions): Transaction<A, R>;
+  /** @internal */
+  readonly [is]: "a step";
 };
 
 /**
