@@ -1,6 +1,6 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
-import type { Stack } from "./place.ts";
+import type { Source } from "./place.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
 import type { RunState, TerminalState } from "./states.ts";
 
@@ -46,7 +46,7 @@ export interface StepDefinition {
 }
 
 /** A workflow as it was defined: a durable function with a name and a version. */
-export interface WorkflowDefinition {
+export interface WorkflowDefinition extends Source {
   readonly name: string;
   readonly version: string;
   readonly fn: (...args: unknown[]) => unknown;
@@ -57,10 +57,6 @@ export interface WorkflowDefinition {
   readonly repeat: "again" | "cached";
   readonly input: Schema | undefined;
   readonly output: Schema | undefined;
-  /** Whose method it is; undefined: a function. */
-  readonly instance: object | undefined;
-  /** Where it was defined. */
-  readonly place: Stack;
 }
 
 /** What `.with()` sets for the runs that are started from a copy of a workflow. */

@@ -48,6 +48,7 @@ export interface WorkflowOptions {
 /** Options of `@workflow()`: those of a workflow. `name` is by default that of the class and the method, `Class.method`. */
 export type WorkflowMethodOptions = object &
   Omit<WorkflowOptions, "name"> & {
+    /** Names the workflow in the database: 1 to 255 bytes. Default `Class.method`, or `eu.method` on an instance that is `named("eu", …)`. */
     name?: string | undefined;
     /** @internal */
     readonly [Symbol.hasInstance]?: Refused<'a function needs a name: workflow("name", fn); a decorator has parentheses: @workflow()'>;
@@ -106,9 +107,7 @@ export function workflow<A extends unknown[], R>(
  * given. Works under TC39 decorators and under `experimentalDecorators`; of several decorators it is the topmost.
  *
  * @throws PERDURE_OPTION for what is no async method of instances.
- * @example
- * class Checkout { @workflow() async process(orderId: string) { await this.reserve(orderId); } }
- * new Perdure({ workflows: [new Checkout()] });
+ * @example `class Checkout { @workflow({ timeout: "1d" }) async process(orderId: string) { … } } new Perdure({ workflows: [new Checkout()] });`
  */
 export function workflow(options?: WorkflowMethodOptions): DurableMethod;
 export function workflow(...given: [nameOrOptions?: string | WorkflowMethodOptions, fn?: AnyFunction]): unknown {
