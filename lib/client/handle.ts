@@ -146,24 +146,24 @@ async function result(id: string, options: ResultOptions, parts: HandleParts): P
   checkSignal(signal, `result() of run "${id}"`)?.throwIfAborted();
   const gaveUp = giveUp(id, timeoutMs, signal);
   try {
-    return await read(await ended(id, gaveUp.promise, parts), parts);
+    return await read(await ended(id, gaveUp?.promise, parts), parts);
   } finally {
-    gaveUp.stop();
+    gaveUp?.stop();
   }
 }
 
 /** The end of a run that exists. At the timeout it is looked once more: a hint may have been lost. */
 async function ended(
   id: string,
-  gaveUp: Promise<never>,
+  gaveUp: Promise<never> | undefined,
   { store, results, exists }: HandleParts,
 ): Promise<FinishedRun> {
   try {
-    const known = exists ? [id] : explain(`waiting for run "${id}"`, () => store.known([id]));
-    if ((await Promise.race([known, gaveUp])).length === 0) notFound(id);
+    const known = (): Promise<readonly unknown[]> => explain(`waiting for run "${id}"`, () => store.known([id]));
+    if (!exists && (await unless(gaveUp, known())).length === 0) notFound(id);
     const { finished, stop } = results.wait(id);
     try {
-      return await Promise.race([finished, gaveUp]);
+      return await unless(gaveUp, finished);
     } finally {
       stop();
     }
@@ -174,6 +174,9 @@ async function ended(
   }
 }
 
+const unless = <T>(gaveUp: Promise<never> | undefined, work: Promise<T>): Promise<T> =>
+  gaveUp ? Promise.race([work, gaveUp]) : work;
+
 /** The longest timer: a longer one would fire at once. */
 const LONGEST = 2 ** 31 - 1;
 
@@ -181,12 +184,13 @@ async function sleepFor(ms: number, signal: AbortSignal): Promise<void> {
   for (let left = ms; left > 0 && !signal.aborted; left -= LONGEST) await pause(Math.min(left, LONGEST), signal);
 }
 
-/** Rejects at the timeout or the signal. */
+/** Rejects at the timeout or the signal; null: neither was given. */
 function giveUp(
   id: string,
   timeoutMs: number | null,
   signal: AbortSignal | undefined,
-): { promise: Promise<never>; stop: () => void } {
+): { promise: Promise<never>; stop: () => void } | null {
+  if (timeoutMs === null && !signal) return null;
   const over = new AbortController();
   const promise = new Promise<never>((_, reject) => {
     const abort = (): void => reject(signal!.reason);

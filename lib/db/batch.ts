@@ -140,7 +140,8 @@ export function statement(
 function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
   let text = "";
   for (const item of items) {
-    const value = (item.row as Record<string, unknown>)[column];
+    const given = (item.row as Record<string, unknown>)[column];
+    const value = typeof given === "function" ? given() : given;
     text += `${text && ","}${typeof value === "string" ? quoted(value) : String(value ?? "NULL")}`;
   }
   return `{${text}}`;
@@ -217,6 +218,10 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], la
   } else if (kind === "due") {
     news.work += Number(rows[0]!.woken);
     news.foreign += Number(rows[0]!.woken);
+  } else if (kind === "claim") {
+    // The last kind: a claim that left nothing behind has taken what this process may take of all that. Else it would ask again, and who asks
+    // leases no start at birth until it has its answer.
+    if (rows.length > 0 && !rows[0]!.backlog) news.work = news.foreign;
   } else if (kind === "handBack") news.work += Number(rows[0]!.handed);
   else if (kind === "retry") news.work += ok();
   else if (kind === "finish") {

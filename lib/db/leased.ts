@@ -19,10 +19,17 @@ export async function leased<A extends StartAnswer | undefined>(
   { reserve, adopt, watch }: Slots,
   write: (row: StartRow, onAside: () => void) => Promise<A>,
 ): Promise<A> {
-  let lease = isDue(row) && reserve(row);
+  let holds = false;
+  let aside = false;
+  // A batch that is issued again asks again.
+  const lease = (): boolean => {
+    holds ||= !aside && isDue(row) && reserve(row);
+    return holds;
+  };
   const giveBack = (): void => {
-    if (lease) adopt(null);
-    lease = false;
+    aside = true;
+    if (holds) adopt(null);
+    holds = false;
   };
   let answer: A;
   try {
@@ -31,7 +38,7 @@ export async function leased<A extends StartAnswer | undefined>(
     giveBack();
     throw error;
   }
-  if (lease) adopt(answer?.leased ? toClaim(row, answer) : null);
+  if (holds) adopt(answer?.leased ? toClaim(row, answer) : null);
   if (answer && !isDue(row)) watch(Math.max(row.delay ?? 0, (row.startAt ?? 0) - answer.now_ms));
   return answer;
 }

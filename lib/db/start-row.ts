@@ -33,7 +33,7 @@ export function toStartRow(
     detached: options.detached ?? false,
     schedule: null,
     scheduledFor: null,
-    lease: false,
+    lease: () => false,
   };
 }
 

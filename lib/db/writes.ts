@@ -34,7 +34,8 @@ export interface StartRow {
   /** The schedule that starts it, and for which of its times, in ms since 1970. */
   readonly schedule: string | null;
   readonly scheduledFor: number | null;
-  readonly lease: boolean;
+  /** Whether there is a slot for it: asked when the batch is put together, as slots become free until then. */
+  readonly lease: () => boolean;
 }
 export interface StartAnswer {
   readonly verdict: "created" | "existing" | "conflict" | "circle" | "stale";

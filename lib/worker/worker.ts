@@ -169,6 +169,8 @@ export class Worker {
       this.#again = false;
       this.poke();
     }
+    // What was asked during the claim, which held the free slots, was answered with none.
+    this.#options.onLoad();
   }
 
   #begin(claim: Claim): void {
@@ -220,7 +222,8 @@ export class Worker {
 
   #freed(pass?: Pass): void {
     if (pass && pass.claim.crashes >= SUSPECT) this.#again = true;
-    if (this.#backlog || this.#again) this.poke();
+    // A claim that is on its way knows of the slot, or tells what it left behind.
+    if ((this.#backlog || this.#again) && !this.#claiming) this.poke();
     this.#options.onLoad();
     this.#checkSettled();
   }

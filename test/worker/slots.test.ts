@@ -59,3 +59,33 @@ test("never more runs are in work than there are slots, and those that wait for 
   await Promise.all(idle.map((run) => run.send(go, null)));
   await Promise.all(idle.map((run) => run.result({ timeout: PATIENCE_MS })));
 });
+
+test("a process whose slots are all in use goes on leasing runs at birth as they become free", async (t) => {
+  const short = workflow("short", async (_n: number) => {});
+  const { perdure, sql } = await bench(t, { workflows: [short], worker: { concurrency: 100 } });
+  const inTurn = async (lane: number): Promise<void> => {
+    for (let n = 0; n < 10; n += 1) await (await perdure.start(short, lane * 100 + n)).result({ timeout: PATIENCE_MS });
+  };
+  // More than there are slots once, so that claims are made; then as many.
+  await Promise.all(Array.from({ length: 150 }, (_, lane) => inTurn(lane)));
+  const [{ key }] = await sql("select max(key) as key from :SCHEMA.run");
+  await Promise.all(Array.from({ length: 100 }, (_, lane) => inTurn(200 + lane)));
+  const [born] = await sql("select count(*)::int as n from :SCHEMA.run where key > $1 and started_at = created_at", [
+    key,
+  ]);
+  t.ok(born.n > 500, `${born.n} of 1,000`);
+});
+
+test("a process that has just been launched is told of work by others, and does not find it by the next poll", async (t) => {
+  const short = workflow("short", async (_n: number) => {});
+  const { perdure, another } = await bench(t, { worker: false });
+  const waited: number[] = [];
+  for (let round = 0; round < 6; round += 1) {
+    const worker = await another({ worker: {}, workflows: [short] });
+    const begun = performance.now();
+    await (await perdure.start(short, round)).result({ timeout: PATIENCE_MS });
+    waited.push(performance.now() - begun);
+    await worker.shutdown();
+  }
+  t.ok(Math.max(...waited) < 2000, waited.map(Math.round).join(", "));
+});
