@@ -29,6 +29,7 @@ export type {
   FailedTry,
   HistoryEntry,
   Logger,
+  LogLine,
   Overlap,
   Received,
   RunFilter,

@@ -17,7 +17,7 @@ import {
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { callerVerbs } from "./client/using.ts";
-import { plainly } from "./core/context.ts";
+import { plainly, refuseInBody } from "./core/context.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
@@ -160,6 +160,7 @@ export class Perdure {
   async start<A extends unknown[], R>(workflow: Startable<A, R>, ...args: A): Promise<RunHandle<R>>;
   async start(workflow: string, ...args: unknown[]): Promise<RunHandle>;
   async start(workflow: unknown, ...args: unknown[]): Promise<RunHandle> {
+    refuseInBody("perdure.start()", "call the workflow itself or start() for a child, or perdure.start() in a step");
     const { definition, options } = this.#find(workflow);
     return this.#start(definition, options, args);
   }
@@ -226,6 +227,7 @@ export class Perdure {
     data?: unknown,
     options?: SendOptions,
   ): Promise<unknown> {
+    refuseInBody("perdure.send()", "call it in a step, or send() of a child's handle");
     const { sender } = this.#live();
     return typeof ids === "string" ? sender.one(ids, event, data, options) : sender.many(ids, event, data, options);
   }
@@ -252,6 +254,7 @@ export class Perdure {
     runs: RunFilter | readonly string[],
     options: { reason?: string | undefined } = {},
   ): Promise<ControlledMany> {
+    refuseInBody("perdure.cancel()", "call it in a step, or cancel() of a child's handle");
     const { reason } = checkKeys(options, ["reason"], "cancel()");
     const args = [checkReason(reason, "cancel()")];
     return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES }, this.#bulk());

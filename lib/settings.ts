@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import type { ErrorClass } from "./core/codec.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { PerdureError } from "./core/errors.ts";
+import { type EngineLog, engineLog } from "./core/logging.ts";
 import {
   attempt,
   checkArray,
@@ -16,7 +17,7 @@ import {
   checkSchemaName,
   shorten,
 } from "./core/options.ts";
-import type { Logger, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
+import type { Logger, RunInfo, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
 import type { DatabaseOption } from "./db/database-option.ts";
 import { isRegistered, registry } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
@@ -44,8 +45,22 @@ export interface PerdureOptions {
   worker?: WorkerSettings | false | undefined;
   /** Error classes of your own that keep their class on replay. */
   errors?: readonly ErrorClass[] | undefined;
-  /** Where the engine writes its messages. Default: console, warnings and errors only. */
+  /**
+   * Where the engine and `currentRun().log` write: a logger of pino's, bunyan's or winston's shape gets fields, one of console's a prefix.
+   * Default: console, warnings and errors only.
+   */
   logger?: Logger | undefined;
+  /**
+   * Makes what `currentRun().context` is: called before every execution of a run, so anew after each suspension, and never recorded. When it
+   * throws, nothing of the run is lost and no attempt used: it is tried again after 1 s, then 2 s, 4 s and so on up to a minute.
+   */
+  context?: ((run: RunInfo) => unknown) | undefined;
+  /**
+   * Development: names the line where a workflow's body reads the clock, draws at random, waits for a timer or uses the network outside a
+   * step, and sets the default of `outside` to `"warn"`. Replaces the functions concerned while such an engine is launched. Default: true
+   * only where NODE_ENV is "development".
+   */
+  strict?: boolean | undefined;
   /** Whether `launch()` migrates the schema. Default true; with false it refuses a schema that is not up to date. */
   migrate?: boolean | undefined;
   /** How long a silent worker keeps its runs. Default 30s; shorter finds hangs sooner, beats more often. At least 1s. */
@@ -76,7 +91,9 @@ export interface Settings {
   readonly works: boolean;
   readonly queues: readonly string[];
   readonly errors: readonly ErrorClass[];
-  readonly logger: Logger;
+  readonly logger: EngineLog;
+  readonly makeContext: ((run: RunInfo) => unknown) | null;
+  readonly strict: boolean;
   readonly migrate: boolean;
   readonly leaseMs: number;
   readonly notify: boolean;
@@ -96,6 +113,8 @@ const KEYS = [
   "worker",
   "errors",
   "logger",
+  "context",
+  "strict",
   "migrate",
   "lease",
   "notify",
@@ -111,7 +130,9 @@ const LEASE = { leastMs: 1000, mostMs: 86_400_000 };
 
 export function checkOptions(given: PerdureOptions): Settings {
   const options = checkKeys(given, KEYS, WHERE);
-  const { schema = "perdure", errors = [], migrate = true, notify = true, outside = "call", shutdownOn = [] } = options;
+  const { schema = "perdure", errors = [], migrate = true, notify = true, shutdownOn = [] } = options;
+  const { strict = process.env.NODE_ENV === "development" } = options;
+  const { outside = strict === true ? "warn" : "call" } = options;
   const workflows = registry(options.workflows ?? [], WHERE);
   const worker = workerOf(options.worker, workflows);
   return {
@@ -121,7 +142,9 @@ export function checkOptions(given: PerdureOptions): Settings {
     workflows,
     ...worker,
     errors: checkArray(errors, `errors of ${WHERE}`).map(checkErrorClass),
-    logger: options.logger === undefined ? quietConsole : checkLogger(options.logger),
+    logger: engineLog(options.logger === undefined ? quietConsole : checkLogger(options.logger)),
+    makeContext: options.context === undefined ? null : checkContext(options.context),
+    strict: checkBoolean(strict, `option "strict" of ${WHERE}`),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
@@ -220,6 +243,12 @@ function checkLogger(logger: Logger): Logger {
     "PERDURE_OPTION",
     `logger of ${WHERE} must have the functions ${methods.join(", ")}, as console has; it is ${shorten(logger)}`,
   );
+}
+
+function checkContext(context: (run: RunInfo) => unknown): (run: RunInfo) => unknown {
+  if (typeof context === "function") return context;
+  const text = `context of ${WHERE} must be a function that makes the context of a run, (run) => ({ … }), not ${shorten(context)}`;
+  throw new PerdureError("PERDURE_OPTION", text);
 }
 
 function checkSignal(signal: NodeJS.Signals): NodeJS.Signals {

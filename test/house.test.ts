@@ -15,13 +15,15 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // When a schedule fires: checked where it is defined, computed where it is fired. Pure, and the only room that knows cron-parser.
   schedule: ["core"],
   define: ["core", "schedule"],
+  // Replaces functions of the process for a while: apart from all that works with them.
+  strict: ["core"],
   db: ["core"],
   engine: ["core", "db"],
   worker: ["core", "db", "engine", "schedule"],
   client: ["core", "db", "schedule"],
   codec: ["core"],
   "settings.ts": ["core", "define", "db"],
-  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "settings.ts"],
+  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "strict", "settings.ts"],
   "perdure.ts": ["core", "define", "db", "client", "settings.ts", "launched.ts"],
   "index.ts": ["core", "define", "db", "client", "settings.ts", "perdure.ts"],
   cli: ["core", "define", "db", "client", "perdure.ts"],

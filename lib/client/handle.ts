@@ -1,4 +1,5 @@
 /** A run as it is seen from outside. */
+import { refuseInBody } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { endError } from "../core/ended.ts";
 import { TimeoutError } from "../core/errors.ts";
@@ -116,8 +117,9 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     status: () => live(() => status(id, parts)),
     history: () => live(() => historyOf(id, parts)),
     result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
-    send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
-    cancel: (reason) => live(() => cancelRun(id, reason, parts)),
+    send: (event, ...[data, options]) =>
+      live(() => recorded("send", () => parts.sender.one(id, event, data as never, options))),
+    cancel: (reason) => live(() => recorded("cancel", () => cancelRun(id, reason, parts))),
     pause: () => live(() => controlRun("pause", id, parts)),
     resume: () => live(() => controlRun("resume", id, parts)),
     wake: () => live(() => controlRun("wake", id, parts)),
@@ -129,6 +131,12 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     read: <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
       readStream(id, stream, options, parts) as AsyncIterable<T>,
   };
+}
+
+/** Does what a body may do by the handle of a child only, which records it. */
+async function recorded(verb: "send" | "cancel", work: () => Promise<void>): Promise<void> {
+  refuseInBody(`${verb}() of a handle that start() of a workflow did not give`, "call it in a step");
+  return work();
 }
 
 function status(id: string, { store }: HandleParts): Promise<RunStatus> {

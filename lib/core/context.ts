@@ -44,6 +44,8 @@ export type Change = { readonly value: unknown } | "close";
 /** The run that a body belongs to, as the definitions see it. Every call takes its slot before it returns. */
 export interface Body {
   readonly run: RunInfo;
+  /** Says what strict mode has found in the body; null outside it. */
+  readonly warn: ((message: string) => void) | null;
   step(definition: StepDefinition, args: unknown[]): Promise<unknown>;
   sleep(name: string | null, until: Until): Promise<Slept>;
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown>;
@@ -100,6 +102,15 @@ export function bodyFor(what: string): Body {
   }
   refuseInStep(here, what);
   return here.body;
+}
+
+/** Throws PERDURE_CONTEXT when `what`, which nothing records, is called in a body: each replay would do it again. */
+export function refuseInBody(what: string, instead: string): void {
+  const here = scope.getStore();
+  if (!here || here.step) return;
+  const { id, workflow } = here.body.run;
+  const text = `${what} is not recorded, so every replay of workflow "${workflow}" (run "${id}") would do it again; ${instead}`;
+  throw new PerdureError("PERDURE_CONTEXT", text);
 }
 
 /** Throws PERDURE_CONTEXT when `what` is called inside a step. */

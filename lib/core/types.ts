@@ -1,6 +1,6 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
-import type { Place } from "./place.ts";
+import type { Stack } from "./place.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
 import type { RunState, TerminalState } from "./states.ts";
 
@@ -60,7 +60,7 @@ export interface WorkflowDefinition {
   /** Whose method it is; undefined: a function. */
   readonly instance: object | undefined;
   /** Where it was defined. */
-  readonly place: Place;
+  readonly place: Stack;
 }
 
 /** What `.with()` sets for the runs that are started from a copy of a workflow. */
@@ -134,8 +134,8 @@ export interface Slept {
   readonly woken: boolean;
 }
 
-/** What `currentRun()` returns inside a workflow. */
-export interface RunInfo {
+/** What `currentRun()` returns inside a workflow. `Context` is what the engine's option `context` makes; null without it. */
+export interface RunInfo<Context = unknown> {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
@@ -145,8 +145,13 @@ export interface RunInfo {
   readonly signal: AbortSignal;
   /** The slot of the schedule that started this run; null: no schedule did, or it was triggered. */
   readonly scheduledFor: Date | null;
-  /** The engine's logger, silent during replay. The default one shows warnings and errors only: give `logger: console` to see all. */
-  readonly log: Logger;
+  /**
+   * The engine's logger, bound to this run, and inside a step to its try: silent while the body replays, so a line is written once. The
+   * default logger shows warnings and errors only: give `logger: console` to see all.
+   */
+  readonly log: RunLog;
+  /** What the engine's option `context` made for this execution of the run; null: there is no such option. Not recorded. */
+  readonly context: Context;
 }
 
 /** What `currentStep()` returns inside a step. */
@@ -164,6 +169,7 @@ export interface StepInfo {
 
 /** The part of a pg client that a transaction step is given. It is a whole one: for an ORM, or for more of it, type `tx` as `pg.PoolClient`. */
 export interface TransactionClient {
+  /** Runs one statement in the transaction, with its parameters `$1`, `$2`, … */
   query(text: string, values?: unknown[]): Promise<{ rows: any[]; rowCount: number | null }>;
   query(config: {
     text: string;
@@ -174,15 +180,34 @@ export interface TransactionClient {
 
 /** A client in a transaction of the caller's: a pg client, or what an adapter of `perdure/adapters` makes of an ORM's transaction. */
 export interface CallerClient {
+  /** Runs one statement with its parameters `$1`, `$2`, … */
   query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
 }
 
-/** Where an engine writes its own messages. console and pino fit. */
+/** Where an engine writes its own messages: console, pino, bunyan, winston and what is shaped as they are. */
 export interface Logger {
+  /** What helps to follow the engine; silent by default. */
   debug(message: string, ...details: unknown[]): void;
+  /** What an engine did in the usual course; silent by default. */
   info(message: string, ...details: unknown[]): void;
+  /** What works, but should not stay so. */
   warn(message: string, ...details: unknown[]): void;
+  /** What a person has to look at. */
   error(message: string, ...details: unknown[]): void;
+}
+
+/** A line of a run: a message and what belongs to it, or fields and a message, whatever shape the logger has. An Error becomes `err`. */
+export interface LogLine {
+  (message: string, ...details: unknown[]): void;
+  (fields: object, message?: string, ...details: unknown[]): void;
+}
+
+/** What `currentRun().log` is. */
+export interface RunLog {
+  readonly debug: LogLine;
+  readonly info: LogLine;
+  readonly warn: LogLine;
+  readonly error: LogLine;
 }
 
 /** A run as it is seen from outside. */
@@ -193,7 +218,7 @@ export interface RunStatus {
   readonly state: RunState;
   /** What a suspended run waits for, or `start` for a delayed one. */
   readonly waitingFor: "sleep" | "event" | "child" | "retry" | "several" | "start" | null;
-  /** Why it is blocked, or was cancelled; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
+  /** Why it is blocked, was cancelled, or waits to begin; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
   readonly reason: string | null;
   readonly queue: string;
   readonly priority: number;
@@ -214,8 +239,11 @@ export interface RunStatus {
 export interface FailedTry {
   /** 1 for the first. */
   readonly attempt: number;
+  /** When the try began, by the database's clock. */
   readonly startedAt: Date;
+  /** When it failed. */
   readonly failedAt: Date;
+  /** What it threw, revived. */
   readonly error: unknown;
 }
 
@@ -232,6 +260,7 @@ export interface HistoryEntry {
   readonly runAttempt: number;
   /** True: a failure that a retry of the workflow set aside. */
   readonly setAside: boolean;
+  /** When the call was made, by the database's clock. */
   readonly startedAt: Date;
   /** Null while it is open. */
   readonly finishedAt: Date | null;
@@ -251,9 +280,11 @@ export interface HistoryEntry {
 export interface RunFilter {
   /** A workflow, or the name of one: all its versions. */
   workflow?: string | AnyFunction | undefined;
+  /** Only this version. */
   version?: string | undefined;
   /** One state, or several. */
   state?: RunState | readonly RunState[] | undefined;
+  /** Only runs of this queue. */
   queue?: string | undefined;
   /** All of these. */
   tags?: readonly string[] | undefined;

@@ -5,14 +5,16 @@ import { checkName } from "../core/options.ts";
 import type { RunInfo, StepInfo } from "../core/types.ts";
 
 /**
- * The run that this code belongs to, inside a workflow or one of its steps.
+ * The run that this code belongs to, inside a workflow or one of its steps. Its `context` has the type that is given: what the option `context`
+ * of the engine returns.
  *
  * @throws PERDURE_CONTEXT elsewhere.
  * @example currentRun().log.warn(`${currentRun().id} waits for its payment`);
+ * @example const { db } = currentRun<AppContext>().context;
  */
-export function currentRun(): RunInfo {
+export function currentRun<Context = unknown>(): RunInfo<Context> {
   const here = scope.getStore();
-  if (here) return here.body.run;
+  if (here) return here.body.run as RunInfo<Context>;
   throw new PerdureError(
     "PERDURE_CONTEXT",
     "currentRun() works only inside a workflow or a step of one; here is neither. Pass on what the code needs as an argument",

@@ -5,7 +5,7 @@
 import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkName } from "../core/options.ts";
-import { type Place, placeText } from "../core/place.ts";
+import { placeText, type Stack } from "../core/place.ts";
 import type { AnyFunction } from "../core/types.ts";
 
 export type Kind = "step" | "transaction" | "workflow";
@@ -16,7 +16,7 @@ export interface Maker<T> {
   /** The options that it knows. */
   readonly known: readonly string[];
   /** Checks the options, and makes what is the same for every instance. */
-  readonly define: (options: any, method: AnyFunction, place: Place) => T;
+  readonly define: (options: any, method: AnyFunction, place: Stack) => T;
   /** The bound function of an instance. `finish` gives its name, which is fixed from then on. */
   readonly bind: (template: T, instance: object, finish: () => string) => AnyFunction;
 }
@@ -28,7 +28,7 @@ export interface Member {
   /** True where the decorator was given a name. */
   readonly hasName: boolean;
   /** Where it was decorated. */
-  readonly place: Place;
+  readonly place: Stack;
   /** Gives the getter its place on the prototype that holds the method. */
   settle(prototype: object): void;
   /** What an instance has under the member's key. */
@@ -36,9 +36,9 @@ export interface Member {
   /** Its name on an instance, as the database has it. */
   nameOn(instance: object): string;
   /** Names an instance. Throws PERDURE_STATE when it has a name. */
-  nameInstance(instance: object, name: string, place: Place): void;
+  nameInstance(instance: object, name: string, place: Stack): void;
   /** Where an instance was named; undefined: nowhere. */
-  namedAt(instance: object): Place | undefined;
+  namedAt(instance: object): Stack | undefined;
 }
 
 /** A member, as its decorator sees it. */
@@ -62,7 +62,7 @@ export function makeMember<T>(
   options: { readonly name?: string | undefined },
   method: AnyFunction,
   key: string,
-  place: Place,
+  place: Stack,
 ): NewMember {
   const { kind } = maker;
   const template = maker.define({ ...options, name: options.name ?? key }, method, place);
@@ -164,7 +164,7 @@ function isInstance(value: unknown, home: object | undefined): value is object {
 interface Identity {
   readonly label: string;
   /** Where it was given; undefined: it is the class's. */
-  readonly place: Place | undefined;
+  readonly place: Stack | undefined;
 }
 
 /** What an instance is called: fixed by `named()`, or by the first durable use. */
@@ -180,7 +180,7 @@ function nameOf(instance: object, key: string, given: string | undefined): strin
   throw new PerdureError("PERDURE_NAME", text);
 }
 
-function nameInstance(instance: object, name: string, place: Place): void {
+function nameInstance(instance: object, name: string, place: Stack): void {
   const before = identities.get(instance);
   if (!before) return void identities.set(instance, { label: name, place });
   if (before.place && before.label === name) return;

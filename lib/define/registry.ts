@@ -2,7 +2,7 @@
 import { otherInstance, registeredName } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkArray, shorten } from "../core/options.ts";
-import { type Place, placeText } from "../core/place.ts";
+import { placeText, type Stack } from "../core/place.ts";
 import type { WorkflowDefinition } from "../core/types.ts";
 import { broughtBy } from "./instances.ts";
 import { classOf, type Member, memberOf } from "./member.ts";
@@ -12,7 +12,7 @@ import { internalsOf } from "./workflow.ts";
 interface Owned {
   /** What is wrong where another has it too. */
   readonly what: string;
-  readonly place: Place;
+  readonly place: Stack;
   /** Of a method: its instance. */
   readonly instance: object | undefined;
   readonly member: Member | undefined;

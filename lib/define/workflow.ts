@@ -15,7 +15,7 @@ import {
   checkNamed,
   shorten,
 } from "../core/options.ts";
-import { type Place, placeOf } from "../core/place.ts";
+import { placeOf, type Stack } from "../core/place.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
@@ -109,7 +109,7 @@ export function workflow(...given: [nameOrOptions?: string | WorkflowMethodOptio
 
 const KNOWN = ["name", "version", "input", "output", "retry", "timeout", "queue", "replay", "repeat"];
 
-function define(nameOrOptions: string | WorkflowOptions, fn: AnyFunction, place: Place): WorkflowDefinition {
+function define(nameOrOptions: string | WorkflowOptions, fn: AnyFunction, place: Stack): WorkflowDefinition {
   const { options, where } = checkNamed<WorkflowOptions>(nameOrOptions, KNOWN, "workflow");
   const { version = "1", retry = { type: "never" }, queue = "default", replay = "strict", repeat = "again" } = options;
   if (typeof fn !== "function")

@@ -2,6 +2,7 @@
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
 import { canonicalHash } from "../core/hash.ts";
+import { quietly } from "../core/quiet.ts";
 import { delayAfter, isNonRetryable } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
 import type { Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
@@ -273,7 +274,7 @@ class StepRun {
     const delay = delayAfter(plan, this.#failed + 1);
     if (delay === null || thrown === this.#final || isNonRetryable(thrown)) return { delay: null, thrown };
     try {
-      return { delay: plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay, thrown };
+      return { delay: plan.shouldRetry && !(await quietly(() => plan.shouldRetry!(thrown))) ? null : delay, thrown };
     } catch (error) {
       return { delay: null, thrown: error };
     }
