@@ -17,7 +17,7 @@ import {
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { callerVerbs } from "./client/using.ts";
-import { refuseInBody } from "./core/context.ts";
+import { plainly, refuseInBody } from "./core/context.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
@@ -27,6 +27,7 @@ import type { CallerClient, RunFilter, ScheduleDefinition, StartOptions, Workflo
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
+import { isRegistered } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
@@ -98,10 +99,11 @@ export class Perdure {
     this.#settings = checkOptions(options);
     this.#signalled = (signal) => void this.#endBy(signal);
     this.#launched = {
-      serves: (definition) =>
-        this.#settings.workflows.get(registeredName(definition.name, definition.version))?.fn === definition.fn,
+      serves: (definition) => this.#registered(definition)?.fn === definition.fn,
+      knows: (definition) => this.#registered(definition) !== undefined,
       call: async (definition, startOptions, args) => (await this.#start(definition, startOptions, args)).result(),
-      transact: (definition, args) => this.#live().transactor.plain(async (tx) => definition.fn(tx, ...args)),
+      transact: (definition, args) =>
+        this.#live().transactor.plain((tx) => plainly(definition.name, tx, () => definition.fn(tx, ...args))),
       outside: this.#settings.outside,
       warn: (message) => this.#settings.logger.warn(`perdure: ${message}`),
     };
@@ -168,6 +170,10 @@ export class Perdure {
     return makeHandle(id, { ...this.#parts(), exists: true });
   }
 
+  #registered({ name, version }: WorkflowDefinition): WorkflowDefinition | undefined {
+    return this.#settings.workflows.get(registeredName(name, version));
+  }
+
   #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {
     const { workflows, works } = this.#settings;
     const internals = internalsOf(workflow);
@@ -181,11 +187,7 @@ export class Perdure {
     if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };
     // A pure client starts what others work on.
     const foreign = !works && workflows.size === 0;
-    if (
-      internals &&
-      (foreign || workflows.has(registeredName(internals.definition.name, internals.definition.version)))
-    )
-      return internals;
+    if (internals && (foreign || isRegistered(internals.definition, workflows))) return internals;
     if (foreign) {
       const text = `start() cannot know workflow ${shorten(workflow)}, as this engine registers none; pass the workflow itself in place of its name`;
       throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);

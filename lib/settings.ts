@@ -4,7 +4,6 @@ import { constants, hostname } from "node:os";
 import { dirname, join } from "node:path";
 import type { ErrorClass } from "./core/codec.ts";
 import { type Duration, toMs } from "./core/duration.ts";
-import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import { type EngineLog, engineLog } from "./core/logging.ts";
 import {
@@ -20,8 +19,9 @@ import {
 } from "./core/options.ts";
 import type { Logger, RunInfo, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
 import type { DatabaseOption } from "./db/database-option.ts";
+import { isRegistered, registry } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
-import { internalsOf, type Workflow } from "./define/workflow.ts";
+import type { ServiceInstance, Workflow } from "./define/workflow.ts";
 
 /** How this process works on runs. */
 export interface WorkerSettings {
@@ -39,8 +39,8 @@ export interface PerdureOptions {
   schema?: string | undefined;
   /** A direct connection for LISTEN and the heartbeat, where `database` goes through a pooler. Default: as `database`. */
   listenUrl?: string | undefined;
-  /** The workflows that this process starts and works on. */
-  workflows?: readonly Workflow<any, any>[] | undefined;
+  /** The workflows that this process starts and works on: functions, and instances of classes whose methods are decorated. */
+  workflows?: readonly (Workflow<any, any> | ServiceInstance)[] | undefined;
   /** `false`: this process starts, sends and waits, but works on nothing, or only on what `drain()` is told to. */
   worker?: WorkerSettings | false | undefined;
   /** Error classes of your own that keep their class on replay. */
@@ -133,7 +133,7 @@ export function checkOptions(given: PerdureOptions): Settings {
   const { schema = "perdure", errors = [], migrate = true, notify = true, shutdownOn = [] } = options;
   const { strict = process.env.NODE_ENV === "development" } = options;
   const { outside = strict === true ? "warn" : "call" } = options;
-  const workflows = registry(options.workflows ?? []);
+  const workflows = registry(options.workflows ?? [], WHERE);
   const worker = workerOf(options.worker, workflows);
   return {
     database: options.database,
@@ -195,7 +195,7 @@ export function checkServed(
   works: boolean,
 ): ScheduleDefinition {
   const { name, version } = definition.workflow;
-  if (workflows.has(registeredName(name, version)) || (!works && workflows.size === 0)) return definition;
+  if (isRegistered(definition.workflow, workflows) || (!works && workflows.size === 0)) return definition;
   const text = `schedule "${definition.name}" starts workflow "${name}" of version "${version}", which is not registered in this engine; add it to \`workflows\` of ${WHERE}`;
   throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
 }
@@ -253,36 +253,6 @@ function checkContext(context: (run: RunInfo) => unknown): (run: RunInfo) => unk
 
 function checkSignal(signal: NodeJS.Signals): NodeJS.Signals {
   return checkChoice(signal, SIGNALS as NodeJS.Signals[], `a signal in shutdownOn of ${WHERE}`);
-}
-
-function registry(given: readonly unknown[]): Map<string, WorkflowDefinition> {
-  const workflows = new Map<string, WorkflowDefinition>();
-  for (const value of checkArray(given, `workflows of ${WHERE}`)) {
-    const internals = internalsOf(value);
-    if (!internals)
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `workflows of ${WHERE} holds ${shorten(value)}, which workflow() did not make`,
-      );
-    const { definition, options } = internals;
-    const { name, version } = definition;
-    if (options.id !== undefined || options.delay !== undefined || options.startAt !== undefined) {
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `workflows of ${WHERE} holds a copy of workflow "${name}" that names one particular run; pass the workflow itself`,
-      );
-    }
-    const key = registeredName(name, version);
-    const other = workflows.get(key);
-    if (other && other.fn !== definition.fn) {
-      throw new PerdureError(
-        "PERDURE_DUPLICATE",
-        `two workflows named "${name}" have version "${version}"; give one another name or version`,
-      );
-    }
-    workflows.set(key, definition);
-  }
-  return workflows;
 }
 
 function queuesOf(given: readonly string[] | undefined, workflows: ReadonlyMap<string, WorkflowDefinition>): string[] {

@@ -3,6 +3,7 @@
  * two copies of the package agree. Body is what a definition may ask of the run that it is called in.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
+import { randomUUID } from "node:crypto";
 import { PerdureError } from "./errors.ts";
 import type {
   EventDefinition,
@@ -12,6 +13,7 @@ import type {
   StartOptions,
   StepDefinition,
   StepInfo,
+  TransactionClient,
   WorkflowDefinition,
 } from "./types.ts";
 
@@ -72,11 +74,22 @@ export interface Scope {
 }
 
 const KEY = Symbol.for("perdure.scope.1");
-const global = globalThis as { [KEY]?: AsyncLocalStorage<Scope> };
+const PLAIN = Symbol.for("perdure.transaction.1");
+const global = globalThis as { [KEY]?: AsyncLocalStorage<Scope>; [PLAIN]?: AsyncLocalStorage<StepInfo> };
 global[KEY] ??= new AsyncLocalStorage<Scope>();
+global[PLAIN] ??= new AsyncLocalStorage<StepInfo>();
 
 /** The scope of the running code, across awaits. */
 export const scope: AsyncLocalStorage<Scope> = global[KEY];
+
+/** The transaction that was called outside a workflow and that this code belongs to. */
+export const plainTransaction: AsyncLocalStorage<StepInfo> = global[PLAIN];
+
+/** Runs a transaction that was called outside a workflow, once: nothing is recorded. */
+export async function plainly<R>(name: string, tx: TransactionClient, work: () => R): Promise<Awaited<R>> {
+  const { signal } = new AbortController();
+  return await plainTransaction.run({ name, attempt: 1, signal, idempotencyKey: randomUUID(), tx }, work);
+}
 
 /** The body that `what` is called in. Throws PERDURE_CONTEXT outside a workflow and inside a step, naming both. */
 export function bodyFor(what: string): Body {

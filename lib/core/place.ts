@@ -1,5 +1,6 @@
 /** Where in the application's own code something was called, read from a stack: not Node's code, not a package's, not this library's. */
 import { fileURLToPath } from "node:url";
+import { attempt } from "./options.ts";
 
 const SELF = /^(.*\/)core\/place\.[cm]?[jt]s$/.exec(import.meta.url);
 
@@ -17,15 +18,26 @@ export interface Stack {
 
 /** Takes the stack below `callee`, which is on it. */
 export function stackBelow(callee: (...args: never[]) => unknown, frames: number): Stack {
-  const limit = Error.stackTraceLimit;
   const holder: Stack = {};
-  try {
+  const limit = Error.stackTraceLimit;
+  // Where the intrinsics are frozen, other frames are taken than are asked for, or none.
+  attempt(() => {
     Error.stackTraceLimit = frames;
-    Error.captureStackTrace(holder, callee);
-  } finally {
+  });
+  attempt(() => Error.captureStackTrace(holder, callee));
+  attempt(() => {
     Error.stackTraceLimit = limit;
-  }
+  });
   return holder;
+}
+
+/** The place that called `called`, for errors that name two places. One frame, and no text before somebody asks. */
+export const placeOf = (called: (...args: never[]) => unknown): Stack => stackBelow(called, 1);
+
+/** The place as a text begins with it: ` at /app/order.ts:12`; empty where it is not known. */
+export function placeText(place: Stack): string {
+  const [location] = attempt(() => locationsIn(place)) ?? [];
+  return location === undefined ? "" : ` at ${location.replace(/:\d+$/, "")}`;
 }
 
 type Owner = "application" | "library" | "package" | "node" | "engine";

@@ -1,5 +1,6 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
+import type { Stack } from "./place.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
 import type { RunState, TerminalState } from "./states.ts";
 
@@ -56,6 +57,10 @@ export interface WorkflowDefinition {
   readonly repeat: "again" | "cached";
   readonly input: Schema | undefined;
   readonly output: Schema | undefined;
+  /** Whose method it is; undefined: a function. */
+  readonly instance: object | undefined;
+  /** Where it was defined. */
+  readonly place: Stack;
 }
 
 /** What `.with()` sets for the runs that are started from a copy of a workflow. */

@@ -2,6 +2,7 @@
 import { types } from "node:util";
 import { bodyFor, type RaceEntry, type Started } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
+import { checkInstance } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
 import { canonicalHash } from "../core/hash.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
@@ -42,6 +43,7 @@ export function start<A extends unknown[], R>(workflow: Startable<A, R>, ...args
   if (!internals) {
     throw new PerdureError("PERDURE_OPTION", `start() needs a workflow made by workflow(), not ${shorten(workflow)}`);
   }
+  checkInstance(internals.definition);
   return body.start(internals.definition, internals.options, args, makeChild) as Promise<ChildHandle<R>>;
 }
 

@@ -1,5 +1,5 @@
 /** What running code may ask about itself, and what is the same on replay. */
-import { bodyFor, scope } from "../core/context.ts";
+import { bodyFor, plainTransaction, scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkName } from "../core/options.ts";
 import type { RunInfo, StepInfo } from "../core/types.ts";
@@ -22,13 +22,13 @@ export function currentRun<Context = unknown>(): RunInfo<Context> {
 }
 
 /**
- * The step that this code belongs to.
+ * The step that this code belongs to, or the transaction that was called outside a workflow.
  *
- * @throws PERDURE_CONTEXT outside a step of a workflow.
+ * @throws PERDURE_CONTEXT outside both.
  * @example await fetch(url, { headers: { "Idempotency-Key": currentStep().idempotencyKey }, signal: currentStep().signal });
  */
 export function currentStep(): StepInfo {
-  const step = scope.getStore()?.step;
+  const step = scope.getStore()?.step ?? plainTransaction.getStore();
   if (step) return step;
   throw new PerdureError(
     "PERDURE_CONTEXT",

@@ -172,6 +172,8 @@ export class Worker {
       this.#again = false;
       this.poke();
     }
+    // What was asked during the claim, which held the free slots, was answered with none.
+    this.#options.onLoad();
   }
 
   #begin(claim: Claim): void {

@@ -8,12 +8,13 @@ const engines: library.Perdure[] = [];
 let served = 0;
 let assertions = 0;
 
-/** As the library's, and the workflow is registered in the chapter's engine. */
-export const workflow: typeof library.workflow = (nameOrOptions, fn) => {
-  const one = library.workflow(nameOrOptions, fn);
-  made.push(one);
+/** As the library's, and the workflow is registered in the chapter's engine; an instance is registered by the chapter itself. */
+export const workflow = ((...given: Parameters<typeof define>) => {
+  const one = define(...given);
+  if (given.length > 1) made.push(one);
   return one;
-};
+}) as typeof library.workflow;
+const define = library.workflow as (...given: unknown[]) => library.Workflow<any, any>;
 
 /** The engine on DATABASE_URL, launched when it is first asked for something. */
 export const perdure: library.Perdure = new Proxy({} as library.Perdure, {
