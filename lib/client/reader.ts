@@ -10,12 +10,14 @@ import type { Page, Publications, Subscription } from "./publications.ts";
 /** A value as `value()` returns it. */
 export interface ValueLike<T> {
   readonly name: string;
+  /** Publishes the newest state. */
   set(value: T): Promise<void>;
 }
 
 /** A stream as `stream()` returns it. */
 export interface StreamLike<T> {
   readonly name: string;
+  /** Publishes one item. */
   write(item: T): Promise<void>;
 }
 

@@ -19,13 +19,16 @@ export interface ScheduleStatus {
   readonly application: string | null;
   /** The cron expression and its zone; null for an interval. */
   readonly cron: string | null;
+  /** The zone of the cron expression; null for an interval. */
   readonly timezone: string | null;
   /** The interval in milliseconds; null for a cron. */
   readonly every: number | null;
   readonly workflow: string;
   readonly version: string;
   readonly queue: string;
+  /** What happens when its last run is unfinished at the next slot. */
   readonly overlap: Overlap;
+  /** What happens about slots that came while nobody was there. */
   readonly catchUp: CatchUp;
   /** The next slot; null while it is paused. */
   readonly nextAt: Date | null;
@@ -33,6 +36,7 @@ export interface ScheduleStatus {
   readonly lastSlot: Date | null;
   /** The last run that it started, or that was triggered. */
   readonly lastRunId: string | null;
+  /** True: no slot fires until `resume`. */
   readonly paused: boolean;
   /** Why it could not be fired at its last slot; it is tried again. */
   readonly trouble: string | null;

@@ -10,6 +10,7 @@ import type { SendAnswer, Writer } from "../db/writes.ts";
 /** An event as `event()` returns it. */
 export interface EventLike<T> {
   readonly name: string;
+  /** Waits for the next one, inside a workflow. */
   wait(): Promise<Received<T>>;
 }
 
@@ -28,7 +29,9 @@ export type SendArguments<T> = [T] extends [null]
 
 /** What became of an event that was sent to many runs. */
 export interface SentMany {
+  /** The ids of the runs that have it, also where a reference was used before. */
   readonly sent: string[];
+  /** The others, each with why. */
   readonly failed: { readonly id: string; readonly error: PerdureError }[];
 }
 

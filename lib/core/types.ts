@@ -169,6 +169,7 @@ export interface StepInfo {
 
 /** The part of a pg client that a transaction step is given. It is a whole one: for an ORM, or for more of it, type `tx` as `pg.PoolClient`. */
 export interface TransactionClient {
+  /** Runs one statement in the transaction, with its parameters `$1`, `$2`, … */
   query(text: string, values?: unknown[]): Promise<{ rows: any[]; rowCount: number | null }>;
   query(config: {
     text: string;
@@ -179,14 +180,19 @@ export interface TransactionClient {
 
 /** A client in a transaction of the caller's: a pg client, or what an adapter of `perdure/adapters` makes of an ORM's transaction. */
 export interface CallerClient {
+  /** Runs one statement with its parameters `$1`, `$2`, … */
   query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
 }
 
 /** Where an engine writes its own messages: console, pino, bunyan, winston and what is shaped as they are. */
 export interface Logger {
+  /** What helps to follow the engine; silent by default. */
   debug(message: string, ...details: unknown[]): void;
+  /** What an engine did in the usual course; silent by default. */
   info(message: string, ...details: unknown[]): void;
+  /** What works, but should not stay so. */
   warn(message: string, ...details: unknown[]): void;
+  /** What a person has to look at. */
   error(message: string, ...details: unknown[]): void;
 }
 
@@ -233,8 +239,11 @@ export interface RunStatus {
 export interface FailedTry {
   /** 1 for the first. */
   readonly attempt: number;
+  /** When the try began, by the database's clock. */
   readonly startedAt: Date;
+  /** When it failed. */
   readonly failedAt: Date;
+  /** What it threw, revived. */
   readonly error: unknown;
 }
 
@@ -251,6 +260,7 @@ export interface HistoryEntry {
   readonly runAttempt: number;
   /** True: a failure that a retry of the workflow set aside. */
   readonly setAside: boolean;
+  /** When the call was made, by the database's clock. */
   readonly startedAt: Date;
   /** Null while it is open. */
   readonly finishedAt: Date | null;
@@ -270,9 +280,11 @@ export interface HistoryEntry {
 export interface RunFilter {
   /** A workflow, or the name of one: all its versions. */
   workflow?: string | AnyFunction | undefined;
+  /** Only this version. */
   version?: string | undefined;
   /** One state, or several. */
   state?: RunState | readonly RunState[] | undefined;
+  /** Only runs of this queue. */
   queue?: string | undefined;
   /** All of these. */
   tags?: readonly string[] | undefined;

@@ -51,6 +51,7 @@ export type Step<F extends AnyFunction> = Durable<F> & {
 
 /** A transaction step: called without `tx`. */
 export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) & {
+  /** A copy with other options; the original stays as it is. */
   with(options: StepCallOptions): Transaction<A, R>;
 };
 

@@ -5,6 +5,7 @@ import { inDatabase } from "./postgres.ts";
 
 const made: library.Workflow<any, any>[] = [];
 const engines: library.Perdure[] = [];
+let latest: Promise<unknown> = Promise.resolve();
 let served = 0;
 let assertions = 0;
 
@@ -34,7 +35,14 @@ function using(client: library.CallerClient): library.CallerTransaction {
   return new Proxy({}, { get } as ProxyHandler<object>) as library.CallerTransaction;
 }
 
-async function engine(): Promise<library.Perdure> {
+/** Calls that come side by side share one launch. */
+function engine(): Promise<library.Perdure> {
+  const turn = latest.then(launched, launched);
+  latest = turn;
+  return turn;
+}
+
+async function launched(): Promise<library.Perdure> {
   if (served === made.length && engines.length > 0) return engines.at(-1)!;
   // Workflows called like functions need the one engine that registers them.
   await Promise.all(engines.splice(0).map((old) => old.shutdown()));
