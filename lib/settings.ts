@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { constants, hostname } from "node:os";
 import { dirname, join } from "node:path";
 import type { ErrorClass } from "./core/codec.ts";
+import { checkCodecs } from "./core/codecs.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
@@ -17,6 +18,7 @@ import {
   checkSchemaName,
   shorten,
 } from "./core/options.ts";
+import type { Codec } from "./core/place.ts";
 import type { Logger, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
 import type { DatabaseOption } from "./db/database-option.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
@@ -44,6 +46,13 @@ export interface PerdureOptions {
   worker?: WorkerSettings | false | undefined;
   /** Error classes of your own that keep their class on replay. */
   errors?: readonly ErrorClass[] | undefined;
+  /**
+   * What encrypts or compresses values before they are stored: a codec of `perdure/codec` or of your own, or several in the order in which they are
+   * applied. Default: none. Every process of the schema needs the same.
+   *
+   * @example codec: [compress(), encrypt({ keys: { "2026-11": key }, current: "2026-11", hashKey })]
+   */
+  codec?: Codec | readonly Codec[] | undefined;
   /** Where the engine writes its messages. Default: console, warnings and errors only. */
   logger?: Logger | undefined;
   /** Whether `launch()` migrates the schema. Default true; with false it refuses a schema that is not up to date. */
@@ -76,6 +85,7 @@ export interface Settings {
   readonly works: boolean;
   readonly queues: readonly string[];
   readonly errors: readonly ErrorClass[];
+  readonly codecs: readonly Codec[];
   readonly logger: Logger;
   readonly migrate: boolean;
   readonly leaseMs: number;
@@ -95,6 +105,7 @@ const KEYS = [
   "workflows",
   "worker",
   "errors",
+  "codec",
   "logger",
   "migrate",
   "lease",
@@ -121,6 +132,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     workflows,
     ...worker,
     errors: checkArray(errors, `errors of ${WHERE}`).map(checkErrorClass),
+    codecs: options.codec === undefined ? [] : checkCodecs(options.codec, `codec of ${WHERE}`),
     logger: options.logger === undefined ? quietConsole : checkLogger(options.logger),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),

@@ -306,6 +306,8 @@ export interface Mail {
   readonly data: string;
   readonly reference: string | null;
   readonly sentAt: number;
+  /** The sender's own; null: SQL sent it. */
+  readonly token: string | null;
 }
 
 /** The end of a run that another waits for. */
@@ -315,14 +317,18 @@ export interface Ended {
   /** The result or the error, as it is stored. */
   readonly value: string | null;
   readonly reason: string | null;
+  /** The attempt of its workflow that it ended in. */
+  readonly attempt: number;
 }
 
 /** A run that this process holds, with all that a replay needs. */
 export interface ForkedFrom {
-  /** When the run began in which the history did. */
-  readonly startedAt: number;
+  /** When the run began in which the history did; null: nothing was handed over in it. */
+  readonly startedAt: number | null;
   /** The runs whose code made it, each with the place in the order up to which it did, a fork's behind that of what it was forked from. */
   readonly seeds: readonly (readonly [run: string, until: number])[];
+  /** The schedule whose arguments the first of them has. */
+  readonly schedule: string | null;
 }
 
 export interface Claim {

@@ -8,6 +8,7 @@ import { PerdureError } from "../core/errors.ts";
 import type { Claim, RunInfo, WorkflowDefinition } from "../core/types.ts";
 import { Alarm } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
+import { Binding } from "./binding.ts";
 import { PassBody } from "./body.ts";
 import type { Call, Entry, Outcome } from "./call.ts";
 import { Calls } from "./calls.ts";
@@ -37,6 +38,7 @@ export class Pass {
   readonly definition: WorkflowDefinition;
   readonly ports: EnginePorts;
   readonly history: History;
+  readonly binding: Binding;
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
   readonly patches: Patches;
@@ -64,6 +66,7 @@ export class Pass {
     this.definition = definition;
     this.ports = ports;
     this.history = new History(claim);
+    this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
     const fence = { run: claim.key, epoch: claim.epoch };

@@ -1,7 +1,7 @@
 /** What a pass needs of the process around it, and what it tells it. */
 import type { DatabaseClock } from "../core/clock.ts";
-import type { ValueCodec } from "../core/codec.ts";
 import type { Outside } from "../core/context.ts";
+import type { StoredCodec } from "../core/stored.ts";
 import type { Ended, Logger, Mail, Recorded, TransactionClient } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import type { Slots } from "../db/leased.ts";
@@ -53,7 +53,7 @@ export interface Transactor {
 }
 
 export interface EnginePorts {
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   readonly clock: DatabaseClock;
   readonly logger: Logger;
   readonly flusher: Pick<Flusher, "write">;
