@@ -29,7 +29,7 @@ import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
 import { isRegistered } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
-import { internalsOf, type Startable } from "./define/workflow.ts";
+import { internalsOf, notAWorkflow, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
@@ -178,10 +178,7 @@ export class Perdure {
     const { workflows, works } = this.#settings;
     const internals = internalsOf(workflow);
     if (!internals && typeof workflow !== "string") {
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `start() needs a workflow made by workflow(), or the name of one, not ${shorten(workflow)}`,
-      );
+      throw notAWorkflow("start() needs a workflow made by workflow(), or the name of one", workflow);
     }
     const versions = [...workflows.values()].filter(({ name }) => name === workflow);
     if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };

@@ -27,7 +27,10 @@ export interface StepOptions {
 }
 
 /** Options of `@step()` and `@transaction()`: those of a step. `name` is by default that of the class and the method, `Class.method`. */
-export type StepMethodOptions = Omit<StepOptions, "name"> & { name?: string | undefined };
+export type StepMethodOptions = Omit<StepOptions, "name"> & {
+  /** Default: the class and the method, `Checkout.reserve`. Give one in minified builds. */
+  name?: string | undefined;
+};
 
 /** What `.with()` sets for the calls of a copy of a step. */
 export interface StepCallOptions {

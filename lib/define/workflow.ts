@@ -1,4 +1,5 @@
 /** `workflow`: durable functions, and the copies of them that `.with()` makes. */
+import { types } from "node:util";
 import { bodyFor, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { checkInstance, theEngine } from "../core/engines.ts";
@@ -45,7 +46,10 @@ export interface WorkflowOptions {
 }
 
 /** Options of `@workflow()`: those of a workflow. `name` is by default that of the class and the method, `Class.method`. */
-export type WorkflowMethodOptions = Omit<WorkflowOptions, "name"> & { name?: string | undefined };
+export type WorkflowMethodOptions = Omit<WorkflowOptions, "name"> & {
+  /** Default: the class and the method, `Checkout.process`. Give one in minified builds. */
+  name?: string | undefined;
+};
 
 /** Options that name one particular run. */
 type OneRun = "id" | "delay" | "startAt";
@@ -98,7 +102,7 @@ export function workflow<A extends unknown[], R>(
  *
  * @throws PERDURE_OPTION for what is no async method of instances.
  * @example
- * class Checkout { @workflow() async process(orderId: string) { await this.reserve(orderId); } }
+ * class Checkout { @workflow() async process(orderId: string) { await reserve(orderId); } }
  * new Perdure({ workflows: [new Checkout()] });
  */
 export function workflow(options?: WorkflowMethodOptions): DurableMethod;
@@ -204,4 +208,10 @@ export function internalsOf(value: unknown): Internals | undefined {
   const found = attempt(() => (value as { [DEFINITION]?: Internals | (() => Internals) })[DEFINITION]);
   // A method's is made when it is asked for: its instance may yet be named.
   return typeof found === "function" ? found() : found;
+}
+
+/** What is no workflow where one is needed; often the promise of one that was called. */
+export function notAWorkflow(need: string, given: unknown): PerdureError {
+  const help = types.isPromise(given) ? "; pass the workflow uncalled, and its arguments after it" : "";
+  return new PerdureError("PERDURE_OPTION", `${need}, not ${shorten(given)}${help}`);
 }
