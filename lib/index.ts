@@ -34,6 +34,7 @@ export type {
   Received,
   RunFilter,
   RunInfo,
+  RunLog,
   RunStatus,
   Schema,
   Slept,

@@ -41,19 +41,10 @@ const checker = program.getTypeChecker();
 
 const explained = (symbol: ts.Symbol): boolean => symbol.getDocumentationComment(checker).length > 0;
 
-const TAGS = new Set("param returns throws example deprecated see typeParam".split(" "));
-
-/** A decorator within an example is another tag to the compiler. */
 function examplesOf(symbol: ts.Symbol): string[] {
-  const examples: string[] = [];
-  let open = false;
-  for (const { name, text } of symbol.getJsDocTags(checker)) {
-    const words = ts.displayPartsToString(text);
-    if (name === "example") examples.push(words);
-    else if (open && !TAGS.has(name)) examples.push(`${examples.pop()} @${name}${words}`);
-    open = name === "example" || (open && !TAGS.has(name));
-  }
-  return examples;
+  const tags = symbol.getJsDocTags(checker).filter(({ name }) => name === "example");
+  // Between backticks an "@" does not begin another tag.
+  return tags.map(({ text }) => ts.displayPartsToString(text).replace(/^`(.*)`$/, "$1"));
 }
 
 interface PublicName {

@@ -29,7 +29,7 @@ export interface RuntimeHandle {
 /**
  * The database of a server. Only Postgres is there.
  *
- * @example const handler = server({ database: database({ provider: "pg", url: process.env.DATABASE_URL! }) });
+ * @example const own = database({ provider: "pg", url: process.env.DATABASE_URL! });
  */
 export function database(options: { provider: "pg"; url: string }): ServerDatabase {
   return { provider: options.provider, url: options.url };

@@ -1,6 +1,6 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
-import type { Stack } from "./place.ts";
+import type { Source } from "./place.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
 import type { RunState } from "./states.ts";
 
@@ -48,7 +48,7 @@ export interface StepDefinition {
 }
 
 /** A workflow as it was defined: a durable function with a name and a version. */
-export interface WorkflowDefinition {
+export interface WorkflowDefinition extends Source {
   readonly name: string;
   readonly version: string;
   readonly fn: (...args: unknown[]) => unknown;
@@ -59,10 +59,6 @@ export interface WorkflowDefinition {
   readonly repeat: "again" | "cached";
   readonly input: Schema | undefined;
   readonly output: Schema | undefined;
-  /** Whose method it is; undefined: a function. */
-  readonly instance: object | undefined;
-  /** Where it was defined. */
-  readonly place: Stack;
 }
 
 /** What `.with()` sets for the runs that are started from a copy of a workflow. */
@@ -206,9 +202,13 @@ export interface LogLine {
 
 /** What `currentRun().log` is. */
 export interface RunLog {
+  /** What helps to follow the code. */
   readonly debug: LogLine;
+  /** What the run did, in the usual course. */
   readonly info: LogLine;
+  /** What works, but should not stay so. */
   readonly warn: LogLine;
+  /** What a person has to look at. */
   readonly error: LogLine;
 }
 

@@ -140,7 +140,7 @@ async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promis
   const what = `result of run "${pass.run.id}"`;
   try {
     if (pass.floating.length > 0) throw floatingError(pass);
-    const result = await validate(pass.definition.output, value, what);
+    const result = await quietly(() => validate(pass.definition.output, value, what));
     const text = ports.codec.encode(result, what);
     return await finish(pass, "completed", text, null, ports);
   } catch (error) {

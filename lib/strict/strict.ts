@@ -9,7 +9,7 @@ import { isQuiet } from "../core/quiet.ts";
 import { DATE, type Watched, watched } from "./watched.ts";
 
 type Callable = (...args: never[]) => unknown;
-type Finding = Pick<Watched, "call" | "does" | "instead" | "by">;
+type Finding = Pick<Watched, "call" | "does" | "why" | "instead" | "by">;
 
 /** Frames that stand between a call and who made it, and between a package's call and the application's. */
 const NEAR = 4;
@@ -91,7 +91,7 @@ function watchingDate(was: Callable): Callable {
 }
 
 /** Tells of the call that is being made, if a body makes it. */
-function notice({ call, does, instead, by }: Finding, trap: Callable): void {
+function notice({ call, does, why, instead, by }: Finding, trap: Callable): void {
   const here = scope.getStore();
   if (!here || here.step || isQuiet()) return;
   const { warn, run } = here.body;
@@ -100,6 +100,6 @@ function notice({ call, does, instead, by }: Finding, trap: Callable): void {
   if (place === null || told.has(place)) return;
   told.add(place);
   warn(
-    `${call} at ${place} ${does} in the body of workflow "${run.workflow}", outside a step (run "${run.id}"): on replay it gives something else. In its place, ${instead}`,
+    `${call} at ${place} ${does} in the body of workflow "${run.workflow}", outside a step (run "${run.id}"): ${why}. In its place, ${instead}`,
   );
 }

@@ -7,25 +7,44 @@ export interface Watched {
   /** As a person writes it. */
   readonly call: string;
   readonly does: string;
+  readonly why: string;
   readonly instead: string;
   /** `caller`: the application's own calls. `origin`: also those that a package makes for it, in the same turn. */
   readonly by: "caller" | "origin";
 }
 
 const WRAP = 'wrap it in a step: runStep("name", () => …)';
-const CLOCK = { does: "reads the clock", instead: `use now() of perdure, or ${WRAP}`, by: "caller" } as const;
-const DRAW = {
+const OTHERWISE = "every replay gets another answer";
+const AGAIN = "every replay does it again";
+const CLOCK: Kind = {
+  does: "reads the clock",
+  why: OTHERWISE,
+  instead: `use now() of perdure, or ${WRAP}`,
+  by: "caller",
+};
+const DRAW: Kind = {
   does: "draws at random",
+  why: OTHERWISE,
   instead: `use random() or uuid() of perdure, or ${WRAP}`,
   by: "caller",
-} as const;
-const UUID = { does: "draws at random", instead: `use uuid() of perdure, or ${WRAP}`, by: "caller" } as const;
-const TIMER = { does: "waits for a timer", instead: "use sleep() of perdure", by: "caller" } as const;
-const TURN = { does: "waits for a turn of the event loop", instead: `leave it out, or ${WRAP}`, by: "caller" } as const;
-const NETWORK = { does: "uses the network", instead: WRAP, by: "origin" } as const;
-const FILE = { does: "reads a file", instead: WRAP, by: "caller" } as const;
+};
+const UUID: Kind = { ...DRAW, instead: `use uuid() of perdure, or ${WRAP}` };
+const TIMER: Kind = {
+  does: "sets a timer",
+  why: "it holds the run's claim meanwhile, and every replay waits again",
+  instead: "use sleep() of perdure",
+  by: "caller",
+};
+const TURN: Kind = {
+  ...TIMER,
+  does: "waits for a turn of the event loop",
+  why: AGAIN,
+  instead: `leave it out, or ${WRAP}`,
+};
+const NETWORK: Kind = { does: "uses the network", why: AGAIN, instead: WRAP, by: "origin" };
+const FILE: Kind = { does: "reads a file", why: OTHERWISE, instead: WRAP, by: "caller" };
 
-type Kind = Pick<Watched, "does" | "instead" | "by">;
+type Kind = Pick<Watched, "does" | "why" | "instead" | "by">;
 
 /** Everything but Date, which is replaced as a whole. */
 export function watched(): Watched[] {

@@ -2,10 +2,12 @@
 import { execFileSync } from "node:child_process";
 import cryptoModule, { randomBytes, randomUUID } from "node:crypto";
 import dns from "node:dns";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
 import net from "node:net";
+import { join } from "node:path";
 import { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -44,7 +46,7 @@ interface Report {
 /** What strict mode said, with the source line that each report names. */
 function reports(lines: readonly string[]): Report[] {
   return lines.flatMap((text) => {
-    const found = /^perdure: (.*) at (.*):(\d+):(\d+) (reads|draws|waits|uses)/.exec(text);
+    const found = /^perdure: (.*) at (.*):(\d+):(\d+) (reads|draws|sets|waits|uses)/.exec(text);
     if (!found || found[2] !== fileURLToPath(import.meta.url)) return [];
     return [{ call: found[1]!, line: SOURCE[Number(found[3]) - 1]!, text }];
   });
@@ -297,4 +299,43 @@ test("it is on where NODE_ENV is development, and warns of steps called outside 
   t.equal(run("").trim(), "true");
   t.match(run("development"), /^false\nperdure: step "alone" was called outside a workflow/);
   await perdure.shutdown();
+});
+
+const SOURCE_PROGRAM = `import { Perdure, workflow } from "LIBRARY";
+
+interface Nothing {
+  readonly of: "this";
+  readonly stays: "in JavaScript";
+}
+const hasty = workflow("hasty", async (_: Nothing | null): Promise<number> => Date.now());
+const logger = { debug() {}, info: console.log, warn: console.log, error: console.error };
+const perdure = new Perdure({ schema: process.env.SCHEMA!, workflows: [hasty], strict: true, logger });
+await perdure.launch();
+await (await perdure.start(hasty, null)).result();
+await perdure.shutdown();
+`;
+
+test("TypeScript that runs as it is has its own lines named; in a bundle none are, and that is said", async (t) => {
+  const { url, schema, perdure } = await bench(t, {});
+  await perdure.shutdown();
+  const folder = await mkdtemp(fileURLToPath(new URL("../../strict-", import.meta.url)));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const file = join(folder, "program.ts");
+  writeFileSync(file, SOURCE_PROGRAM.replace("LIBRARY", fileURLToPath(new URL("../../lib/index.js", import.meta.url))));
+  const { NODE_OPTIONS: _, ...env } = process.env;
+  const run = (...args: string[]): string =>
+    execFileSync(process.execPath, args, { env: { ...env, DATABASE_URL: url, SCHEMA: schema }, encoding: "utf8" });
+  const tsx = fileURLToPath(import.meta.resolve("tsx/cli"));
+  t.match(run(tsx, file), /^perdure: Date\.now\(\) at .*program\.ts:7:\d+ reads the clock/);
+  const bundle = join(folder, "bundle.mjs");
+  const { buildSync } = await import("esbuild");
+  buildSync({
+    entryPoints: [file],
+    outfile: bundle,
+    bundle: true,
+    platform: "node",
+    format: "esm",
+    packages: "external",
+  });
+  t.equal(run(bundle).trim(), "perdure: strict mode sees no lines in a bundle; run the sources");
 });
