@@ -41,7 +41,7 @@ export function toStartRow(
 export const isDue = ({ delay, startAt }: StartRow): boolean => delay === null && startAt === null;
 
 /** A run that was leased at birth: the claim that it would otherwise have come with. */
-export function toClaim(row: StartRow, answer: StartAnswer): Claim {
+export function toClaim(row: StartRow, answer: StartAnswer, followed: boolean): Claim {
   return {
     key: answer.key,
     id: row.id,
@@ -67,7 +67,7 @@ export function toClaim(row: StartRow, answer: StartAnswer): Claim {
     schedule: row.schedule,
     scheduledFor: row.scheduledFor,
     flexible: false,
-    followed: row.run !== null,
+    followed,
     reopened: [],
     ended: [],
   };

@@ -160,7 +160,7 @@ class ChildCall {
   #write(args: unknown[]): Promise<StartAnswer | undefined> {
     const { ledger, ports } = this.#pass;
     const row = toStartRow(this.#definition, { ...this.#options, id: this.#id }, args, ports.codec);
-    return leased(row, ports.slots, (start, onAside) => ledger.write("start", start, onAside));
+    return leased(row, ports.slots, (start, onAside) => ledger.write("start", start, onAside), true);
   }
 
   #refusal({ verdict, workflow, state }: StartAnswer): RunConflictError {
