@@ -27,6 +27,7 @@ import type { CallerClient, RunFilter, ScheduleDefinition, StartOptions, Workflo
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
+import type { ArgumentsOf, Started, StartedByName } from "./define/refused.ts";
 import { isRegistered } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, type Startable } from "./define/workflow.ts";
@@ -99,8 +100,7 @@ export class Perdure {
     this.#settings = checkOptions(options);
     this.#signalled = (signal) => void this.#endBy(signal);
     this.#launched = {
-      serves: (definition) => this.#registered(definition)?.fn === definition.fn,
-      knows: (definition) => this.#registered(definition) !== undefined,
+      registered: ({ name, version }) => this.#settings.workflows.get(registeredName(name, version)),
       call: async (definition, startOptions, args) => (await this.#start(definition, startOptions, args)).result(),
       transact: (definition, args) =>
         this.#live().transactor.plain((tx) => plainly(definition.name, tx, () => definition.fn(tx, ...args))),
@@ -158,7 +158,8 @@ export class Perdure {
    * @example const run = await perdure.start(processOrder.with({ id: "order-42" }), "order-42");
    */
   async start<A extends unknown[], R>(workflow: Startable<A, R>, ...args: A): Promise<RunHandle<R>>;
-  async start(workflow: string, ...args: unknown[]): Promise<RunHandle>;
+  async start<W>(name: W & StartedByName<W>, ...args: unknown[]): Promise<RunHandle>;
+  async start<W>(workflow: W & Started<W>, ...args: ArgumentsOf<W>): Promise<RunHandle>;
   async start(workflow: unknown, ...args: unknown[]): Promise<RunHandle> {
     refuseInBody("perdure.start()", "call the workflow itself or start() for a child, or perdure.start() in a step");
     const { definition, options } = this.#find(workflow);
@@ -168,10 +169,6 @@ export class Perdure {
   async #start(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<RunHandle> {
     const id = await startRun(definition, options, args, this.#live().starter);
     return makeHandle(id, { ...this.#parts(), exists: true });
-  }
-
-  #registered({ name, version }: WorkflowDefinition): WorkflowDefinition | undefined {
-    return this.#settings.workflows.get(registeredName(name, version));
   }
 
   #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {
@@ -219,8 +216,8 @@ export class Perdure {
    * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
    * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
    */
-  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
   async send<T>(ids: readonly string[], event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<SentMany>;
+  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
   async send(
     ids: string | readonly string[],
     event: EventLike<unknown>,
@@ -346,6 +343,7 @@ export class Perdure {
     return {
       store: engine.store,
       codec: engine.codec,
+      ancestors: (run) => engine.store.ancestors(run),
       publications: engine.publications,
       publicationOf,
       results: engine.results,

@@ -43,7 +43,8 @@ const explained = (symbol: ts.Symbol): boolean => symbol.getDocumentationComment
 
 function examplesOf(symbol: ts.Symbol): string[] {
   const tags = symbol.getJsDocTags(checker).filter(({ name }) => name === "example");
-  return tags.map(({ text }) => ts.displayPartsToString(text));
+  // Between backticks an "@" does not begin another tag.
+  return tags.map(({ text }) => ts.displayPartsToString(text).replace(/^`(.*)`$/, "$1"));
 }
 
 interface PublicName {

@@ -6,14 +6,14 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { type Test, test } from "tap";
 import { eventually } from "./support/eventually.ts";
 import { type Gate, gate } from "./support/gate.ts";
 import { freshDatabase } from "./support/postgres.ts";
+import { compile, ROOT } from "./support/readme.ts";
 
-const PROGRAMS = fileURLToPath(new URL("../examples/frameworks/", import.meta.url));
+const PROGRAMS = `${ROOT}dist/examples/frameworks/`;
 const PATIENCE_MS = 20_000;
 
 /** Stands for what a step talks to: it answers when the gate is opened. */
@@ -169,7 +169,17 @@ async function checkHandover(t: Test, program: string): Promise<void> {
   t.same(await second.ended, [0, null]);
 }
 
-for (const name of ["http", "fastify", "express", "hono"]) {
-  test(`${name}: SIGTERM in the middle of a step hands the run to the next process`, (t) =>
-    checkHandover(t, `${name}.js`));
+const programs = {
+  http: "http.js",
+  fastify: "fastify.js",
+  express: "express.js",
+  hono: "hono.js",
+  nest: "nest/main.js",
+};
+
+// Nest's decorators need settings of their own.
+await compile(`${ROOT}examples/frameworks/nest`);
+
+for (const [name, program] of Object.entries(programs)) {
+  test(`${name}: SIGTERM in the middle of a step hands the run to the next process`, (t) => checkHandover(t, program));
 }

@@ -1,15 +1,15 @@
 /** The client: one engine that starts, sends and waits, launched at its first use, and the database that workers share with it. */
 import { PerdureError } from "../core/errors.ts";
+import { type EngineLog, engineLog } from "../core/logging.ts";
 import { attempt, checkArray, isPlainObject, shorten } from "../core/options.ts";
-import type { Logger as CoreLogger } from "../core/types.ts";
 import { Perdure } from "../perdure.ts";
 import type { PerdureOptions } from "../settings.ts";
 import { ERRORS } from "./errors.ts";
 import { infoConsole, type Logger, makeLogger } from "./logger.ts";
-import type { RunFacts } from "./run.ts";
+import { factsOf, type RunFacts } from "./run.ts";
 import type { Handler } from "./server.ts";
 
-/** Makes what `run.context` is, before every execution of a run, replays included. */
+/** Makes what `run.context` is, before every execution of a run, replays included. When it throws, the run is tried again later. */
 export type ContextFactory<Context> = (run: RunFacts) => Context | Promise<Context>;
 
 /** Options of a client: those of `new Perdure` for the database, and these. */
@@ -48,8 +48,9 @@ export interface Stoppable {
 const CORE: unique symbol = Symbol.for("perdure.aiki.client.1");
 
 export class ClientCore<Context = unknown> {
-  readonly context: ContextFactory<Context> | undefined;
-  readonly logger: CoreLogger;
+  /** The context as an option of the engines that execute runs. */
+  readonly context: Pick<PerdureOptions, "context">;
+  readonly log: EngineLog;
   readonly #options: PerdureOptions;
   readonly #workers = new Set<Stoppable>();
   #engine: Promise<Perdure> | null = null;
@@ -60,8 +61,8 @@ export class ClientCore<Context = unknown> {
 
   constructor(options: PerdureOptions, context: ContextFactory<Context> | undefined) {
     this.#options = options;
-    this.logger = options.logger!;
-    this.context = context;
+    this.log = engineLog(options.logger!);
+    this.context = context ? { context: (run) => context(factsOf(run)) } : {};
   }
 
   /** An engine on this client's database that is not launched yet. */
@@ -146,7 +147,7 @@ export function client<Context = null>(options: ClientOptions<Context> = {}): Cl
   void new Perdure({ ...engineOptions, worker: false });
   const made = new ClientCore<Context>(engineOptions, context ?? contextFactory ?? createContext);
   const result: Client<Context> = {
-    logger: makeLogger(made.logger),
+    logger: makeLogger((level, message, fields) => made.log[level](message, undefined, fields)),
     migrate: () => made.engine({ worker: false }).migrate(),
     close: () => made.close(),
     [Symbol.asyncDispose]: () => made.close(),

@@ -12,13 +12,16 @@ export interface Logger {
   child(fields: Record<string, unknown>): Logger;
 }
 
-/** The core's logger with these fields on every line; `trace` goes to `debug`. */
-export function makeLogger(log: CoreLogger, fields: Record<string, unknown> = {}): Logger {
+/** How one line is written. */
+export type Write = (level: "debug" | "info" | "warn" | "error", message: string, fields: object | undefined) => void;
+
+/** A logger with these fields on every line; `trace` goes to `debug`. */
+export function makeLogger(write: Write, fields: Record<string, unknown> = {}): Logger {
   const say =
-    (level: keyof CoreLogger) =>
+    (level: Parameters<Write>[0]) =>
     (message: string, more: Record<string, unknown> = {}): void => {
       const all = { ...fields, ...more };
-      log[level](message, ...(Object.keys(all).length > 0 ? [all] : []));
+      write(level, message, Object.keys(all).length > 0 ? all : undefined);
     };
   return {
     trace: say("debug"),
@@ -26,7 +29,7 @@ export function makeLogger(log: CoreLogger, fields: Record<string, unknown> = {}
     info: say("info"),
     warn: say("warn"),
     error: say("error"),
-    child: (more) => makeLogger(log, { ...fields, ...more }),
+    child: (more) => makeLogger(write, { ...fields, ...more }),
   };
 }
 

@@ -2,10 +2,10 @@
 import type { Duration } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
 import { attempt, checkKeys, checkName, isPlainObject, shorten } from "../core/options.ts";
+import type { RunInfo } from "../core/types.ts";
 import { currentRun } from "../define/current.ts";
 import { event as coreEvent, sleep as coreSleep, type Event } from "../define/waits.ts";
 import type { Perdure } from "../perdure.ts";
-import type { ContextFactory } from "./client.ts";
 import { type Events, map, type Waiters, waiter } from "./event.ts";
 import { type Logger, makeLogger } from "./logger.ts";
 import { mapped } from "./mapped.ts";
@@ -42,7 +42,6 @@ export interface WorkflowRun<Context, E extends Events, Input = unknown> extends
 
 /** What a worker lends to the runs that it executes. */
 export interface Host {
-  readonly context: ContextFactory<any> | undefined;
   readonly perdure: Perdure;
   /** The pools that the worker serves; none: the runs that name none. */
   readonly pools: readonly string[];
@@ -57,28 +56,30 @@ export interface RunHost {
 
 const HOST: unique symbol = Symbol.for("perdure.aiki.run.1");
 
-export async function makeRun(host: Host, events: Record<string, Event<any>>, input: unknown): Promise<AnyRun> {
-  const { id, workflow: name, version: versionId, attempt, log } = currentRun();
-  const facts: RunFacts = { id, name, versionId, attempts: attempt };
-  const fields = { "aiki.workflowName": name, "aiki.workflowVersion": versionId, "aiki.workflowRunId": id };
-  return {
-    ...facts,
-    context: host.context ? await host.context(facts) : null,
-    logger: makeLogger(log, fields),
+/** The run of the body that is running. Made at once, unless the worker serves several pools. */
+export function makeRun(host: Host, events: Record<string, Event<any>>, input: unknown): AnyRun | Promise<AnyRun> {
+  const { log, context } = currentRun();
+  const make = (pool: string | undefined): AnyRun => ({
+    ...factsOf(currentRun()),
+    context,
+    logger: makeLogger((level, message, fields) => log[level](message, ...(fields ? [fields] : []))),
     events: map(events, waiter) as Waiters<Events>,
     params: { payload: input },
     sleep,
     wait,
-    [HOST]: { perdure: host.perdure, pool: await poolOf(id, host) },
-  };
+    [HOST]: { perdure: host.perdure, pool },
+  });
+  const { pools, perdure } = host;
+  if (pools.length < 2) return make(pools[0]);
+  // Which of several it is in is read from its row, where it never changes.
+  return (async () => make((await perdure.get(currentRun().id).status()).queue))();
+}
+
+export function factsOf({ id, workflow: name, version: versionId, attempt: attempts }: RunInfo): RunFacts {
+  return { id, name, versionId, attempts };
 }
 
 export type AnyRun = WorkflowRun<any, any, any>;
-
-/** Which of several pools a run is in is read from its row, where it never changes. */
-async function poolOf(id: string, { pools, perdure }: Host): Promise<string | undefined> {
-  return pools.length > 1 ? (await perdure.get(id).status()).queue : pools[0];
-}
 
 /** What is behind a run. Throws PERDURE_OPTION for anything else, PERDURE_CONTEXT outside a workflow. */
 export function hostOf(run: unknown, where: string): RunHost {

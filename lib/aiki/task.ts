@@ -8,7 +8,7 @@ import { TaskFailedError } from "./errors.ts";
 import type { Argument } from "./event.ts";
 import { type Options, type OptionsOf, referenceOf, type TaskPaths, withOptions } from "./options.ts";
 import { type RetryStrategy, toRetry } from "./retry.ts";
-import { type AnyRun, hostOf, type RunFacts } from "./run.ts";
+import { type AnyRun, factsOf, hostOf, type RunFacts } from "./run.ts";
 import { checks } from "./schema.ts";
 
 interface Common<Input, Output> {
@@ -72,7 +72,11 @@ export function task<Input = void, Output = void>(options: TaskOptions<Input, Ou
     throw new PerdureError("PERDURE_OPTION", `${where} needs a handler, not ${shorten(fn)}`);
   const call = given.run
     ? (input: unknown) =>
-        given.run!({ payload: input as Input, workflowRun: facts(), idempotencyKey: currentStep().idempotencyKey })
+        given.run!({
+          payload: input as Input,
+          workflowRun: factsOf(currentRun()),
+          idempotencyKey: currentStep().idempotencyKey,
+        })
     : (input: unknown) => (given.handler ?? given.exec)!(input as Input, currentStep());
   const retry = given.retry ?? checkKeys(given.opts ?? {}, ["retry"], `opts of ${where}`).retry;
   const made = step(
@@ -139,9 +143,4 @@ function retryOptions(given: RetryStrategy | undefined): { retry?: StepCallOptio
       ...(typeof shouldRetry === "function" || shouldRetry === undefined ? { shouldRetry: ask } : {}),
     },
   };
-}
-
-function facts(): RunFacts {
-  const { id, workflow: name, version: versionId, attempt: attempts } = currentRun();
-  return { id, name, versionId, attempts };
 }

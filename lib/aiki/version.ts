@@ -56,9 +56,10 @@ export function toWorkflow(definition: VersionDefinition, host: Host | null): Co
     ...(repeat === undefined ? {} : { repeat }),
     ...(replay === undefined ? {} : { replay }),
   };
-  return coreWorkflow(options, async (input?: any) =>
-    definition.handler(await makeRun(host!, definition.events, input), input),
-  );
+  return coreWorkflow(options, async (input?: any) => {
+    const run = makeRun(host!, definition.events, input);
+    return definition.handler(run instanceof Promise ? await run : run, input);
+  });
 }
 
 /** A copy of the core's workflow with the options of `.with()`; `pool` is that of the parent. */

@@ -119,8 +119,9 @@ function launch(client: ClientCore, checked: Checked, pools: readonly string[]):
   const { workflows, concurrency, timeout, id = randomUUID() } = checked;
   if (workflows.length === 0)
     throw new PerdureError("PERDURE_OPTION", "worker() needs workflows; without any it has no work");
-  const host: { -readonly [K in keyof Host]?: Host[K] } = { context: client.context, pools };
+  const host: { -readonly [K in keyof Host]?: Host[K] } = { pools };
   const perdure = client.engine({
+    ...client.context,
     workflows: workflows.map(({ definition }) => toWorkflow(definition, host as Host)),
     worker: {
       ...(concurrency === undefined ? {} : { concurrency }),
@@ -139,7 +140,7 @@ function launch(client: ClientCore, checked: Checked, pools: readonly string[]):
   const launched = perdure.launch().then(
     () => handle,
     async (error: unknown) => {
-      client.logger.error(`perdure: worker "${id}" could not be started`, error);
+      client.log.error(`perdure: worker "${id}" could not be started`, error);
       await client.leave(self);
       throw error;
     },

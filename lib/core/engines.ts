@@ -4,9 +4,8 @@ import type { StartOptions, StepDefinition, WorkflowDefinition } from "./types.t
 
 /** What a definition may ask of a launched engine. */
 export interface Launched {
-  serves(definition: WorkflowDefinition): boolean;
-  /** Whether it registers a workflow of that name and version. */
-  knows(definition: WorkflowDefinition): boolean;
+  /** What it registers under the name and the version of a workflow. */
+  registered(definition: WorkflowDefinition): WorkflowDefinition | undefined;
   /** Starts a run, waits for it and returns its result. */
   call(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<unknown>;
   /** Runs a transaction step in a transaction of its own, with no checkpoint. */
@@ -25,7 +24,7 @@ export const engines: Set<Launched> = global[KEY];
 
 /** The one launched engine, or the one that serves `workflow`. Throws PERDURE_STATE when none or several do. */
 export function theEngine(what: string, workflow?: WorkflowDefinition): Launched {
-  const found = workflow ? [...engines].filter((engine) => engine.serves(workflow)) : [...engines];
+  const found = workflow ? [...engines].filter((engine) => serves(engine, workflow)) : [...engines];
   if (found.length === 1) return found[0]!;
   const text = `${what} was called outside a workflow, but`;
   if (found.length === 0 && workflow?.instance) {
@@ -39,8 +38,11 @@ export function theEngine(what: string, workflow?: WorkflowDefinition): Launched
   throw new PerdureError("PERDURE_STATE", `${text} ${why}; ${help}`);
 }
 
+const serves = (engine: Launched, workflow: WorkflowDefinition): boolean =>
+  engine.registered(workflow)?.fn === workflow.fn;
+
 /** What to do about an instance that no engine knows. */
-export function registerText({ instance }: WorkflowDefinition): string {
+function registerText({ instance }: WorkflowDefinition): string {
   return `this instance of ${instance!.constructor.name} is registered in no launched engine; add it to \`workflows\` of new Perdure() and launch that`;
 }
 
@@ -48,8 +50,8 @@ export function registerText({ instance }: WorkflowDefinition): string {
  * Throws PERDURE_UNKNOWN_WORKFLOW when another instance is registered under the name of this one's method: the run would get that one as its `this`.
  */
 export function checkInstance(workflow: WorkflowDefinition): void {
-  if (!workflow.instance || [...engines].some((engine) => engine.serves(workflow))) return;
-  if ([...engines].some((engine) => engine.knows(workflow))) throw otherInstance(workflow);
+  if (!workflow.instance || [...engines].some((engine) => serves(engine, workflow))) return;
+  if ([...engines].some((engine) => engine.registered(workflow))) throw otherInstance(workflow);
 }
 
 /** Another instance is registered under the name. */

@@ -31,6 +31,13 @@ export function stackBelow(callee: (...args: never[]) => unknown, frames: number
   return holder;
 }
 
+/** Where a definition comes from. */
+export interface Source {
+  /** Whose method it is; undefined: it is a function. */
+  readonly instance: object | undefined;
+  readonly place: Stack;
+}
+
 /** The place that called `called`, for errors that name two places. One frame, and no text before somebody asks. */
 export const placeOf = (called: (...args: never[]) => unknown): Stack => stackBelow(called, 1);
 

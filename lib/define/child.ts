@@ -8,6 +8,7 @@ import { canonicalHash } from "../core/hash.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { Received } from "../core/types.ts";
 import { currentStep } from "./current.ts";
+import type { Refused } from "./refused.ts";
 import { runStep } from "./step.ts";
 import { type Event, eventOf } from "./waits.ts";
 import { internalsOf, type Startable } from "./workflow.ts";
@@ -97,7 +98,9 @@ export type Winner<T extends Record<string, Racer>> = {
  * @example
  * const { winner } = await race({ paid: paymentReceived, shipped: parcel, late: { minutes: 30 } });
  */
-export function race<T extends Record<string, Racer>>(racers: T): Promise<Winner<T>> {
+export function race<T extends Record<string, Racer>>(
+  racers: T & ([keyof T] extends [never] ? Refused<"race() needs events, children or durations, each with a name"> : T),
+): Promise<Winner<T>> {
   const body = bodyFor("race()");
   const given = attempt(() => Object.entries(racers)) ?? [];
   if (given.length === 0) {

@@ -9,6 +9,7 @@ import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
 import type { Maker } from "./member.ts";
+import type { is, Refused } from "./refused.ts";
 
 /** Options of a step or a transaction. */
 export interface StepOptions {
@@ -27,7 +28,13 @@ export interface StepOptions {
 }
 
 /** Options of `@step()` and `@transaction()`: those of a step. `name` is by default that of the class and the method, `Class.method`. */
-export type StepMethodOptions = Omit<StepOptions, "name"> & { name?: string | undefined };
+export type StepMethodOptions = object &
+  Omit<StepOptions, "name"> & {
+    /** Names the step in the history: 1 to 255 bytes. Default `Class.method`, or `eu.method` on an instance that is `named("eu", …)`. */
+    name?: string | undefined;
+    /** @internal */
+    readonly [Symbol.hasInstance]?: Refused<'a function needs a name: step("name", fn); a decorator has parentheses: @step()'>;
+  };
 
 /** What `.with()` sets for the calls of a copy of a step. */
 export interface StepCallOptions {
@@ -47,12 +54,16 @@ export type Durable<F extends AnyFunction> =
 export type Step<F extends AnyFunction> = Durable<F> & {
   /** A copy with other options; the original stays as it is. */
   with(options: StepCallOptions): Step<F>;
+  /** @internal */
+  readonly [is]: "a step";
 };
 
 /** A transaction step: called without `tx`. */
 export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) & {
   /** A copy with other options; the original stays as it is. */
   with(options: StepCallOptions): Transaction<A, R>;
+  /** @internal */
+  readonly [is]: "a step";
 };
 
 /**
@@ -69,7 +80,7 @@ export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions,
  * decorators and under `experimentalDecorators`; of several decorators it is the topmost.
  *
  * @throws PERDURE_OPTION for what is no async method of instances.
- * @example class Checkout { @step({ timeout: "10s" }) async reserve(orderId: string) { … } }
+ * @example `class Checkout { @step({ timeout: "10s" }) async reserve(orderId: string) { … } }`
  */
 export function step(options?: StepMethodOptions): DurableMethod;
 export function step(...given: [nameOrOptions?: string | StepMethodOptions, fn?: AnyFunction]): unknown {
@@ -94,7 +105,7 @@ export function transaction<A extends unknown[], R, Tx = TransactionClient>(
  * Decorates an async method as a transaction step: as `@step()`, in a transaction whose client is `currentStep().tx`.
  *
  * @throws as `@step()` does.
- * @example class Accounts { @transaction() async debit(cents: number) { await currentStep().tx!.query("update …", [cents]); } }
+ * @example `class Accounts { @transaction() async debit(cents: number) { await currentStep().tx!.query("update …", [cents]); } }`
  */
 export function transaction(options?: StepMethodOptions): DurableMethod;
 export function transaction(...given: [nameOrOptions?: string | StepMethodOptions, fn?: AnyFunction]): unknown {

@@ -21,6 +21,7 @@ import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
 import type { Maker } from "./member.ts";
+import type { is, OneRunOnly, Refused } from "./refused.ts";
 
 /** Options of a workflow. */
 export interface WorkflowOptions {
@@ -45,12 +46,16 @@ export interface WorkflowOptions {
 }
 
 /** Options of `@workflow()`: those of a workflow. `name` is by default that of the class and the method, `Class.method`. */
-export type WorkflowMethodOptions = Omit<WorkflowOptions, "name"> & { name?: string | undefined };
+export type WorkflowMethodOptions = object &
+  Omit<WorkflowOptions, "name"> & {
+    /** Names the workflow in the database: 1 to 255 bytes. Default `Class.method`, or `eu.method` on an instance that is `named("eu", …)`. */
+    name?: string | undefined;
+    /** @internal */
+    readonly [Symbol.hasInstance]?: Refused<'a function needs a name: workflow("name", fn); a decorator has parentheses: @workflow()'>;
+  };
 
 /** Options that name one particular run. */
 type OneRun = "id" | "delay" | "startAt";
-
-declare const many: unique symbol;
 
 /** A workflow that can be started, perhaps configured for one particular run. */
 export interface Startable<A extends unknown[], R> {
@@ -58,20 +63,25 @@ export interface Startable<A extends unknown[], R> {
   (...args: A): Promise<R>;
   /** A copy configured for what it starts; the original stays as it is. */
   with(options: StartOptions): Startable<A, R>;
-  /** @internal told apart at compile time from a step, and a workflow from a copy that names one particular run */
-  readonly [many]: boolean;
+  /** @internal */
+  readonly [is]: "a workflow" | OneRunOnly;
 }
 
 /** A workflow: call it, start it, register it. */
 export interface Workflow<A extends unknown[], R> extends Startable<A, R> {
   /** @internal */
-  readonly [many]: true;
+  readonly [is]: "a workflow";
   with(options: Omit<StartOptions, OneRun> & { [K in OneRun]?: never }): Workflow<A, R>;
   with(options: StartOptions): Startable<A, R>;
 }
 
 /** An instance of a class with decorated methods: any object that is neither a function nor a copy of a workflow for one run. */
-export type ServiceInstance = object & { readonly [many]?: never; readonly [Symbol.hasInstance]?: never };
+export type ServiceInstance = object & {
+  /** @internal */
+  readonly [is]?: never;
+  /** @internal */
+  readonly [Symbol.hasInstance]?: Refused<"a function needs workflow(), a method durable(instance.method), a class an instance: new Class()">;
+};
 
 const DEFINITION = Symbol.for("perdure.workflow.1");
 interface Internals {
@@ -97,9 +107,7 @@ export function workflow<A extends unknown[], R>(
  * given. Works under TC39 decorators and under `experimentalDecorators`; of several decorators it is the topmost.
  *
  * @throws PERDURE_OPTION for what is no async method of instances.
- * @example
- * class Checkout { @workflow() async process(orderId: string) { await this.reserve(orderId); } }
- * new Perdure({ workflows: [new Checkout()] });
+ * @example `class Checkout { @workflow({ timeout: "1d" }) async process(orderId: string) { … } } new Perdure({ workflows: [new Checkout()] });`
  */
 export function workflow(options?: WorkflowMethodOptions): DurableMethod;
 export function workflow(...given: [nameOrOptions?: string | WorkflowMethodOptions, fn?: AnyFunction]): unknown {

@@ -1,7 +1,9 @@
 /** What a body sees as its run: frozen facts, a signal, what the application's context is, a log that is silent while it replays. */
+
+import type { Claim } from "../core/claim.ts";
 import { scope } from "../core/context.ts";
 import type { EngineLog, LogLine, RunLog } from "../core/logging.ts";
-import type { Claim, RunInfo, StepInfo } from "../core/types.ts";
+import type { RunInfo, StepInfo } from "../core/types.ts";
 
 /** The run, and what its pass tells it. */
 export interface RunFacts {
