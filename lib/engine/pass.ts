@@ -346,14 +346,7 @@ export class Pass {
     this.#checkLimit(news.now);
     // Before what is due rings: no try begins in a run that is to be paused.
     this.#pausing = news.pausing;
-    for (const call of [...this.#calls.waiting]) if (call.hasNews()) call.ring(false);
-    // In the order of their instants; those of one instant as they were called.
-    const at = (call: Call): number => news.due.get(call.slot)!.at;
-    const due = [...this.#calls.waiting].filter((call) => news.due.has(call.slot)).sort((a, b) => at(a) - at(b));
-    for (const call of due) {
-      // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
-      if (call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!.woken);
-    }
+    this.#calls.hear(news);
     if (news.next !== null) this.#alarm.at(news.next);
     this.#schedule();
   }
