@@ -33,7 +33,9 @@ const backUp = workflow(
 );
 
 await fresh("example_42");
-const perdure = new Perdure({ schema: "example_42", workflows: [backUp] });
+// The engine warns of each run that fails. This program tells of it itself.
+const logger = { debug() {}, info() {}, warn() {}, error: console.error };
+const perdure = new Perdure({ schema: "example_42", workflows: [backUp], logger });
 await perdure.launch();
 console.log(await (await perdure.start(backUp, "notes.txt")).result());
 const error = await (await perdure.start(backUp, "secret.txt")).result().catch((failed: unknown) => failed);
