@@ -10,6 +10,7 @@ import { ValueCodec } from "./core/codec.ts";
 import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
+import type { EngineLog } from "./core/logging.ts";
 import { StoredCodec } from "./core/stored.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
@@ -26,6 +27,7 @@ import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
+import { watchBodies } from "./strict/strict.ts";
 import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
 import { Firing } from "./worker/firing.ts";
@@ -70,6 +72,7 @@ export class Engine {
   readonly #poll: Poll;
   readonly #firing: Firing;
   #listener: Listener | undefined;
+  #unwatch: (() => void) | false = false;
   #recounts = 0;
   /** Lanes that this process does not serve and has started runs in. */
   readonly #met = new Set<string>();
@@ -81,6 +84,7 @@ export class Engine {
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings): Promise<Engine> {
     const database = await connectDatabase(settings.database);
+    if (database.stopEmbedded) announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
       await prepare(database, settings.schema, settings.migrate);
@@ -94,7 +98,7 @@ export class Engine {
   }
 
   constructor(settings: Settings, database: Database) {
-    const { schema, logger } = settings;
+    const { schema, logger, makeContext, strict } = settings;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
     this.#settings = settings;
@@ -138,7 +142,7 @@ export class Engine {
       store: this.store,
       clock: this.#clock,
       logger,
-      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
+      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside(), makeContext, strict },
       fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
       onFinish: (id, finish) => this.results.tell({ id, ...finish, reason: null }),
@@ -226,6 +230,7 @@ export class Engine {
     await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
+    if (this.#settings.strict) this.#watchBodies();
     await this.#wants.settle();
     this.#poll.start();
     this.#worker.poke();
@@ -250,6 +255,11 @@ export class Engine {
     // The engine works without it.
     const lanes = await this.store.unserved(MOST_UNSERVED).catch(() => []);
     if (lanes.length > 0) logger.warn(unservedText(lanes, [...workflows.values()]));
+  }
+
+  #watchBodies(): void {
+    this.#unwatch = watchBodies();
+    if (!this.#unwatch) this.#settings.logger.info("perdure: strict mode sees no lines in a bundle; run the sources");
   }
 
   /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
@@ -338,6 +348,7 @@ export class Engine {
     this.#wants.stop();
     this.#hints.stop();
     await this.#worker.stop(timeoutMs);
+    if (this.#unwatch) this.#unwatch();
     await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
@@ -349,6 +360,18 @@ export class Engine {
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
     await this.#database.close();
   }
+}
+
+let announced = false;
+
+/** Data in a place that nobody chose is not to be a surprise. Once a process. */
+function announceEmbedded(database: Database, logger: EngineLog): void {
+  if (announced) return;
+  announced = true;
+  const { connectionString } = database.clientConfig();
+  logger.warn(
+    `perdure: no database is given, so this is an embedded Postgres for development, at ${connectionString}, kept under .perdure/; set DATABASE_URL, or \`database\` of new Perdure(), for another`,
+  );
 }
 
 function lanesOf({ workflows, queues }: Settings): { workflows: string[]; versions: string[]; queues: string[] } {

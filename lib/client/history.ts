@@ -1,7 +1,7 @@
 /** What a run has asked for, and what each came to: its slots, in the order in which the body was handed them. */
 import { endError } from "../core/ended.ts";
-import { type Ancestors, type Place, placeIn, slotIn, tryIn } from "../core/place.ts";
 import type { StoredCodec } from "../core/stored.ts";
+import { type Ancestors, type Place, placeIn, slotIn, tryIn } from "../core/stored-place.ts";
 import type { FailedTry, HistoryEntry } from "../core/types.ts";
 import type { EntryRow, Store } from "../db/store.ts";
 import { explain } from "./explain.ts";

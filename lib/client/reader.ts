@@ -1,8 +1,8 @@
 /** Values and streams of a run as an application reads them: pages are fetched when they are asked for, so nothing piles up. */
 import { PerdureError } from "../core/errors.ts";
 import { checkInteger, checkKeys, checkSignal, shorten } from "../core/options.ts";
-import { type Ancestors, type Place, publishedIn } from "../core/place.ts";
 import type { StoredCodec } from "../core/stored.ts";
+import { type Ancestors, type Place, publishedIn } from "../core/stored-place.ts";
 import type { PublicationDefinition } from "../core/types.ts";
 import { notFound } from "./control.ts";
 import { explain } from "./explain.ts";
@@ -11,12 +11,14 @@ import type { Page, Publications, Subscription } from "./publications.ts";
 /** A value as `value()` returns it. */
 export interface ValueLike<T> {
   readonly name: string;
+  /** Publishes the newest state. */
   set(value: T): Promise<void>;
 }
 
 /** A stream as `stream()` returns it. */
 export interface StreamLike<T> {
   readonly name: string;
+  /** Publishes one item. */
   write(item: T): Promise<void>;
 }
 

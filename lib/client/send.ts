@@ -2,15 +2,16 @@
 import { randomUUID } from "node:crypto";
 import { PerdureError, RunFinishedError } from "../core/errors.ts";
 import { checkArray, checkBoolean, checkKeys, checkName, shorten } from "../core/options.ts";
-import { mailOf } from "../core/place.ts";
 import { validate } from "../core/schema.ts";
 import type { StoredCodec } from "../core/stored.ts";
+import { mailOf } from "../core/stored-place.ts";
 import type { EventDefinition, Received } from "../core/types.ts";
 import type { SendAnswer, SendRow, Writer } from "../db/writes.ts";
 
 /** An event as `event()` returns it. */
 export interface EventLike<T> {
   readonly name: string;
+  /** Waits for the next one, inside a workflow. */
   wait(): Promise<Received<T>>;
 }
 
@@ -29,7 +30,9 @@ export type SendArguments<T> = [T] extends [null]
 
 /** What became of an event that was sent to many runs. */
 export interface SentMany {
+  /** The ids of the runs that have it, also where a reference was used before. */
   readonly sent: string[];
+  /** The others, each with why. */
   readonly failed: { readonly id: string; readonly error: PerdureError }[];
 }
 

@@ -2,7 +2,7 @@
 import * as zlib from "node:zlib";
 import { PerdureError } from "../core/errors.ts";
 import { checkChoice, checkInteger, checkKeys } from "../core/options.ts";
-import type { Codec } from "../core/place.ts";
+import type { Codec } from "../core/stored-place.ts";
 
 /** `zstd` needs Node 22.15 or newer, in every process that reads. */
 export type CompressMethod = "brotli" | "gzip" | "deflate" | "zstd";

@@ -2,7 +2,7 @@
 import { createCipheriv, createDecipheriv, createHmac, createSecretKey, KeyObject, randomBytes } from "node:crypto";
 import { PerdureError } from "../core/errors.ts";
 import { attempt, checkChoice, checkKeys, checkName, isPlainObject, nearest, shorten } from "../core/options.ts";
-import type { Codec, CodecContext } from "../core/place.ts";
+import type { Codec, CodecContext } from "../core/stored-place.ts";
 
 /** 32 random bytes: a Buffer, base64 text of them, or a KeyObject. `openssl rand -base64 32` makes one. */
 export type EncryptionKey = Uint8Array | string | KeyObject;

@@ -1,7 +1,7 @@
 /** Codecs that an application hands in, checked at the door. */
 import { PerdureError } from "./errors.ts";
 import { attempt, checkArray, shorten } from "./options.ts";
-import type { Codec } from "./place.ts";
+import type { Codec } from "./stored-place.ts";
 
 const NAME = /^[a-z][a-z0-9-]{0,62}$/;
 

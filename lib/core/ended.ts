@@ -1,8 +1,9 @@
 /** The end of a run as whoever waited for it sees it. Pure. */
+
+import type { Ended } from "./claim.ts";
 import { RunCancelledError, RunFailedError } from "./errors.ts";
-import { resultOf } from "./place.ts";
 import type { StoredCodec } from "./stored.ts";
-import type { Ended } from "./types.ts";
+import { resultOf } from "./stored-place.ts";
 
 /** An end as its run stored it, opened: its value is the value codec's text. */
 export function openEnd(end: Ended, codec: StoredCodec): Ended {

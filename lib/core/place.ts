@@ -1,89 +1,104 @@
-/** Where a stored value belongs, and the seam between a value's text and its column, at which codecs stand. Pure. */
-import type { ForkedFrom } from "./types.ts";
+/** Where in the application's own code something was called, read from a stack: not Node's code, not a package's, not this library's. */
+import { fileURLToPath } from "node:url";
+import { attempt } from "./options.ts";
 
-/** What a stored value is bound to. */
-export interface CodecPlace {
-  /** The run's id. Of the arguments of a schedule: empty. */
-  readonly run: string;
-  /**
-   * What it is in its run: `input`, `result`, the slot of a step as `history()` shows it, an event, a value or a stream by its name.
-   * Of a schedule: `schedule:` and its name.
-   */
-  readonly slot: string;
+const SELF = /^(.*\/)core\/place\.[cm]?[jt]s$/.exec(import.meta.url);
+
+/** In a bundle all code is in one file, so that the application's cannot be told from the library's. */
+export const isBundled = SELF === null;
+
+const built = SELF ? pathOf(SELF[1]!) : "";
+// With source maps a stack names the sources.
+const OWN = [built, built.replace(/([\\/])dist[\\/](lib[\\/])$/, "$1$2")].filter((folder) => folder !== "");
+
+/** The frames below the call of a function, as far as they are synchronous; read once they are asked for. */
+export interface Stack {
+  readonly stack?: unknown;
 }
 
-/** What a codec is told beside the bytes. */
-export interface CodecContext extends CodecPlace {
-  /** The codecs that were applied before this one, as they stand in the row: `compress:br`. Authenticate it along with the place. */
-  readonly before: string;
+/** Takes the stack below `callee`, which is on it. */
+export function stackBelow(callee: (...args: never[]) => unknown, frames: number): Stack {
+  const holder: Stack = {};
+  const limit = Error.stackTraceLimit;
+  // Where the intrinsics are frozen, other frames are taken than are asked for, or none.
+  attempt(() => {
+    Error.stackTraceLimit = frames;
+  });
+  attempt(() => Error.captureStackTrace(holder, callee));
+  attempt(() => {
+    Error.stackTraceLimit = limit;
+  });
+  return holder;
 }
 
-/** What a codec made of bytes. */
-export interface Encoded {
-  readonly data: Uint8Array;
-  /** Stands readable in the row behind the codec's name, `encrypt:2026-11`, and is given back to `decode`: the id of a key, a method. At most 255 bytes. */
-  readonly note?: string | undefined;
+/** Where a definition comes from. */
+export interface Source {
+  /** Whose method it is; undefined: it is a function. */
+  readonly instance: object | undefined;
+  readonly place: Stack;
 }
 
-/**
- * What `new Perdure({ codec })` puts between values and their columns. All of it is synchronous: a codec that asks a key service fetches its keys
- * before the engine is made, and keeps them. The limit of 1 MiB counts the text before any codec.
- */
-export interface Codec {
-  /** Stands in every row that it wrote, so it never changes: lower-case letters, digits and hyphens, at most 63. */
-  readonly name: string;
-  /** The bytes to store; null: they stay as they are, and reading them does not ask this codec. What it throws refuses the value. */
-  encode(data: Uint8Array, context: CodecContext): Encoded | null;
-  /** What `encode` was given. It throws for another place, another key, and bytes that were changed: the run is blocked then, and loses nothing. */
-  decode(encoded: Encoded, context: CodecContext): Uint8Array;
-  /**
-   * A keyed hash of a text: at least 16 characters of base64url, of which 16 are stored. With it, the hashes of arguments (which stand readable in
-   * slots) tell nothing about them. It must give the same for as long as runs are open.
-   */
-  hash?(text: string): string;
-  /** `"refuse"`: a value that this codec did not write is not read. Default `"accept"`. */
-  readonly plaintext?: "accept" | "refuse" | undefined;
+/** The place that called `called`, for errors that name two places. One frame, and no text before somebody asks. */
+export const placeOf = (called: (...args: never[]) => unknown): Stack => stackBelow(called, 1);
+
+/** The place as a text begins with it: ` at /app/order.ts:12`; empty where it is not known. */
+export function placeText(place: Stack): string {
+  const [location] = attempt(() => locationsIn(place)) ?? [];
+  return location === undefined ? "" : ` at ${location.replace(/:\d+$/, "")}`;
 }
 
-/** A place, and those that what stands there may have been copied from: a fork's from its ancestors, a run's input from its schedule. */
-export interface Place extends CodecPlace {
-  readonly copiedFrom?: readonly CodecPlace[] | undefined;
+type Owner = "application" | "library" | "package" | "node" | "engine";
+
+/** The place of the caller, if it is the application's code. */
+export function caller(stack: Stack): string | null {
+  for (const location of locationsIn(stack)) {
+    const owner = ownerOf(location);
+    if (owner === "application") return location;
+    // What calls back from within the language, map or the constructor of a promise, stands between.
+    if (owner !== "engine") return null;
+  }
+  return null;
 }
 
-/** The runs that a run was forked from, the nearest first; undefined: none. */
-export type Ancestors = readonly string[] | undefined;
-
-export const ancestorsOf = (fork: ForkedFrom | null): Ancestors => fork?.seeds.map(([run]) => run).reverse();
-
-/** What stands in a run, and perhaps in those that it was forked from. */
-export function placeIn(run: string, slot: string, ancestors: Ancestors): Place {
-  return ancestors ? { run, slot, copiedFrom: ancestors.map((ancestor) => ({ run: ancestor, slot })) } : { run, slot };
+/** The first place of the application's code below packages and Node's own code; null where the library's comes first. */
+export function originOf(stack: Stack): string | null {
+  for (const location of locationsIn(stack)) {
+    const owner = ownerOf(location);
+    if (owner === "application") return location;
+    if (owner === "library") return null;
+  }
+  return null;
 }
 
-/** A slot of an attempt of the workflow: one that is opened again is recorded anew. */
-export const slotIn = (slot: string, attempt: number): string => (attempt === 1 ? slot : `${slot}~${attempt}`);
+/** The first place of the application's code at all. */
+export function firstPlace(stack: Stack): string | null {
+  return locationsIn(stack).find((location) => ownerOf(location) === "application") ?? null;
+}
 
-/** A try of a step that failed. */
-export const tryIn = (slot: string, attempt: number, no: number): string => `${slotIn(slot, attempt)} try ${no}`;
+/** `path:line:column` of each frame, the innermost first. */
+function locationsIn({ stack }: Stack): string[] {
+  if (typeof stack !== "string") return [];
+  const frames = stack.split("\n").filter((line) => /^\s+at /.test(line));
+  return frames.map((frame) => {
+    const at = frame.endsWith(")")
+      ? frame.slice(frame.lastIndexOf(" (") + 2, -1)
+      : frame.replace(/^\s+at (async )?/, "");
+    return at.startsWith("file://") ? pathOf(at) : at;
+  });
+}
 
-/** What an attempt of the workflow came to. */
-export const resultOf = (run: string, attempt: number): Place => ({ run, slot: slotIn("result", attempt) });
+function ownerOf(location: string): Owner {
+  if (location.startsWith("node:")) return "node";
+  if (!/:\d+:\d+$/.test(location) || location.startsWith("<anonymous>")) return "engine";
+  if (OWN.some((folder) => location.startsWith(folder)) || /[\\/]node_modules[\\/]perdure[\\/]/.test(location))
+    return "library";
+  return /[\\/]node_modules[\\/]/.test(location) ? "package" : "application";
+}
 
-/** Event data in a mailbox. `token`: the sender's own for it; null: SQL sent it. */
-export const mailOf = (run: string, name: string, token: string | null): Place => ({
-  run,
-  slot: `event:${name}/${token ?? ""}`,
-});
-
-/** A value, or the items of a stream, whose places in it are not known when they are written. */
-export const publishedIn = (run: string, kind: string, name: string, ancestors?: Ancestors): Place =>
-  placeIn(run, `${kind}:${name}`, ancestors);
-
-/** The arguments of a schedule. */
-export const scheduleOf = (name: string): Place => ({ run: "", slot: `schedule:${name}` });
-
-/** The arguments of a run. A scheduled one has those of its schedule. */
-export function inputOf(run: string, ancestors?: Ancestors, schedule?: string | null): Place {
-  const place = placeIn(run, "input", ancestors);
-  return schedule == null ? place : { ...place, copiedFrom: [scheduleOf(schedule), ...(place.copiedFrom ?? [])] };
+function pathOf(url: string): string {
+  try {
+    return fileURLToPath(url);
+  } catch {
+    return url;
+  }
 }

@@ -3,7 +3,7 @@ import type { ValueCodec } from "./codec.ts";
 import { describe } from "./codec-refuse.ts";
 import { PerdureError } from "./errors.ts";
 import { canonicalHash } from "./hash.ts";
-import type { Codec, CodecPlace, Encoded, Place } from "./place.ts";
+import type { Codec, CodecPlace, Encoded, Place } from "./stored-place.ts";
 
 /** How the text of what codecs wrote begins. No value codec's text, and nothing that SQL can send, begins so. */
 const SEALED = '{"codec":[';

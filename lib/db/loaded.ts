@@ -1,5 +1,5 @@
 /** From the flat rows of claim_runs and load_runs to claims. */
-import type { Claim, Ended, Mail, OpenWait, Recorded } from "../core/types.ts";
+import type { Claim, Ended, Mail, OpenWait, Recorded } from "../core/claim.ts";
 import type { LoadedRow } from "./writes.ts";
 
 /** One claim per run, in the order of the rows. */

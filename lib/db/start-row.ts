@@ -1,9 +1,10 @@
 /** From a workflow and the options of one start to the row that is written: the same for a start from outside, a child and a schedule. */
 import { randomUUID } from "node:crypto";
+import type { Claim } from "../core/claim.ts";
 import { toMs } from "../core/duration.ts";
-import { inputOf, type Place } from "../core/place.ts";
 import type { StoredCodec } from "../core/stored.ts";
-import type { Claim, StartOptions, WorkflowDefinition } from "../core/types.ts";
+import { inputOf, type Place } from "../core/stored-place.ts";
+import type { StartOptions, WorkflowDefinition } from "../core/types.ts";
 import type { StartAnswer, StartRow } from "./writes.ts";
 
 /** The row of a start, not leased. `place`: where the arguments are to stand, if not in a run. */

@@ -1,6 +1,8 @@
 /** What is asked of the database beside the batches: one method per SQL function or view, in the order of sql/schema. No decisions. */
-import { type Ancestors, ancestorsOf } from "../core/place.ts";
-import type { Recorded, RunStatus } from "../core/types.ts";
+
+import type { Recorded } from "../core/claim.ts";
+import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
+import type { RunStatus } from "../core/types.ts";
 import { call } from "./batch.ts";
 import { toClaims, toFork } from "./loaded.ts";
 import { TYPES, toDate } from "./reading.ts";

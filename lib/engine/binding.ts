@@ -1,7 +1,8 @@
 /** How the values of one run are bound to it, and how the arguments of its calls are hashed. Pure. */
-import { type Ancestors, ancestorsOf, type Place, placeIn, slotIn } from "../core/place.ts";
+
+import type { Claim } from "../core/claim.ts";
 import type { StoredCodec } from "../core/stored.ts";
-import type { Claim } from "../core/types.ts";
+import { type Ancestors, ancestorsOf, type Place, placeIn, slotIn } from "../core/stored-place.ts";
 import type { History } from "./history.ts";
 
 export class Binding {

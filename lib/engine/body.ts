@@ -63,6 +63,13 @@ export class PassBody implements Body {
     return raceCall(this.#pass, entries);
   }
 
+  /** Says what strict mode has found; null outside it. */
+  get warn(): ((message: string) => void) | null {
+    const { strict, logger } = this.#pass.ports;
+    const { id, workflow } = this.run;
+    return strict ? (message) => logger.warn(`perdure: ${message}`, undefined, { runId: id, workflow }) : null;
+  }
+
   get outside(): Outside {
     return this.#pass.ports.outside;
   }

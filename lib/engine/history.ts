@@ -1,7 +1,7 @@
 /** What is recorded of a run, and in which order it is handed out again. Pure: no I/O, no clock. */
 import { hashIn } from "../core/address.ts";
+import type { Claim, OpenWait, Recorded } from "../core/claim.ts";
 import { isPlainHash } from "../core/stored.ts";
-import type { Claim, OpenWait, Recorded } from "../core/types.ts";
 
 export class History {
   readonly #recorded: readonly Recorded[];

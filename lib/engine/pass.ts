@@ -3,9 +3,11 @@
  * its own, recorded ones first and in their order; what is new begins when replay is quiescent; when nothing is left to do
  * but wait, the run is given up.
  */
-import { type Body, scope } from "../core/context.ts";
+
+import type { Claim } from "../core/claim.ts";
+import type { Body } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import type { Claim, RunInfo, WorkflowDefinition } from "../core/types.ts";
+import type { RunInfo, WorkflowDefinition } from "../core/types.ts";
 import { Alarm } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
 import { Binding } from "./binding.ts";
@@ -23,7 +25,9 @@ import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
 import { Publisher } from "./publish.ts";
-import { runInfo } from "./run-info.ts";
+import { runBody } from "./run-body.ts";
+import { type RunFacts, runInfo } from "./run-info.ts";
+import { Stall } from "./stall.ts";
 
 /** What the body came to. */
 export type Settled = { readonly value: unknown } | { readonly thrown: unknown };
@@ -32,6 +36,7 @@ export type Settled = { readonly value: unknown } | { readonly thrown: unknown }
 const PATIENCE = { times: 5, everyMs: 20 };
 
 export class Pass {
+  readonly facts: RunFacts;
   readonly run: RunInfo;
   readonly body: Body;
   readonly claim: Claim;
@@ -47,7 +52,8 @@ export class Pass {
   readonly publisher: Publisher = new Publisher(this);
   /** The tries that run. */
   readonly attempts = new Set<Attempt>();
-  readonly #abortRun: (reason: unknown) => void;
+  /** Null outside strict mode. */
+  readonly #stall: Stall | null;
   readonly #handover: Handover;
   readonly #calls = new Calls();
   readonly #alarm: Alarm;
@@ -76,9 +82,9 @@ export class Pass {
     });
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
     this.patches = new Patches(this);
-    const info = runInfo(claim, ports.logger, () => this.history.replaying);
-    this.run = info.run;
-    this.#abortRun = info.abort;
+    this.facts = runInfo(claim, ports.logger, () => this.#handover.voice.silent);
+    this.run = this.facts.run;
+    this.#stall = ports.strict ? new Stall(this, this.#calls) : null;
     this.body = new PassBody(this, this.run);
     this.#alarm = new Alarm(ports.clock, () => void this.look());
     this.#limit = new Alarm(ports.clock, () => void this.look());
@@ -87,15 +93,12 @@ export class Pass {
   /** Runs the body. What becomes of it is told to the ports' onEnd. */
   start(args: unknown[]): void {
     this.#checkLimit(this.claim.now);
-    if (this.over) return;
-    scope.run({ body: this.body, step: null }, () => {
-      Promise.resolve()
-        .then(() => this.definition.fn(...args))
-        .then(
-          (value) => this.#settle({ value }),
-          (thrown) => this.#settle({ thrown }),
-        );
-    });
+    if (!this.over) runBody(this, args, (settled) => this.#settle(settled));
+  }
+
+  /** The body runs. */
+  begun(): void {
+    this.#stall?.called();
     this.#schedule();
   }
 
@@ -154,6 +157,7 @@ export class Pass {
     const deferred = defer();
     // A call from a pass that has ended never runs and never settles.
     if (this.over || this.#settled) return deferred.promise;
+    this.#stall?.called(entry);
     const call: Call = {
       slot,
       kind,
@@ -229,6 +233,7 @@ export class Pass {
     else if (this.#pausing) void this.#restForPause();
     else if (this.#calls.held.length > 0) this.#quiescent();
     else if (!this.#calls.working && this.#calls.waiting.size > 0) void this.#suspend();
+    else if (!this.#calls.working) this.#stall?.rests();
   }
 
   #moved(): void {
@@ -377,7 +382,7 @@ export class Pass {
   #abort(why: string): void {
     if (why === "settled" && this.attempts.size === 0) return;
     const reason = new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${why}`);
-    this.#abortRun(reason);
+    this.facts.abort(reason);
     for (const attempt of this.attempts) attempt.abort(reason);
   }
 

@@ -5,7 +5,7 @@
 import { nameAddress } from "../core/address.ts";
 import type { Change } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import { publishedIn } from "../core/place.ts";
+import { publishedIn } from "../core/stored-place.ts";
 import type { PublicationDefinition, StepInfo } from "../core/types.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Call } from "./call.ts";

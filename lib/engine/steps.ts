@@ -1,10 +1,12 @@
 /** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
+import type { Recorded } from "../core/claim.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
-import { type Place, tryIn } from "../core/place.ts";
+import { quietly } from "../core/quiet.ts";
 import { delayAfter, isNonRetryable } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import type { Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
+import { type Place, tryIn } from "../core/stored-place.ts";
+import type { StepDefinition, TransactionClient } from "../core/types.ts";
 import { Attempt } from "./attempt.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
@@ -284,7 +286,7 @@ class StepRun {
     const delay = delayAfter(plan, this.#failed + 1);
     if (delay === null || thrown === this.#final || isNonRetryable(thrown)) return { delay: null, thrown };
     try {
-      return { delay: plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay, thrown };
+      return { delay: plan.shouldRetry && !(await quietly(() => plan.shouldRetry!(thrown))) ? null : delay, thrown };
     } catch (error) {
       return { delay: null, thrown: error };
     }

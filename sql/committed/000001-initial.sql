@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:ea8c6d7a593f8fbbcf38e4414c4ed1fa3c004270
+--! Hash: sha1:354717516618706f8348a72aa1dd892261a11ad2
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -626,7 +626,7 @@ begin
     limit p_limit
   ), claimed as (
     update :SCHEMA.run r
-    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
+    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
       started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
     returning r.key
@@ -1239,6 +1239,37 @@ begin
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
+-- Hands back runs whose body could not begin, as the application could not make its context: nothing has run, and it is no attempt. They
+-- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: milliseconds until then.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.postpone_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_delays float8[], p_wait boolean)
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_reasons, p_delays) with ordinality as g(run, epoch, reason, delay, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), done as (
+    update :SCHEMA.run r set worker = null, pausing = false, reason = g.reason,
+      state = case when r.pausing then 'paused' else 'pending' end,
+      due = least(v_now + :SCHEMA.ms(g.delay), r.deadline)
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    where r.key = g.run
+    returning r.key, r.due
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('pending', 'paused')) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end,
+    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
+  from given g left join done d on d.key = g.run;
+end $perdure$;
+
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
 returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -1469,7 +1500,7 @@ create view :SCHEMA.runs as
     case
       when r.state = 'suspended' and cardinality(r.topics) = 1 then replace(split_part(r.topics[1], ':', 1), 'children', 'child')
       when r.state = 'suspended' then 'several'
-      when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
+      when r.state = 'pending' and r.due is not null and (r.attempt > 1 or r.started_at is not null) then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
     case
@@ -1485,7 +1516,7 @@ create view :SCHEMA.runs as
     r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at,
     r.due, r.worker, r.epoch, coalesce(r.tags, '{}') as tags
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked or was cancelled; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked, was cancelled, or could not begin; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt

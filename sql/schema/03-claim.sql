@@ -70,7 +70,7 @@ begin
     limit p_limit
   ), claimed as (
     update :SCHEMA.run r
-    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
+    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
       started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
     returning r.key

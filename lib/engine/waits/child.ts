@@ -1,10 +1,11 @@
 /** Children: runs that a body starts. Their ids follow from the parent's and from the call, so that a crash anywhere leaves exactly one. */
 import { createHash } from "node:crypto";
 import { argumentsAddress, referenceAddress } from "../../core/address.ts";
+import type { Ended, Recorded } from "../../core/claim.ts";
 import type { Started } from "../../core/context.ts";
 import { RunConflictError } from "../../core/errors.ts";
 import { checkInput } from "../../core/schema.ts";
-import type { Ended, Recorded, StartOptions, WorkflowDefinition } from "../../core/types.ts";
+import type { StartOptions, WorkflowDefinition } from "../../core/types.ts";
 import { leased } from "../../db/leased.ts";
 import { madeBefore, toStartRow } from "../../db/start-row.ts";
 import type { StartAnswer } from "../../db/writes.ts";
@@ -165,7 +166,9 @@ class ChildCall {
 
   #write(args: unknown[]): Promise<StartAnswer | undefined> {
     const { ledger, ports } = this.#pass;
-    const row = toStartRow(this.#definition, { ...this.#options, id: this.#id }, args, ports.codec);
+    const made = toStartRow(this.#definition, { ...this.#options, id: this.#id }, args, ports.codec);
+    // Of a claim, also where it is leased at birth: its end is followed.
+    const row = { ...made, ...ledger.claim };
     const started = leased(row, ports.slots, (start, onAside) => ledger.write("start", start, onAside));
     return started.then((answer) => {
       const before = madeBefore(answer, row, args, ports.codec);

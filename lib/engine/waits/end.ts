@@ -1,8 +1,8 @@
 /** A wait for the end of another run: its result, or an error that says how it ended; or a TimeoutError. */
 import { nameAddress } from "../../core/address.ts";
+import type { Ended, Recorded } from "../../core/claim.ts";
 import { endError, openEnd } from "../../core/ended.ts";
 import { TimeoutError } from "../../core/errors.ts";
-import type { Ended, Recorded } from "../../core/types.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 import { beginWait, opened, sealed, waited } from "./wait.ts";

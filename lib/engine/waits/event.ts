@@ -1,7 +1,8 @@
 /** A wait for an event: mail of a name, consumed once, or nothing in time. */
 import { nameAddress } from "../../core/address.ts";
-import { mailOf } from "../../core/place.ts";
-import type { EventDefinition, Mail, Received, Recorded } from "../../core/types.ts";
+import type { Mail, Recorded } from "../../core/claim.ts";
+import { mailOf } from "../../core/stored-place.ts";
+import type { EventDefinition, Received } from "../../core/types.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 import { beginWait, opened, sealed, waited } from "./wait.ts";

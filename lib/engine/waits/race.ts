@@ -1,9 +1,9 @@
 /** A race of waits: the first of several that there is news for, or a timer. What loses is left as it is, for later waits. */
 import { argumentsAddress } from "../../core/address.ts";
+import type { Ended, Recorded } from "../../core/claim.ts";
 import type { RaceEntry } from "../../core/context.ts";
 import { openEnd } from "../../core/ended.ts";
 import { canonicalHash } from "../../core/hash.ts";
-import type { Ended, Recorded } from "../../core/types.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 import type { Deferred } from "../promise.ts";

@@ -1,5 +1,5 @@
 /** What all waits share: a row that keeps their start, a timer, and what beside it ends them. */
-import type { OpenWait, Recorded } from "../../core/types.ts";
+import type { OpenWait, Recorded } from "../../core/claim.ts";
 import type { Call } from "../call.ts";
 import type { Pass } from "../pass.ts";
 
