@@ -11,6 +11,7 @@ import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import type { EngineLog } from "./core/logging.ts";
+import { StoredCodec } from "./core/stored.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { within } from "./db/deadline.ts";
@@ -51,7 +52,7 @@ const MOST_UNSERVED = 20;
 const UNSERVED_BEATS = 2;
 
 export class Engine {
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   readonly store: Store;
   readonly results: Results;
   readonly publications: Publications;
@@ -102,7 +103,7 @@ export class Engine {
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
     this.#settings = settings;
     this.#database = database;
-    this.codec = new ValueCodec({ errors: settings.errors, warn });
+    this.codec = new StoredCodec(new ValueCodec({ errors: settings.errors, warn }), settings.codecs);
     this.store = new Store(schema, database.pool);
     this.transactor = new PgTransactor(database.pool, schema);
     this.#notifier = createNotifier({
@@ -144,7 +145,7 @@ export class Engine {
       engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside(), makeContext, strict },
       fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
-      onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
+      onFinish: (id, finish) => this.results.tell({ id, ...finish, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
     this.results = new Results({

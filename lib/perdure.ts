@@ -343,6 +343,7 @@ export class Perdure {
     return {
       store: engine.store,
       codec: engine.codec,
+      ancestors: (run) => engine.store.ancestors(run),
       publications: engine.publications,
       publicationOf,
       results: engine.results,

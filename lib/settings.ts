@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { constants, hostname } from "node:os";
 import { dirname, join } from "node:path";
 import type { ErrorClass } from "./core/codec.ts";
+import { checkCodecs } from "./core/codecs.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { PerdureError } from "./core/errors.ts";
 import { type EngineLog, engineLog } from "./core/logging.ts";
@@ -17,6 +18,7 @@ import {
   checkSchemaName,
   shorten,
 } from "./core/options.ts";
+import type { Codec } from "./core/stored-place.ts";
 import type { Logger, RunInfo, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
 import type { DatabaseOption } from "./db/database-option.ts";
 import { isRegistered, registry } from "./define/registry.ts";
@@ -45,6 +47,13 @@ export interface PerdureOptions {
   worker?: WorkerSettings | false | undefined;
   /** Error classes of your own that keep their class on replay. */
   errors?: readonly ErrorClass[] | undefined;
+  /**
+   * What encrypts or compresses values before they are stored: a codec of `perdure/codec` or of your own, or several in the order in which they are
+   * applied. Default: none. Every process of the schema needs the same.
+   *
+   * @example codec: [compress(), encrypt({ keys: { "2026-11": key }, current: "2026-11", hashKey })]
+   */
+  codec?: Codec | readonly Codec[] | undefined;
   /**
    * Where the engine and `currentRun().log` write: a logger of pino's, bunyan's or winston's shape gets fields, one of console's a prefix.
    * Default: console, warnings and errors only.
@@ -91,6 +100,7 @@ export interface Settings {
   readonly works: boolean;
   readonly queues: readonly string[];
   readonly errors: readonly ErrorClass[];
+  readonly codecs: readonly Codec[];
   readonly logger: EngineLog;
   readonly makeContext: ((run: RunInfo) => unknown) | null;
   readonly strict: boolean;
@@ -112,6 +122,7 @@ const KEYS = [
   "workflows",
   "worker",
   "errors",
+  "codec",
   "logger",
   "context",
   "strict",
@@ -142,6 +153,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     workflows,
     ...worker,
     errors: checkArray(errors, `errors of ${WHERE}`).map(checkErrorClass),
+    codecs: options.codec === undefined ? [] : checkCodecs(options.codec, `codec of ${WHERE}`),
     logger: engineLog(options.logger === undefined ? quietConsole : checkLogger(options.logger)),
     makeContext: options.context === undefined ? null : checkContext(options.context),
     strict: checkBoolean(strict, `option "strict" of ${WHERE}`),

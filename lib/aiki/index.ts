@@ -17,6 +17,14 @@ export {
   event,
   type MulticastResult,
 } from "./event.ts";
+export type {
+  ExecOptions,
+  RunOptions,
+  VersionOptions,
+  Workflow,
+  WorkflowVersion,
+  WorkflowVersionStart,
+} from "./forms.ts";
 export type { RunRecord, WaitOptions, WorkflowRunHandle } from "./handle.ts";
 export type { Logger } from "./logger.ts";
 export type { ConflictPolicy, Reference, Trigger } from "./options.ts";
@@ -34,4 +42,4 @@ export {
   type WorkerOptions,
   worker,
 } from "./worker.ts";
-export { type Workflow, type WorkflowVersion, type WorkflowVersionStart, workflow } from "./workflow.ts";
+export { workflow } from "./workflow.ts";

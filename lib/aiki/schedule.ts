@@ -8,9 +8,9 @@ import type { Perdure } from "../perdure.ts";
 import { type Client, coreOf } from "./client.ts";
 import { ScheduleConflictError } from "./errors.ts";
 import type { Argument } from "./event.ts";
+import type { WorkflowVersion } from "./forms.ts";
 import { type Options, type OptionsOf, referenceOf, type SchedulePaths, withOptions } from "./options.ts";
 import { type Core, type Internals, internalsOf, toArguments, configured as workflowOf } from "./version.ts";
-import type { WorkflowVersion } from "./workflow.ts";
 
 interface Rules {
   /** What to do while a run of this schedule is unfinished: `"skip"` (default), `"allow"` or `"cancel_previous"`. */

@@ -4,10 +4,11 @@ import type { Duration } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
 import { attempt, checkArray, checkKeys, checkName } from "../core/options.ts";
 import { type Client, type ClientCore, coreOf, type Stoppable } from "./client.ts";
+import type { AnyVersion, Workflow } from "./forms.ts";
 import { type Options, type OptionsOf, withOptions } from "./options.ts";
 import type { Host } from "./run.ts";
 import { type Internals, toWorkflow } from "./version.ts";
-import { type AnyVersion, versionsOf, type Workflow } from "./workflow.ts";
+import { versionsOf } from "./workflow.ts";
 
 /** How a worker works. */
 export interface WorkerConfig {

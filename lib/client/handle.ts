@@ -1,10 +1,12 @@
 /** A run as it is seen from outside. */
+
+import type { Ended } from "../core/claim.ts";
 import { refuseInBody } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
-import { endError } from "../core/ended.ts";
+import { endError, openEnd } from "../core/ended.ts";
 import { TimeoutError } from "../core/errors.ts";
 import { checkKeys, checkName, checkSignal } from "../core/options.ts";
-import type { Ended, HistoryEntry, RunStatus } from "../core/types.ts";
+import type { HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { cancelRun, controlRun, type ForkOptions, forkRun, notFound, type RetryOptions, retryRun } from "./control.ts";
@@ -216,7 +218,7 @@ function giveUp(
 }
 
 async function read(finished: FinishedRun, { codec }: HandleParts): Promise<unknown> {
-  const { id, state, value } = finished;
-  if (state === "completed") return codec.decode(value!, `result of run "${id}"`);
-  throw endError(finished as Ended, codec);
+  const end = openEnd(finished as Ended, codec);
+  if (end.state === "completed") return codec.decodePlain(end.value!, `result of run "${end.id}"`);
+  throw endError(end, codec);
 }

@@ -1,8 +1,9 @@
 /** Schedules as an application sees and changes them. */
-import type { ValueCodec } from "../core/codec.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkInteger, checkKeys, checkName, nearest, shorten } from "../core/options.ts";
 import { checkInput } from "../core/schema.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import { scheduleOf } from "../core/stored-place.ts";
 import type { CatchUp, Logger, Overlap, ScheduleDefinition } from "../core/types.ts";
 import { toDate } from "../db/reading.ts";
 import type { PutAnswer, PutRow, ScheduleRow, ScheduleStore } from "../db/schedules.ts";
@@ -54,7 +55,7 @@ export interface ScheduleListOptions {
 
 export interface SchedulesParts {
   readonly store: ScheduleStore;
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   /** A schedule is due in so many milliseconds: this process keeps an eye on it. */
   readonly watch: (dueMs: number) => void;
   /** A run was started: this process takes it up, or another. */
@@ -109,9 +110,10 @@ async function put(
   return answers;
 }
 
-async function toPutRow(definition: ScheduleDefinition, codec: ValueCodec): Promise<Omit<PutRow, "next">> {
+async function toPutRow(definition: ScheduleDefinition, codec: StoredCodec): Promise<Omit<PutRow, "next">> {
   const { name, timing, overlap, catchUp, workflow, options } = definition;
-  const encode = async () => toStartRow(workflow, options, await checkInput(workflow, definition.args), codec);
+  const place = scheduleOf(name);
+  const encode = async () => toStartRow(workflow, options, await checkInput(workflow, definition.args), codec, place);
   const {
     version,
     queue,

@@ -1,6 +1,7 @@
 /** The sentence a person reads when the code asks for something else than is recorded. */
+
+import type { Recorded } from "../core/claim.ts";
 import { nearest } from "../core/options.ts";
-import type { Recorded } from "../core/types.ts";
 import type { Call } from "./call.ts";
 
 const SHOWN = 5;

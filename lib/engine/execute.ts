@@ -7,11 +7,14 @@
  *
  * A pass that ends suspended has given its run up in the same write that checked for news; a pass that lost its claim writes nothing.
  */
+
+import type { Claim } from "../core/claim.ts";
 import { PerdureError, TimeoutError } from "../core/errors.ts";
 import { quietly } from "../core/quiet.ts";
 import { checkRetry, delayAfter, isNonRetryable, type Retry, type RetryPlan } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import type { Claim, WorkflowDefinition } from "../core/types.ts";
+import { ancestorsOf, inputOf, type Place, resultOf } from "../core/stored-place.ts";
+import type { WorkflowDefinition } from "../core/types.ts";
 import { Pass } from "./pass.ts";
 import type { Ending, EnginePorts } from "./ports.ts";
 
@@ -19,6 +22,7 @@ import type { Ending, EnginePorts } from "./ports.ts";
 export interface Finish {
   readonly state: "completed" | "failed";
   readonly value: string;
+  readonly attempt: number;
 }
 
 export interface ExecutePorts extends EnginePorts {
@@ -49,8 +53,9 @@ export function execute(claim: Claim, definition: WorkflowDefinition, ports: Exe
   return pass;
 }
 
-function argumentsOf({ id, args }: Claim, { codec }: EnginePorts): unknown[] {
-  const decoded = codec.decode(args, `input of run "${id}"`);
+function argumentsOf({ id, args, fork, schedule }: Claim, { codec }: EnginePorts): unknown[] {
+  const place = inputOf(id, ancestorsOf(fork), schedule ?? fork?.schedule);
+  const decoded = codec.decode(args, `input of run "${id}"`, place);
   if (Array.isArray(decoded)) return decoded;
   const text = `input of run "${id}": the stored value cannot be read back: it is no array of arguments`;
   throw new PerdureError("PERDURE_DECODE", text);
@@ -72,6 +77,8 @@ function reasonOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replaceAll("\0", "\\0");
 }
+
+const resultPlace = (pass: Pass): Place => resultOf(pass.run.id, pass.claim.attempt);
 
 /** Writes what the body came to. */
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
@@ -141,7 +148,7 @@ async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promis
   try {
     if (pass.floating.length > 0) throw floatingError(pass);
     const result = await quietly(() => validate(pass.definition.output, value, what));
-    const text = ports.codec.encode(result, what);
+    const text = ports.codec.encode(result, what, resultPlace(pass));
     return await finish(pass, "completed", text, null, ports);
   } catch (error) {
     return finishWith(pass, "failed", error, ports);
@@ -157,7 +164,7 @@ function floatingError(pass: Pass): PerdureError {
 async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<Finish | null> {
   const { delay, error: last } = await retryDelay(pass, thrown);
   if (delay === null) return finishWith(pass, "failed", last, ports);
-  const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`);
+  const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`, resultPlace(pass));
   const reopened = JSON.stringify(pass.escaped.slotsOf(thrown));
   const answer = await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
   if (!answer) return null;
@@ -186,12 +193,12 @@ function planOf(pass: Pass): RetryPlan {
   const stored =
     options === null
       ? undefined
-      : (pass.ports.codec.decode(options, `options of run "${pass.run.id}"`) as { retry?: Retry }).retry;
+      : (pass.ports.codec.decodePlain(options, `options of run "${pass.run.id}"`) as { retry?: Retry }).retry;
   return stored ? { ...checkRetry(stored, `run of workflow "${name}"`), shouldRetry: plan.shouldRetry } : plan;
 }
 
 async function finishWith(pass: Pass, state: "failed", error: unknown, ports: ExecutePorts): Promise<Finish | null> {
-  const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`);
+  const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`, resultPlace(pass));
   const reopened = JSON.stringify(pass.escaped.slotsOf(error));
   const finished = await finish(pass, state, value, reopened, ports);
   // The failure of a child is its parent's business, which may well have meant it.
@@ -209,5 +216,5 @@ async function finish(
 ): Promise<Finish | null> {
   const written = pass.ledger.write("finish", { state, value, reopened });
   if (pass.claim.followed) onFollowed();
-  return (await written) ? { state, value } : null;
+  return (await written) ? { state, value, attempt: pass.claim.attempt } : null;
 }

@@ -2,8 +2,9 @@
  * The order in which outcomes reach a body: recorded ones first, by their number; then new ones, as they come, each given the next
  * number, written with it. One at a time: who calls next() leaves a turn of the event loop between.
  */
+
+import type { Claim, Recorded } from "../core/claim.ts";
 import type { DatabaseClock } from "../core/clock.ts";
-import type { Claim, Recorded } from "../core/types.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { History } from "./history.ts";
 import type { Ledger } from "./ledger.ts";

@@ -3,11 +3,14 @@
  * its own, recorded ones first and in their order; what is new begins when replay is quiescent; when nothing is left to do
  * but wait, the run is given up.
  */
+
+import type { Claim } from "../core/claim.ts";
 import type { Body } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import type { Claim, RunInfo, WorkflowDefinition } from "../core/types.ts";
+import type { RunInfo, WorkflowDefinition } from "../core/types.ts";
 import { Alarm } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
+import { Binding } from "./binding.ts";
 import { PassBody } from "./body.ts";
 import type { Call, Entry, Outcome } from "./call.ts";
 import { Calls } from "./calls.ts";
@@ -40,6 +43,7 @@ export class Pass {
   readonly definition: WorkflowDefinition;
   readonly ports: EnginePorts;
   readonly history: History;
+  readonly binding: Binding;
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
   readonly patches: Patches;
@@ -68,6 +72,7 @@ export class Pass {
     this.definition = definition;
     this.ports = ports;
     this.history = new History(claim);
+    this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
     const fence = { run: claim.key, epoch: claim.epoch };

@@ -1,9 +1,11 @@
 /** What a pass needs of the process around it, and what it tells it. */
+
+import type { Ended, Mail, Recorded } from "../core/claim.ts";
 import type { DatabaseClock } from "../core/clock.ts";
-import type { ValueCodec } from "../core/codec.ts";
 import type { Outside } from "../core/context.ts";
 import type { EngineLog } from "../core/logging.ts";
-import type { Ended, Mail, Recorded, RunInfo, TransactionClient } from "../core/types.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import type { RunInfo, TransactionClient } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import type { Slots } from "../db/leased.ts";
 import type { RecordRow } from "../db/writes.ts";
@@ -57,7 +59,7 @@ export interface Transactor {
 }
 
 export interface EnginePorts {
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   readonly clock: DatabaseClock;
   readonly logger: EngineLog;
   /** The option `context` of the engine. */

@@ -1,7 +1,9 @@
 /** What a body sees as its run: frozen facts, a signal, what the application's context is, a log that is silent while it replays. */
+
+import type { Claim } from "../core/claim.ts";
 import { scope } from "../core/context.ts";
 import type { EngineLog } from "../core/logging.ts";
-import type { Claim, LogLine, RunInfo, RunLog, StepInfo } from "../core/types.ts";
+import type { LogLine, RunInfo, RunLog, StepInfo } from "../core/types.ts";
 
 /** The run, and what its pass tells it. */
 export interface RunFacts {

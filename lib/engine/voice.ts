@@ -3,7 +3,7 @@
  * an outcome that has its number ran in the pass that numbered it. A pass that was cut short by a crash may not have come that far, and an
  * attempt is new: these write what follows their last recorded outcome, a second time perhaps. Pure: no I/O, no clock.
  */
-import type { Claim } from "../core/types.ts";
+import type { Claim } from "../core/claim.ts";
 
 export class Voice {
   /** The outcomes with a number that are still to come; the body ran on behind the last one of them, or not. */

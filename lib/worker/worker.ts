@@ -1,8 +1,10 @@
 /** The runs in work in this process: claims what there are free slots for, runs passes, and lets go of what is done. */
+
+import type { Claim } from "../core/claim.ts";
 import type { DatabaseClock } from "../core/clock.ts";
 import { registeredName } from "../core/engines.ts";
 import type { EngineLog } from "../core/logging.ts";
-import type { Claim, WorkflowDefinition } from "../core/types.ts";
+import type { WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import { toClaims, toEnded, toMails } from "../db/loaded.ts";
 import type { Look, Store } from "../db/store.ts";

@@ -595,6 +595,16 @@ test("options that are wrong are named where they are given, and nothing is done
   t.match(await rejection(v1.with("reference.id", "").start(connected(), "x")), { code: /PERDURE_(NAME|OPTION)/ });
 });
 
+test("the entry point has the names of all generations, and no others", async (t) => {
+  const names = Object.keys(await import("perdure/aiki"));
+  const functions = "client createClient database event schedule server task worker workflow".split(" ");
+  const own = "ScheduleConflictError SchemaValidationError TaskFailedError WorkflowRunReferenceConflictError".split(
+    " ",
+  );
+  const core = ["NonRetryableError", "RunCancelledError", "RunFailedError", "RunFinishedError"];
+  t.same(names.sort(), [...functions, ...own, ...core].sort());
+});
+
 test("every difference that the layer's page lists is held by a test of the name that stands there", (t) => {
   const page = readFileSync(`${ROOT}lib/aiki/README.md`, "utf8");
   const listed = page.split("\n").filter((line) => line.startsWith("- "));

@@ -79,7 +79,11 @@ export async function compileChapters(
     rootDir: ".",
     outDir: ".",
     declaration: false,
-    paths: { perdure: ["../lib/index.d.ts"], "perdure/adapters": ["../lib/adapters.d.ts"] },
+    paths: {
+      perdure: ["../lib/index.d.ts"],
+      "perdure/adapters": ["../lib/adapters.d.ts"],
+      "perdure/aiki": ["../lib/aiki/index.d.ts"],
+    },
   };
   const config = { extends: "../../tsconfig.json", compilerOptions: options, include: ["*.ts", "*.mts"], exclude: [] };
   writeFileSync(`${folder}/tsconfig.json`, JSON.stringify(config));
@@ -108,7 +112,8 @@ function programText({ blocks }: Chapter): string {
     })
     .join("\n");
   const uses = (name: string): boolean => new RegExp(`\\b${name}\\b`).test(body);
-  const makes = (name: string): boolean => new RegExp(`\\b(const|class|let) ${name}\\b`).test(body);
+  const makes = (name: string): boolean =>
+    new RegExp(`\\b(const|class|let) ${name}\\b|^import \\{[^}]*\\b${name}\\b`, "m").test(body);
   const support = ["workflow", "perdure", "sql", "equal"].filter((name) => uses(name) && !makes(name));
   const library = Object.keys(perdure).filter((name) => uses(name) && !support.includes(name) && !makes(name));
   return [
