@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { test } from "tap";
+import { test, t as whole } from "tap";
 import { freshDatabase } from "./support/postgres.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
@@ -15,6 +15,9 @@ function promised(file: string): string {
   const block = readFileSync(`${ROOT}examples/${file}`, "utf8").split("\n// Output:\n")[1];
   return (block ?? "").replace(/^\/\/ ?/gm, "");
 }
+
+// Some forty processes on a machine that may be busy.
+whole.setTimeout(300_000);
 
 /** An example waits more than it works. */
 const SIDE_BY_SIDE = 3;
