@@ -21,6 +21,7 @@ export {
   RunFinishedError,
   TimeoutError,
 } from "./core/errors.ts";
+export type { LogLine, RunLog } from "./core/logging.ts";
 export type { Retry } from "./core/retry.ts";
 export type { RunState } from "./core/states.ts";
 export type {
@@ -29,12 +30,10 @@ export type {
   FailedTry,
   HistoryEntry,
   Logger,
-  LogLine,
   Overlap,
   Received,
   RunFilter,
   RunInfo,
-  RunLog,
   RunStatus,
   Schema,
   Slept,

@@ -30,7 +30,7 @@ import { publicationOf } from "./define/publish.ts";
 import type { ArgumentsOf, Started, StartedByName } from "./define/refused.ts";
 import { isRegistered } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
-import { internalsOf, type Startable } from "./define/workflow.ts";
+import { internalsOf, notAWorkflow, type Startable } from "./define/workflow.ts";
 import { Engine } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
@@ -175,10 +175,7 @@ export class Perdure {
     const { workflows, works } = this.#settings;
     const internals = internalsOf(workflow);
     if (!internals && typeof workflow !== "string") {
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `start() needs a workflow made by workflow(), or the name of one, not ${shorten(workflow)}`,
-      );
+      throw notAWorkflow("start() needs a workflow made by workflow(), or the name of one", workflow);
     }
     const versions = [...workflows.values()].filter(({ name }) => name === workflow);
     if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };

@@ -579,6 +579,9 @@ test("an unknown workflow is refused with the nearest name", async (t) => {
       "start() needs a workflow made by workflow(), or the name of one, not [Function: s] { with: [Function: with] }",
     ),
   );
+  const called = Promise.resolve("what a workflow gives that was called");
+  const hint = /not Promise .*; pass the workflow uncalled, and its arguments after it$/;
+  t.match(await rejection(() => world.perdure.start(called as never)), { code: "PERDURE_OPTION", message: hint });
   t.ok(await isEmpty(world));
 });
 

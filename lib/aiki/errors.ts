@@ -2,7 +2,11 @@
 import { NonRetryableError, PerdureError, RunConflictError } from "../core/errors.ts";
 import type { SchemaIssue } from "../core/types.ts";
 
-/** A value that does not fit its schema: of a start, an event, a task or a workflow's result. Never retried. */
+/**
+ * A value that does not fit its schema: of a start, an event, a task or a workflow's result. Never retried.
+ *
+ * @example await greet.start(client, input).catch((error) => error instanceof SchemaValidationError && console.log(error.issues));
+ */
 export class SchemaValidationError extends NonRetryableError {
   readonly issues: readonly { readonly path: string; readonly message: string }[];
 
@@ -21,7 +25,11 @@ function pathOf(path: SchemaIssue["path"] = []): string {
   return ["$", ...path.map((part) => String(typeof part === "object" ? part.key : part))].join(".");
 }
 
-/** What a task throws into its workflow once its tries are used up. `cause` is what its handler threw. */
+/**
+ * What a task throws into its workflow once its tries are used up. `cause` is what its handler threw.
+ *
+ * @example await charge.start(run, input).catch((error) => error instanceof TaskFailedError && console.log(error.attempts));
+ */
 export class TaskFailedError extends Error {
   /** The same for all tries of one call. */
   readonly taskId: string;
@@ -42,7 +50,11 @@ export class TaskFailedError extends Error {
   }
 }
 
-/** A reference id that another input has started a run with. */
+/**
+ * A reference id that another input has started a run with.
+ *
+ * @example await greet.start(client, input).catch((error) => error instanceof WorkflowRunReferenceConflictError && error.referenceId);
+ */
 export class WorkflowRunReferenceConflictError extends RunConflictError {
   readonly referenceId: string;
 
@@ -57,7 +69,11 @@ export class WorkflowRunReferenceConflictError extends RunConflictError {
   }
 }
 
-/** A reference id that another schedule was activated with. */
+/**
+ * A reference id that another schedule was activated with.
+ *
+ * @example await nightly.activate(client, report).catch((error) => error instanceof ScheduleConflictError && error.referenceId);
+ */
 export class ScheduleConflictError extends PerdureError {
   readonly referenceId: string;
 

@@ -26,7 +26,11 @@ export interface RuntimeHandle {
   stop(): Promise<void>;
 }
 
-/** The database of a server. Only Postgres is there. */
+/**
+ * The database of a server. Only Postgres is there.
+ *
+ * @example const own = database({ provider: "pg", url: process.env.DATABASE_URL! });
+ */
 export function database(options: { provider: "pg"; url: string }): ServerDatabase {
   return { provider: options.provider, url: options.url };
 }

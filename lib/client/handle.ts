@@ -208,7 +208,7 @@ function giveUp(
     // It may have been aborted since it was checked.
     if (signal?.aborted) abort();
     if (timeoutMs === null) return;
-    const late = `run "${id}" had not finished after ${timeoutMs} ms; it goes on, so wait again, or without a timeout`;
+    const late = `run "${id}" had not finished after ${timeoutMs} ms; it stays as it is, so wait again, or without a timeout. status() says what it waits for, or why it is blocked`;
     void sleepFor(timeoutMs, over.signal).then(() => over.signal.aborted || reject(new TimeoutError(late)));
   });
   // It may be over before anybody waits for it.

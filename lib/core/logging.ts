@@ -3,10 +3,28 @@
  * three make children that carry fields. console's takes a message and whatever belongs to it, and a prefix stands for the fields.
  */
 import { quietly } from "./quiet.ts";
-import type { Logger, RunLog } from "./types.ts";
+import type { Logger } from "./types.ts";
 
 const LEVELS = ["debug", "info", "warn", "error"] as const;
 type Level = (typeof LEVELS)[number];
+
+/** A line of a run: a message and what belongs to it, or fields and a message, whatever shape the logger has. An Error becomes `err`. */
+export interface LogLine {
+  (message: string, ...details: unknown[]): void;
+  (fields: object, message?: string, ...details: unknown[]): void;
+}
+
+/** What `currentRun().log` is. */
+export interface RunLog {
+  /** What helps to follow the code. */
+  readonly debug: LogLine;
+  /** What the run did, in the usual course. */
+  readonly info: LogLine;
+  /** What works, but should not stay so. */
+  readonly warn: LogLine;
+  /** What a person has to look at. */
+  readonly error: LogLine;
+}
 
 /** Whose lines these are: of a run, or of one try at a step of it. */
 export interface Bindings {

@@ -1,5 +1,6 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
+import type { RunLog } from "./logging.ts";
 import type { Source } from "./place.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
 import type { RunState } from "./states.ts";
@@ -190,20 +191,6 @@ export interface Logger {
   warn(message: string, ...details: unknown[]): void;
   /** What a person has to look at. */
   error(message: string, ...details: unknown[]): void;
-}
-
-/** A line of a run: a message and what belongs to it, or fields and a message, whatever shape the logger has. An Error becomes `err`. */
-export interface LogLine {
-  (message: string, ...details: unknown[]): void;
-  (fields: object, message?: string, ...details: unknown[]): void;
-}
-
-/** What `currentRun().log` is. */
-export interface RunLog {
-  readonly debug: LogLine;
-  readonly info: LogLine;
-  readonly warn: LogLine;
-  readonly error: LogLine;
 }
 
 /** A run as it is seen from outside. */

@@ -13,15 +13,11 @@ export interface Slots {
   readonly watch: (dueMs: number) => void;
 }
 
-/**
- * Writes a start, and fills the slot if the run was leased. `write` calls back if the start waits for a lock: nobody keeps a slot for that.
- * `followed`: a parent starts it, and may wait for its end.
- */
+/** Writes a start, and fills the slot if the run was leased. `write` calls back if the start waits for a lock: nobody keeps a slot for that. */
 export async function leased<A extends StartAnswer | undefined>(
   row: StartRow,
   { reserve, adopt, watch }: Slots,
   write: (row: StartRow, onAside: () => void) => Promise<A>,
-  followed = false,
 ): Promise<A> {
   let holds = false;
   let aside = false;
@@ -42,7 +38,7 @@ export async function leased<A extends StartAnswer | undefined>(
     giveBack();
     throw error;
   }
-  if (holds) adopt(answer?.leased ? toClaim(row, answer, followed) : null);
+  if (holds) adopt(answer?.leased ? toClaim(row, answer) : null);
   if (answer && !isDue(row)) watch(Math.max(row.delay ?? 0, (row.startAt ?? 0) - answer.now_ms));
   return answer;
 }

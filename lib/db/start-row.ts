@@ -54,7 +54,7 @@ export function madeBefore(
 export const isDue = ({ delay, startAt }: StartRow): boolean => delay === null && startAt === null;
 
 /** A run that was leased at birth: the claim that it would otherwise have come with. */
-export function toClaim(row: StartRow, answer: StartAnswer, followed: boolean): Claim {
+export function toClaim(row: StartRow, answer: StartAnswer): Claim {
   return {
     key: answer.key,
     id: row.id,
@@ -80,7 +80,7 @@ export function toClaim(row: StartRow, answer: StartAnswer, followed: boolean): 
     schedule: row.schedule,
     scheduledFor: row.scheduledFor,
     flexible: false,
-    followed,
+    followed: row.run !== null,
     reopened: [],
     ended: [],
   };

@@ -11,7 +11,7 @@ import { currentStep } from "./current.ts";
 import type { Refused } from "./refused.ts";
 import { runStep } from "./step.ts";
 import { type Event, eventOf } from "./waits.ts";
-import { internalsOf, type Startable } from "./workflow.ts";
+import { internalsOf, notAWorkflow, type Startable } from "./workflow.ts";
 
 /** A run that a workflow started, as its own code sees it. Every method is a durable call. */
 export interface ChildHandle<R = unknown> {
@@ -42,7 +42,7 @@ export function start<A extends unknown[], R>(workflow: Startable<A, R>, ...args
   const body = bodyFor("start()");
   const internals = internalsOf(workflow);
   if (!internals) {
-    throw new PerdureError("PERDURE_OPTION", `start() needs a workflow made by workflow(), not ${shorten(workflow)}`);
+    throw notAWorkflow("start() needs a workflow made by workflow()", workflow);
   }
   checkInstance(internals.definition);
   return body.start(internals.definition, internals.options, args, makeChild) as Promise<ChildHandle<R>>;

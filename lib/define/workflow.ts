@@ -1,4 +1,5 @@
 /** `workflow`: durable functions, and the copies of them that `.with()` makes. */
+import { types } from "node:util";
 import { bodyFor, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { checkInstance, theEngine } from "../core/engines.ts";
@@ -212,4 +213,10 @@ export function internalsOf(value: unknown): Internals | undefined {
   const found = attempt(() => (value as { [DEFINITION]?: Internals | (() => Internals) })[DEFINITION]);
   // A method's is made when it is asked for: its instance may yet be named.
   return typeof found === "function" ? found() : found;
+}
+
+/** What is no workflow where one is needed; often the promise of one that was called. */
+export function notAWorkflow(need: string, given: unknown): PerdureError {
+  const help = types.isPromise(given) ? "; pass the workflow uncalled, and its arguments after it" : "";
+  return new PerdureError("PERDURE_OPTION", `${need}, not ${shorten(given)}${help}`);
 }

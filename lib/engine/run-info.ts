@@ -2,8 +2,8 @@
 
 import type { Claim } from "../core/claim.ts";
 import { scope } from "../core/context.ts";
-import type { EngineLog } from "../core/logging.ts";
-import type { LogLine, RunInfo, RunLog, StepInfo } from "../core/types.ts";
+import type { EngineLog, LogLine, RunLog } from "../core/logging.ts";
+import type { RunInfo, StepInfo } from "../core/types.ts";
 
 /** The run, and what its pass tells it. */
 export interface RunFacts {

@@ -166,8 +166,10 @@ class ChildCall {
 
   #write(args: unknown[]): Promise<StartAnswer | undefined> {
     const { ledger, ports } = this.#pass;
-    const row = toStartRow(this.#definition, { ...this.#options, id: this.#id }, args, ports.codec);
-    const started = leased(row, ports.slots, (start, onAside) => ledger.write("start", start, onAside), true);
+    const made = toStartRow(this.#definition, { ...this.#options, id: this.#id }, args, ports.codec);
+    // Of a claim, also where it is leased at birth: its end is followed.
+    const row = { ...made, ...ledger.claim };
+    const started = leased(row, ports.slots, (start, onAside) => ledger.write("start", start, onAside));
     return started.then((answer) => {
       const before = madeBefore(answer, row, args, ports.codec);
       return before ? ledger.write("start", before) : answer;
