@@ -25,12 +25,13 @@ import { PgTransactor } from "./db/transactor.ts";
 import type { StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
-import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
+import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
 import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
+import { Unserved } from "./worker/unserved.ts";
 import { Wants } from "./worker/wants.ts";
 import { Worker } from "./worker/worker.ts";
 
@@ -43,10 +44,9 @@ const RECOUNTS = 3;
 const LOCK_MS = 30_000;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
-/** So many workflows, versions and queues that nobody serves are warned of at most. */
-const MOST_UNSERVED = 20;
-/** Heartbeats from the start of a run that is left to others to the look for who serves it: it is committed by then. */
-const UNSERVED_BEATS = 2;
+
+/** The engine behind what an application holds. */
+export const engineOf = new WeakMap<object, Engine>();
 
 export class Engine {
   readonly codec: ValueCodec;
@@ -60,7 +60,7 @@ export class Engine {
   readonly #settings: Settings;
   readonly #database: Database;
   readonly #id = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
-  readonly #clock = new DatabaseClock();
+  readonly #clock: DatabaseClock;
   readonly #flusher: Flusher;
   readonly #worker: Worker;
   readonly #notifier: Notifier;
@@ -70,9 +70,7 @@ export class Engine {
   readonly #firing: Firing;
   #listener: Listener | undefined;
   #recounts = 0;
-  /** Lanes that this process does not serve and has started runs in. */
-  readonly #met = new Set<string>();
-  #unservedIn = 0;
+  readonly #unserved: Unserved;
   readonly #drains = new Drains();
   readonly #wants: Wants;
   readonly #hints: Hints;
@@ -82,25 +80,30 @@ export class Engine {
     const database = await connectDatabase(settings.database);
     let engine: Engine | undefined;
     try {
-      await prepare(database, settings.schema, settings.migrate);
+      const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
+      await (settings.seam ? settings.seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
       await engine.#start();
       return engine;
     } catch (error) {
+      if (!engine) await settings.seam?.close(database).catch(() => {});
       await (engine ? engine.shutdown(0) : database.close());
       throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
     }
   }
 
   constructor(settings: Settings, database: Database) {
-    const { schema, logger } = settings;
+    const { schema, logger, seam } = settings;
+    this.#clock = seam?.clock ?? new DatabaseClock();
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
     this.#settings = settings;
     this.#database = database;
     this.codec = new ValueCodec({ errors: settings.errors, warn });
     this.store = new Store(schema, database.pool);
-    this.transactor = new PgTransactor(database.pool, schema);
+    const { workflows, works } = settings;
+    this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
+    this.transactor = new PgTransactor(database.pool, schema, seam?.guard);
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
     });
@@ -115,9 +118,10 @@ export class Engine {
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recountFor(RECOUNTS),
+      guard: seam?.guard ?? null,
     });
     const slots: Slots = {
-      reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#meet(start)),
+      reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#unserved.meet(start)),
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.watch(dueMs),
     };
@@ -132,12 +136,18 @@ export class Engine {
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       works: settings.works,
-      workflows: settings.workflows,
+      workflows: seam?.replace(settings.workflows) ?? settings.workflows,
       flusher: this.#flusher,
       store: this.store,
       clock: this.#clock,
       logger,
-      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside() },
+      engine: {
+        codec: this.codec,
+        transactor: this.transactor,
+        slots,
+        outside: this.#outside(),
+        hooks: seam?.hooks ?? null,
+      },
       fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
       onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
@@ -210,6 +220,53 @@ export class Engine {
     };
   }
 
+  /** The clock was moved: what is due now rings here. */
+  moved(): void {
+    void this.#worker.ring();
+    this.changed();
+  }
+
+  /** An engine without a worker of its own takes runs from now on. */
+  takeOver(): void {
+    this.#worker.allow(Infinity);
+    this.#loadChanged();
+    this.#worker.poke();
+  }
+
+  /** Ends as a killed process does: its steps are told to stop, nothing is written or handed back, its lock is free. */
+  async die(): Promise<void> {
+    this.#flusher.kill();
+    this.#worker.mute("this process was killed by a test");
+    const stopped = this.#worker.stop(0);
+    this.#poll.stop();
+    this.#wants.stop();
+    this.#hints.stop();
+    this.#liveness.stop();
+    this.results.close();
+    this.publications.close();
+    await Promise.all([
+      stopped,
+      this.#firing.stop(),
+      this.#notifier.close(),
+      this.#listener?.close(),
+      this.#certificate.close(),
+    ]);
+    await this.#database.close();
+  }
+
+  /** The key of this process among the workers. */
+  get worker(): string {
+    return this.#id;
+  }
+
+  get settings(): Settings {
+    return this.#settings;
+  }
+
+  get database(): Database {
+    return this.#database;
+  }
+
   #direct(): object {
     const { listenUrl } = this.#settings;
     return listenUrl === undefined
@@ -229,26 +286,7 @@ export class Engine {
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
-    await this.#warnOfUnserved();
-  }
-
-  /** A run that this process starts and leaves to others, whose lane is met for the first time: soon it is looked whether others serve it. */
-  #meet({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): false {
-    const lane = JSON.stringify([workflow, version, queue]);
-    if (this.#met.size < MOST_UNSERVED && !this.#met.has(lane)) {
-      this.#met.add(lane);
-      this.#unservedIn = UNSERVED_BEATS;
-    }
-    return false;
-  }
-
-  /** Runs that wait for code which is not deployed wait without end, so a person is told. */
-  async #warnOfUnserved(): Promise<void> {
-    const { workflows, works, logger } = this.#settings;
-    if (!works) return;
-    // The engine works without it.
-    const lanes = await this.store.unserved(MOST_UNSERVED).catch(() => []);
-    if (lanes.length > 0) logger.warn(unservedText(lanes, [...workflows.values()]));
+    await this.#unserved.warn();
   }
 
   /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
@@ -273,7 +311,7 @@ export class Engine {
   }
 
   #circle(others: number, leads: boolean): void {
-    if (this.#unservedIn > 0 && --this.#unservedIn === 0) void this.#warnOfUnserved();
+    this.#unserved.beat();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
@@ -346,17 +384,7 @@ export class Engine {
     await this.store.leave(this.#id).catch(() => {});
     await this.#notifier.close();
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
+    await this.#settings.seam?.close(this.#database).catch(() => {});
     await this.#database.close();
   }
-}
-
-function lanesOf({ workflows, queues }: Settings): { workflows: string[]; versions: string[]; queues: string[] } {
-  const lanes = [...workflows.values()].flatMap(({ name, version }) =>
-    queues.map((queue) => ({ name, version, queue })),
-  );
-  return {
-    workflows: lanes.map((l) => l.name),
-    versions: lanes.map((l) => l.version),
-    queues: lanes.map((l) => l.queue),
-  };
 }

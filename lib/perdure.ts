@@ -28,7 +28,7 @@ import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, type Startable } from "./define/workflow.ts";
-import { Engine } from "./launched.ts";
+import { Engine, engineOf } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
 /** What `perdure.using()` does in a transaction of the caller's. */
@@ -137,6 +137,7 @@ export class Perdure {
       this.#launching = null;
       throw error;
     }
+    engineOf.set(this, this.#engine);
     engines.add(this.#launched);
     for (const signal of this.#settings.shutdownOn) process.on(signal, this.#signalled);
   }

@@ -21,6 +21,7 @@ import type { Logger, ScheduleDefinition, WorkflowDefinition } from "./core/type
 import type { DatabaseOption } from "./db/database-option.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, type Workflow } from "./define/workflow.ts";
+import { SEAM, type Seam } from "./seam.ts";
 
 /** How this process works on runs. */
 export interface WorkerSettings {
@@ -86,6 +87,7 @@ export interface Settings {
   readonly application: string;
   readonly shutdownOn: readonly NodeJS.Signals[];
   readonly name: string;
+  readonly seam: Seam | null;
 }
 
 const KEYS = [
@@ -130,6 +132,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     application: applicationOf(options),
     shutdownOn: checkArray(shutdownOn, `shutdownOn of ${WHERE}`).map(checkSignal),
     name: `${hostname()}:${process.pid}`,
+    seam: (options as { readonly [SEAM]?: Seam })[SEAM] ?? null,
   };
 }
 

@@ -20,13 +20,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   worker: ["core", "db", "engine", "schedule"],
   client: ["core", "db", "schedule"],
   codec: ["core"],
-  "settings.ts": ["core", "define", "db"],
-  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "settings.ts"],
+  "seam.ts": ["core", "db", "engine"], // what perdure/testing puts into an engine; types, but for its key
+  "settings.ts": ["core", "define", "db", "seam.ts"],
+  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "seam.ts", "settings.ts"],
   "perdure.ts": ["core", "define", "db", "client", "settings.ts", "launched.ts"],
   "index.ts": ["core", "define", "db", "client", "settings.ts", "perdure.ts"],
   cli: ["core", "define", "db", "client", "perdure.ts"],
   dashboard: ["core", "define", "client", "perdure.ts"],
-  testing: ["core", "define", "db", "client", "engine", "settings.ts", "launched.ts", "perdure.ts"],
+  testing: ["core", "define", "db", "client", "engine", "seam.ts", "settings.ts", "launched.ts", "perdure.ts"],
   "adapters.ts": ["core"], // an entry point of its own, over any client
   aiki: ["core", "define", "client", "index.ts", "perdure.ts"],
 };

@@ -1,6 +1,7 @@
 /** The calls of a pass, by where they are: held, at work, waiting for something, or past that. */
 import { Ordinals } from "../core/address.ts";
 import type { Call } from "./call.ts";
+import type { News } from "./ports.ts";
 
 export class Calls {
   /** Not begun: replay is not quiescent, or the pass begins nothing. */
@@ -49,6 +50,14 @@ export class Calls {
     call.state = "waiting";
     call.timedAt = timed ? performance.now() : Infinity;
     this.waiting.add(call);
+  }
+
+  /** The waiting calls whose timers a look has found due: in the order of their instants; those of one instant as they were called. */
+  dueBy({ due, askedAt }: News): Call[] {
+    const at = (call: Call): number => due.get(call.slot)!.at;
+    // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
+    const rung = [...this.waiting].filter((call) => due.has(call.slot) && call.timedAt <= askedAt);
+    return rung.sort((a, b) => at(a) - at(b));
   }
 
   /** A call has its outcome. */

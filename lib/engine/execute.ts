@@ -76,6 +76,7 @@ function reasonOf(error: unknown): string {
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
   try {
     ports.onGone(pass, await write(pass, ending, ports));
+    if (ending.how === "replayed") ports.onStray();
   } catch (error) {
     // Handed back, it would come to the same again, and for ever.
     ports.logger.error(`perdure: run "${pass.run.id}" could not be concluded; it is blocked`, error);
@@ -98,6 +99,7 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
     case "refused":
       return block(pass, `undecodable: ${reasonOf(ending.error)}`, ports);
     case "lost":
+    case "replayed":
     case "suspended":
       return null;
     default:

@@ -174,7 +174,7 @@ export class Pass {
   }
 
   #mayBegin(): boolean {
-    return this.#state === "active" && !this.draining && (this.#flexing || !this.history.replaying);
+    return this.#state === "active" && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
   }
 
   /** What goes wrong around a call, a stored value that cannot be read for one, ends the pass and not the process. */
@@ -220,7 +220,10 @@ export class Pass {
 
   /** One turn: whatever the turn before woke has run as far as it can. */
   #turn(): void {
-    if (this.#handover.next()) this.#moved();
+    if (this.#handover.next()) {
+      this.#impatient = 0;
+      this.#schedule();
+    } else if (this.#stale) this.#replayAnew();
     else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
     else if (this.#pausing) void this.#restForPause();
@@ -228,9 +231,10 @@ export class Pass {
     else if (!this.#calls.working && this.#calls.waiting.size > 0) void this.#suspend();
   }
 
-  #moved(): void {
-    this.#impatient = 0;
-    this.#schedule();
+  /** A test wants what comes next to be done by a replay. */
+  get #stale(): boolean {
+    const due = this.#handover.fresh && !this.draining && !this.#calls.working && this.ports.hooks?.replays === true;
+    return due && (this.#settled !== null || this.#calls.held.length > 0);
   }
 
   /** Nothing recorded can be handed over, and the body has run as far as it can: what is new may begin, unless it diverges. */
@@ -249,6 +253,11 @@ export class Pass {
 
   get #flexible(): boolean {
     return this.definition.replay === "flexible" || this.claim.flexible;
+  }
+
+  #replayAnew(): void {
+    this.#state = "suspending";
+    this.ledger.afterCommit(() => this.end({ how: "replayed" }));
   }
 
   #beginHeld(): void {
@@ -339,13 +348,7 @@ export class Pass {
     // Before what is due rings: no try begins in a run that is to be paused.
     this.#pausing = news.pausing;
     for (const call of [...this.#calls.waiting]) if (call.hasNews()) call.ring(false);
-    // In the order of their instants; those of one instant as they were called.
-    const at = (call: Call): number => news.due.get(call.slot)!.at;
-    const due = [...this.#calls.waiting].filter((call) => news.due.has(call.slot)).sort((a, b) => at(a) - at(b));
-    for (const call of due) {
-      // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
-      if (call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!.woken);
-    }
+    for (const call of this.#calls.dueBy(news)) call.ring(news.due.get(call.slot)!.woken);
     if (news.next !== null) this.#alarm.at(news.next);
     this.#schedule();
   }

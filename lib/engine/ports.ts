@@ -2,7 +2,7 @@
 import type { DatabaseClock } from "../core/clock.ts";
 import type { ValueCodec } from "../core/codec.ts";
 import type { Outside } from "../core/context.ts";
-import type { Ended, Logger, Mail, Recorded, TransactionClient } from "../core/types.ts";
+import type { Ended, Logger, Mail, Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import type { Slots } from "../db/leased.ts";
 import type { RecordRow } from "../db/writes.ts";
@@ -15,7 +15,9 @@ export type Ending =
   | { readonly how: "blocked"; readonly reason: string }
   | { readonly how: "late" }
   | { readonly how: "lost"; readonly why: string }
-  | { readonly how: "refused"; readonly error: unknown };
+  | { readonly how: "refused"; readonly error: unknown }
+  /** A test has the body replayed: the run is handed back. */
+  | { readonly how: "replayed" };
 
 /** A timer that is due. */
 export interface Rung {
@@ -52,7 +54,19 @@ export interface Transactor {
   ): Promise<{ readonly result: T; readonly verdict: "ok" | "stale" }>;
 }
 
+/** What tests put into a pass: see lib/testing. */
+export interface PassHooks {
+  /** Whether the body is dropped and replayed after every checkpoint, as soon as nothing is under way. */
+  readonly replays: boolean;
+  /** What runs for a step that was called. */
+  step(definition: StepDefinition, pass: Pass): StepDefinition;
+  /** The run waits for an event. */
+  waits(event: string, pass: Pass): void;
+}
+
 export interface EnginePorts {
+  /** Null but in tests. */
+  readonly hooks: PassHooks | null;
   readonly codec: ValueCodec;
   readonly clock: DatabaseClock;
   readonly logger: Logger;

@@ -29,7 +29,7 @@ export interface WorkerOptions {
   readonly store: Store;
   readonly clock: DatabaseClock;
   readonly logger: Logger;
-  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside">;
+  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside" | "hooks">;
   /** Fires the schedules whose slots are due. Returns how many went on to their next. */
   readonly fire: () => Promise<number>;
   /** A run has ended for good in this process. */
