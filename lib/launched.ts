@@ -22,7 +22,7 @@ import { prepare } from "./db/prepare.ts";
 import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
 import { PgTransactor } from "./db/transactor.ts";
-import type { StartRow } from "./db/writes.ts";
+import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
@@ -259,12 +259,8 @@ export class Engine {
     return this.#id;
   }
 
-  get settings(): Settings {
-    return this.#settings;
-  }
-
-  get database(): Database {
-    return this.#database;
+  get lanes(): Lanes {
+    return lanesOf(this.#settings);
   }
 
   #direct(): object {

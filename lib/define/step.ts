@@ -3,7 +3,7 @@ import { type Body, refuseInStep, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { checkOutside, theEngine } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkChoice, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
+import { attempt, checkChoice, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
@@ -118,13 +118,25 @@ function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOption
   };
 }
 
+const DEFINITION = Symbol.for("perdure.step.1");
+
 function callable(definition: StepDefinition, outside: (args: unknown[]) => unknown): AnyFunction {
   const call = (...args: unknown[]): unknown => {
     const here = scope.getStore();
     return here ? callIn(here.body, definition, args) : outside(args);
   };
   Object.defineProperty(call, "name", { value: definition.name, configurable: true });
-  return Object.assign(call, { with: (options: StepCallOptions) => callable(configure(definition, options), outside) });
+  return Object.assign(call, {
+    [DEFINITION]: definition,
+    with: (options: StepCallOptions) => callable(configure(definition, options), outside),
+  });
+}
+
+/** The definition behind a step or a transaction; undefined when `value` is none. */
+export function stepOf(value: unknown): StepDefinition | undefined {
+  return typeof value === "function"
+    ? attempt(() => (value as { [DEFINITION]?: StepDefinition })[DEFINITION])
+    : undefined;
 }
 
 function callIn(body: Body, definition: StepDefinition, args: unknown[]): Promise<unknown> {
