@@ -53,6 +53,17 @@ const TAKE_BACK = `
 const HELD = "select from :SCHEMA.run r where r.worker = $1 limit 1";
 const REST_BACK = "select :SCHEMA.take_back(null, null, false)";
 
+/** The tables of the schema, and their columns with a sequence. */
+const TABLES = `
+  select format('%I.%I', n.nspname, c.relname) as name, (
+    select a.attname from pg_attribute a where a.attrelid = c.oid and a.attidentity <> ''
+  ) as sequence
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = $1 and c.relkind = 'r' and c.relname not in ('migrations', 'leader', 'test_clock')`;
+/** What a new schema holds. */
+const AS_MADE = `
+  update :SCHEMA.leader set worker = null, until = '-infinity'; update :SCHEMA.test_clock set at = to_timestamp(MS / 1000.0)`;
+
 /** Whether anything is due or at work, and the next instant at which something is. */
 export interface Rest {
   readonly busy: boolean;
@@ -73,17 +84,34 @@ export class TestSchema {
     return (await this.#pool.query(query as pg.QueryConfig)).rows as T[];
   }
 
-  /** Throws PERDURE_SCHEMA if there is such a schema: it is not ours to drop. */
-  async checkFree(): Promise<void> {
+  /** Makes it, with a clock that stands at an instant, in ms since 1970. Throws PERDURE_SCHEMA if there is such a schema: it is not ours to drop. */
+  async make(prepare: () => Promise<void>, instant: number): Promise<void> {
+    await this.#checkFree();
+    try {
+      await prepare();
+      await this.#pool.query(inSchema(CLOCK.replace("MS", `${instant}`), this.#schema));
+    } catch (error) {
+      await this.drop().catch(() => {});
+      throw error;
+    }
+  }
+
+  async #checkFree(): Promise<void> {
     const found = await this.#rows("select from pg_namespace where nspname = $1", [this.#schema]);
     if (found.length === 0) return;
     const text = `schema "${this.#schema}" exists, and a TestPerdure drops its schema at the end; name one that does not exist, or leave \`schema\` out`;
     throw new PerdureError("PERDURE_SCHEMA", text);
   }
 
-  /** Puts a clock in place that stands at an instant, in ms since 1970. */
-  async stopClock(instant: number): Promise<void> {
-    await this.#pool.query(inSchema(CLOCK.replace("MS", `${instant}`), this.#schema));
+  /** As if it were made anew, its clock at an instant: nobody may work on it. */
+  async empty(instant: number): Promise<void> {
+    const tables = await this.#rows<{ name: string; sequence: string | null }>(TABLES, [this.#schema]);
+    const deletes = tables.map(({ name }) => `delete from ${name}`);
+    const restarts = tables.flatMap(({ name, sequence }) =>
+      sequence === null ? [] : [`alter table ${name} alter column ${sequence} restart`],
+    );
+    const text = [...deletes, ...restarts, AS_MADE.replace("MS", `${instant}`)].join("; ");
+    await this.#pool.query(inSchema(`begin; ${text}; commit`, this.#schema));
   }
 
   /** Moves the clock to the next instant at which something is due, but not beyond `target`. Returns where it stands, in ms since 1970. */

@@ -5,11 +5,14 @@ import type { RunHandle } from "../client/handle.ts";
 import { PerdureError, RunFailedError } from "../core/errors.ts";
 import { checkArray, shorten } from "../core/options.ts";
 import type { StartOptions } from "../core/types.ts";
+import { connectDatabase, type Database } from "../db/connect.ts";
+import { prepare } from "../db/prepare.ts";
+import { TestSchema } from "../db/testing.ts";
 import { internalsOf, type Workflow } from "../define/workflow.ts";
 import { engineOf } from "../launched.ts";
 import { Perdure } from "../perdure.ts";
 import { CrashGuard } from "./crash-guard.ts";
-import { engineOptions, type TestOptions } from "./kit.ts";
+import { engineOptions, newSchemaName, SHARED, type TestOptions } from "./kit.ts";
 import { kitOf, TestPerdure } from "./test-perdure.ts";
 
 /** How a run has ended, or where it stands when nothing is left to do. */
@@ -75,6 +78,15 @@ export async function crashEverywhere<A extends unknown[], R>(
   options: CrashOptions<A, R> = {},
 ): Promise<CrashReport<R>> {
   const trial = new Trial(workflow, options);
+  try {
+    await trial.open();
+    return await everywhere(trial);
+  } finally {
+    await trial.close();
+  }
+}
+
+async function everywhere<A extends unknown[], R>(trial: Trial<A, R>): Promise<CrashReport<R>> {
   const [first, second] = [await trial.go(null), await trial.go(null)];
   await trial.check(second.end, null, first.end);
   const points: CrashPoint[] = [];
@@ -96,6 +108,9 @@ class Trial<A extends unknown[], R> {
   readonly #options: CrashOptions<A, R>;
   readonly #test: TestOptions;
   readonly #now = new Date();
+  readonly #name = newSchemaName();
+  #database: Database | undefined;
+  #schema: TestSchema | undefined;
 
   constructor(workflow: Workflow<A, R> | (() => Workflow<A, R>), options: CrashOptions<A, R>) {
     const { args = [], with: _, drive, check, ...test } = options;
@@ -108,12 +123,31 @@ class Trial<A extends unknown[], R> {
     this.#test = test;
   }
 
+  async open(): Promise<void> {
+    // The options are checked before anything is made.
+    new TestPerdure({ ...this.#test, worker: false });
+    const database = await connectDatabase(this.#test.database);
+    this.#database = database;
+    this.#schema = new TestSchema(database.pool, this.#name);
+    await this.#schema.make(() => prepare(database, this.#name, true), 0);
+  }
+
+  async close(): Promise<void> {
+    await this.#schema?.drop().catch(() => {});
+    await this.#database?.close();
+  }
+
   /** One go, with a crash or without. */
   async go(at: { write: number; side: "before" | "after" } | null): Promise<Go<R>> {
     const { args = [] as unknown as A, with: start = {}, drive = toTheEnd } = this.#options;
     const test = { now: this.#now, ...this.#test };
     const workflow = this.#make();
-    const perdure = new TestPerdure({ ...test, workflows: [...(test.workflows ?? []), workflow], worker: false });
+    const perdure = new TestPerdure({
+      ...test,
+      workflows: [...(test.workflows ?? []), workflow],
+      worker: false,
+      [SHARED]: this.#name,
+    } as TestOptions);
     const kit = kitOf.get(perdure)!;
     const guard = new CrashGuard(at, kit.standIns);
     let victim: Perdure | undefined;

@@ -23,6 +23,11 @@ export interface TestOptions extends Omit<PerdureOptions, "migrate"> {
   now?: Date | undefined;
 }
 
+/** The key of a schema that one test after the other has for itself: it is emptied, and whoever has made it drops it. */
+export const SHARED: unique symbol = Symbol("perdure.shared");
+
+export const newSchemaName = (): string => `perdure_test_${randomBytes(6).toString("hex")}`;
+
 const WHERE = "new TestPerdure()";
 const OWN = ["standIns", "replay", "now"] as const;
 /** Between two looks at what is left to do: short at first, as most is done in no time. */
@@ -37,17 +42,19 @@ export class Kit {
   /** For new Perdure(). */
   readonly options: PerdureOptions;
   readonly engines = new Set<Engine>();
+  readonly #shared: boolean;
   #schema: TestSchema | null = null;
   #moving: Promise<unknown> = Promise.resolve();
 
-  constructor(given: TestOptions) {
+  constructor(given: TestOptions & { readonly [SHARED]?: string }) {
     if (!isPlainObject(given as unknown))
       throw new PerdureError("PERDURE_OPTION", `options of ${WHERE} must be a plain object, not ${shorten(given)}`);
     const { standIns = [], replay = "usual", now, ...rest }: TestOptions = { ...given };
     const instant = now === undefined ? Date.now() : checkInstant(now, `now of ${WHERE}`).getTime();
     this.clock = new TestClock(instant);
     this.standIns = new StandIns(standIns, checkChoice(replay, ["usual", "always"], `replay of ${WHERE}`) === "always");
-    this.schemaName = rest.schema ?? `perdure_test_${randomBytes(6).toString("hex")}`;
+    this.#shared = given[SHARED] !== undefined;
+    this.schemaName = given[SHARED] ?? rest.schema ?? newSchemaName();
     const workflows = [...(rest.workflows ?? []), ...this.standIns.workflows] as PerdureOptions["workflows"];
     this.options = { ...rest, workflows, schema: this.schemaName, migrate: true, ...this.seam(true) };
   }
@@ -62,13 +69,12 @@ export class Kit {
       prepare: async (database, prepare) => {
         if (!owner) return;
         const schema = new TestSchema(database.pool, this.schemaName);
-        await schema.checkFree();
+        if (this.#shared) await schema.empty(this.clock.now());
+        else await schema.make(prepare, this.clock.now());
         this.#schema = schema;
-        await prepare();
-        await schema.stopClock(this.clock.now());
       },
       close: async () => {
-        if (owner) await this.#schema?.drop();
+        if (owner && !this.#shared) await this.#schema?.drop();
       },
     };
     return { [SEAM]: seam };
