@@ -8,16 +8,19 @@ export type { CallerClient } from "./core/types.ts";
 
 /** What is used of drizzle's transaction on Postgres, whatever the driver. */
 export interface DrizzleTransaction {
+  /** Runs what has a `getSQL()`. */
   execute(query: any): PromiseLike<any>;
 }
 
 /** What is used of kysely's transaction on Postgres. */
 export interface KyselyTransaction {
+  /** Runs a compiled query. */
   executeQuery(query: any): Promise<{ rows: any[] }>;
 }
 
 /** What is used of knex's transaction on Postgres. */
 export interface KnexTransaction {
+  /** Runs a statement with `?` in place of its values. */
   raw(sql: string, bindings: any): PromiseLike<any>;
 }
 

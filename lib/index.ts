@@ -21,6 +21,7 @@ export {
   RunFinishedError,
   TimeoutError,
 } from "./core/errors.ts";
+export type { LogLine, RunLog } from "./core/logging.ts";
 export type { Retry } from "./core/retry.ts";
 export type { RunState } from "./core/states.ts";
 export type {
@@ -43,18 +44,28 @@ export type {
 export type { DatabaseConfig, DatabaseOption, DatabasePool } from "./db/database-option.ts";
 export { type ChildHandle, type Prize, type Racer, race, start, type Winner } from "./define/child.ts";
 export { currentRun, currentStep, now, patched, random, uuid } from "./define/current.ts";
+export type { AsyncMethod, DurableMethod } from "./define/decorate.ts";
+export { durable, named } from "./define/instances.ts";
 export { type Stream, type StreamOptions, stream, type Value, type ValueOptions, value } from "./define/publish.ts";
 export { type Schedule, type ScheduleSpec, schedule } from "./define/schedule.ts";
 export {
   runStep,
   type Step,
   type StepCallOptions,
+  type StepMethodOptions,
   type StepOptions,
   step,
   type Transaction,
   transaction,
 } from "./define/step.ts";
 export { type Event, type EventOptions, event, sleep, sleepUntil } from "./define/waits.ts";
-export { type Startable, type Workflow, type WorkflowOptions, workflow } from "./define/workflow.ts";
+export {
+  type ServiceInstance,
+  type Startable,
+  type Workflow,
+  type WorkflowMethodOptions,
+  type WorkflowOptions,
+  workflow,
+} from "./define/workflow.ts";
 export { type CallerTransaction, type DrainOptions, Perdure, type Schedules } from "./perdure.ts";
 export type { PerdureOptions, WorkerSettings } from "./settings.ts";

@@ -10,6 +10,8 @@ import { ValueCodec } from "./core/codec.ts";
 import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
+import { StoredCodec } from "./core/stored.ts";
+import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { within } from "./db/deadline.ts";
@@ -25,6 +27,7 @@ import { PgTransactor } from "./db/transactor.ts";
 import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
+import { watchBodies } from "./strict/strict.ts";
 import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
 import { Firing } from "./worker/firing.ts";
@@ -49,7 +52,7 @@ const CLOSE_MS = 5000;
 export const engineOf = new WeakMap<object, Engine>();
 
 export class Engine {
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   readonly store: Store;
   readonly results: Results;
   readonly publications: Publications;
@@ -57,9 +60,11 @@ export class Engine {
   readonly starter: StarterParts;
   readonly transactor: PgTransactor;
   readonly schedules: SchedulesParts;
+  readonly lanes: Lanes;
   readonly #settings: Settings;
   readonly #database: Database;
-  readonly #id = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
+  /** Of this process among the workers. */
+  readonly key: string = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
   readonly #clock: DatabaseClock;
   readonly #flusher: Flusher;
   readonly #worker: Worker;
@@ -69,6 +74,7 @@ export class Engine {
   readonly #poll: Poll;
   readonly #firing: Firing;
   #listener: Listener | undefined;
+  #unwatch: (() => void) | false = false;
   #recounts = 0;
   readonly #unserved: Unserved;
   readonly #drains = new Drains();
@@ -78,6 +84,7 @@ export class Engine {
   /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings): Promise<Engine> {
     const database = await connectDatabase(settings.database);
+    announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
       const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
@@ -93,32 +100,34 @@ export class Engine {
   }
 
   constructor(settings: Settings, database: Database) {
-    const { schema, logger, seam } = settings;
-    this.#clock = seam?.clock ?? new DatabaseClock();
+    const { schema, logger, makeContext, strict, seam } = settings;
+    const { clock = new DatabaseClock(), hooks = null, guard = null } = seam ?? {};
+    this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
     this.#settings = settings;
+    this.lanes = lanesOf(settings);
     this.#database = database;
-    this.codec = new ValueCodec({ errors: settings.errors, warn });
+    this.codec = new StoredCodec(new ValueCodec({ errors: settings.errors, warn }), settings.codecs);
     this.store = new Store(schema, database.pool);
     const { workflows, works } = settings;
     this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
-    this.transactor = new PgTransactor(database.pool, schema, seam?.guard);
+    this.transactor = new PgTransactor(database.pool, schema, guard);
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
     });
-    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.#id, onTrouble: warn });
+    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
     this.#flusher = new Flusher({
       schema,
-      worker: this.#id,
-      lanes: lanesOf(settings),
+      worker: this.key,
+      lanes: this.lanes,
       connect: () => connectClient(database.clientConfig({ pipeline: true } as object)),
       beside: (work) => database.beside(work),
       asksWanted: () => settings.notify && this.#hints.heard,
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recountFor(RECOUNTS),
-      guard: seam?.guard ?? null,
+      guard,
     });
     const slots: Slots = {
       reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#unserved.meet(start)),
@@ -146,11 +155,13 @@ export class Engine {
         transactor: this.transactor,
         slots,
         outside: this.#outside(),
-        hooks: seam?.hooks ?? null,
+        hooks,
+        makeContext,
+        strict,
       },
       fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
-      onFinish: (id, { state, value }) => this.results.tell({ id, state, value, reason: null }),
+      onFinish: (id, finish) => this.results.tell({ id, ...finish, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
     this.results = new Results({
@@ -163,7 +174,7 @@ export class Engine {
       onReading: (reading) => this.#wants.read(reading),
     });
     this.#wants = new Wants({
-      write: (wanted) => this.store.want(this.#id, wanted),
+      write: (wanted) => this.store.want(this.key, wanted),
       isHungry: () => this.#worker.hungry,
       onKnown: () => this.#worker.poke(),
     });
@@ -174,7 +185,7 @@ export class Engine {
       slots,
     };
     this.#liveness = new Liveness({
-      worker: this.#id,
+      worker: this.key,
       name: settings.name,
       leaseMs: settings.leaseMs,
       // Who only drains now and then serves nobody in between.
@@ -254,15 +265,6 @@ export class Engine {
     await this.#database.close();
   }
 
-  /** The key of this process among the workers. */
-  get worker(): string {
-    return this.#id;
-  }
-
-  get lanes(): Lanes {
-    return lanesOf(this.#settings);
-  }
-
   #direct(): object {
     const { listenUrl } = this.#settings;
     return listenUrl === undefined
@@ -278,11 +280,17 @@ export class Engine {
     await this.#holdLock();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
+    if (this.#settings.strict) this.#watchBodies();
     await this.#wants.settle();
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
     await this.#unserved.warn();
+  }
+
+  #watchBodies(): void {
+    this.#unwatch = watchBodies();
+    if (!this.#unwatch) this.#settings.logger.info("perdure: strict mode sees no lines in a bundle; run the sources");
   }
 
   /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
@@ -320,7 +328,7 @@ export class Engine {
 
   /** Behind the hints: work, timers, others' runs, news for the runs in work. */
   async #look(): Promise<void> {
-    const found = await this.store.peek(this.#id, lanesOf(this.#settings));
+    const found = await this.store.peek(this.key, this.lanes);
     if (found.work) this.#worker.poke();
     if (found.others_hold) this.#liveness.watch();
     this.#worker.hear(found.next_ms);
@@ -359,7 +367,7 @@ export class Engine {
   async drain(max: number, ms: number | null): Promise<Drained> {
     const parts = {
       worker: this.#worker,
-      peek: () => this.store.peek(this.#id, lanesOf(this.#settings)),
+      peek: () => this.store.peek(this.key, this.lanes),
       handBack: () => this.#flusher.write("handBack", { keep: () => this.#worker.keys() }),
     };
     return this.#drains.drain(parts, max, ms);
@@ -371,13 +379,14 @@ export class Engine {
     this.#wants.stop();
     this.#hints.stop();
     await this.#worker.stop(timeoutMs);
+    if (this.#unwatch) this.#unwatch();
     await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
     this.publications.close();
-    await this.store.handBack(this.#id, []).catch(() => {});
+    await this.store.handBack(this.key, []).catch(() => {});
     this.#liveness.stop();
-    await this.store.leave(this.#id).catch(() => {});
+    await this.store.leave(this.key).catch(() => {});
     await this.#notifier.close();
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
     await this.#settings.seam?.close(this.#database).catch(() => {});

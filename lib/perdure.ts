@@ -17,6 +17,7 @@ import {
 import type { EventLike, SendArguments, SendOptions, SentMany } from "./client/send.ts";
 import { startRun } from "./client/start.ts";
 import { callerVerbs } from "./client/using.ts";
+import { plainly, refuseInBody } from "./core/context.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
@@ -26,8 +27,10 @@ import type { CallerClient, RunFilter, ScheduleDefinition, StartOptions, Workflo
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
+import type { ArgumentsOf, Started, StartedByName } from "./define/refused.ts";
+import { isRegistered } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
-import { internalsOf, type Startable } from "./define/workflow.ts";
+import { internalsOf, notAWorkflow, type Startable } from "./define/workflow.ts";
 import { Engine, engineOf } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
@@ -97,10 +100,10 @@ export class Perdure {
     this.#settings = checkOptions(options);
     this.#signalled = (signal) => void this.#endBy(signal);
     this.#launched = {
-      serves: (definition) =>
-        this.#settings.workflows.get(registeredName(definition.name, definition.version))?.fn === definition.fn,
+      registered: ({ name, version }) => this.#settings.workflows.get(registeredName(name, version)),
       call: async (definition, startOptions, args) => (await this.#start(definition, startOptions, args)).result(),
-      transact: (definition, args) => this.#live().transactor.plain(async (tx) => definition.fn(tx, ...args)),
+      transact: (definition, args) =>
+        this.#live().transactor.plain((tx) => plainly(definition.name, tx, () => definition.fn(tx, ...args))),
       outside: this.#settings.outside,
       warn: (message) => this.#settings.logger.warn(`perdure: ${message}`),
     };
@@ -156,8 +159,10 @@ export class Perdure {
    * @example const run = await perdure.start(processOrder.with({ id: "order-42" }), "order-42");
    */
   async start<A extends unknown[], R>(workflow: Startable<A, R>, ...args: A): Promise<RunHandle<R>>;
-  async start(workflow: string, ...args: unknown[]): Promise<RunHandle>;
+  async start<W>(name: W & StartedByName<W>, ...args: unknown[]): Promise<RunHandle>;
+  async start<W>(workflow: W & Started<W>, ...args: ArgumentsOf<W>): Promise<RunHandle>;
   async start(workflow: unknown, ...args: unknown[]): Promise<RunHandle> {
+    refuseInBody("perdure.start()", "call the workflow itself or start() for a child, or perdure.start() in a step");
     const { definition, options } = this.#find(workflow);
     return this.#start(definition, options, args);
   }
@@ -171,20 +176,13 @@ export class Perdure {
     const { workflows, works } = this.#settings;
     const internals = internalsOf(workflow);
     if (!internals && typeof workflow !== "string") {
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `start() needs a workflow made by workflow(), or the name of one, not ${shorten(workflow)}`,
-      );
+      throw notAWorkflow("start() needs a workflow made by workflow(), or the name of one", workflow);
     }
     const versions = [...workflows.values()].filter(({ name }) => name === workflow);
     if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };
     // A pure client starts what others work on.
     const foreign = !works && workflows.size === 0;
-    if (
-      internals &&
-      (foreign || workflows.has(registeredName(internals.definition.name, internals.definition.version)))
-    )
-      return internals;
+    if (internals && (foreign || isRegistered(internals.definition, workflows))) return internals;
     if (foreign) {
       const text = `start() cannot know workflow ${shorten(workflow)}, as this engine registers none; pass the workflow itself in place of its name`;
       throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
@@ -216,14 +214,15 @@ export class Perdure {
    * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
    * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
    */
-  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
   async send<T>(ids: readonly string[], event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<SentMany>;
+  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
   async send(
     ids: string | readonly string[],
     event: EventLike<unknown>,
     data?: unknown,
     options?: SendOptions,
   ): Promise<unknown> {
+    refuseInBody("perdure.send()", "call it in a step, or send() of a child's handle");
     const { sender } = this.#live();
     return typeof ids === "string" ? sender.one(ids, event, data, options) : sender.many(ids, event, data, options);
   }
@@ -250,6 +249,7 @@ export class Perdure {
     runs: RunFilter | readonly string[],
     options: { reason?: string | undefined } = {},
   ): Promise<ControlledMany> {
+    refuseInBody("perdure.cancel()", "call it in a step, or cancel() of a child's handle");
     const { reason } = checkKeys(options, ["reason"], "cancel()");
     const args = [checkReason(reason, "cancel()")];
     return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES }, this.#bulk());
@@ -341,6 +341,7 @@ export class Perdure {
     return {
       store: engine.store,
       codec: engine.codec,
+      ancestors: (run) => engine.store.ancestors(run),
       publications: engine.publications,
       publicationOf,
       results: engine.results,

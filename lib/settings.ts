@@ -3,9 +3,10 @@ import { readFileSync } from "node:fs";
 import { constants, hostname } from "node:os";
 import { dirname, join } from "node:path";
 import type { ErrorClass } from "./core/codec.ts";
+import { checkCodecs } from "./core/codecs.ts";
 import { type Duration, toMs } from "./core/duration.ts";
-import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
+import { type EngineLog, engineLog } from "./core/logging.ts";
 import {
   attempt,
   checkArray,
@@ -17,10 +18,12 @@ import {
   checkSchemaName,
   shorten,
 } from "./core/options.ts";
-import type { Logger, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
+import type { Codec } from "./core/stored-place.ts";
+import type { Logger, RunInfo, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
 import type { DatabaseOption } from "./db/database-option.ts";
+import { isRegistered, registry } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
-import { internalsOf, type Workflow } from "./define/workflow.ts";
+import type { ServiceInstance, Workflow } from "./define/workflow.ts";
 import { SEAM, type Seam } from "./seam.ts";
 
 /** How this process works on runs. */
@@ -39,14 +42,35 @@ export interface PerdureOptions {
   schema?: string | undefined;
   /** A direct connection for LISTEN and the heartbeat, where `database` goes through a pooler. Default: as `database`. */
   listenUrl?: string | undefined;
-  /** The workflows that this process starts and works on. */
-  workflows?: readonly Workflow<any, any>[] | undefined;
+  /** The workflows that this process starts and works on: functions, and instances of classes whose methods are decorated. */
+  workflows?: readonly (Workflow<any, any> | ServiceInstance)[] | undefined;
   /** `false`: this process starts, sends and waits, but works on nothing, or only on what `drain()` is told to. */
   worker?: WorkerSettings | false | undefined;
   /** Error classes of your own that keep their class on replay. */
   errors?: readonly ErrorClass[] | undefined;
-  /** Where the engine writes its messages. Default: console, warnings and errors only. */
+  /**
+   * What encrypts or compresses values before they are stored: a codec of `perdure/codec` or of your own, or several in the order in which they are
+   * applied. Default: none. Every process of the schema needs the same.
+   *
+   * @example codec: [compress(), encrypt({ keys: { "2026-11": key }, current: "2026-11", hashKey })]
+   */
+  codec?: Codec | readonly Codec[] | undefined;
+  /**
+   * Where the engine and `currentRun().log` write: a logger of pino's, bunyan's or winston's shape gets fields, one of console's a prefix.
+   * Default: console, warnings and errors only.
+   */
   logger?: Logger | undefined;
+  /**
+   * Makes what `currentRun().context` is: called before every execution of a run, so anew after each suspension, and never recorded. When it
+   * throws, nothing of the run is lost and no attempt used: it is tried again after 1 s, then 2 s, 4 s and so on up to a minute.
+   */
+  context?: ((run: RunInfo) => unknown) | undefined;
+  /**
+   * Development: names the line where a workflow's body reads the clock, draws at random, waits for a timer or uses the network outside a
+   * step, and sets the default of `outside` to `"warn"`. Replaces the functions concerned while such an engine is launched. Default: true
+   * only where NODE_ENV is "development".
+   */
+  strict?: boolean | undefined;
   /** Whether `launch()` migrates the schema. Default true; with false it refuses a schema that is not up to date. */
   migrate?: boolean | undefined;
   /** How long a silent worker keeps its runs. Default 30s; shorter finds hangs sooner, beats more often. At least 1s. */
@@ -77,7 +101,10 @@ export interface Settings {
   readonly works: boolean;
   readonly queues: readonly string[];
   readonly errors: readonly ErrorClass[];
-  readonly logger: Logger;
+  readonly codecs: readonly Codec[];
+  readonly logger: EngineLog;
+  readonly makeContext: ((run: RunInfo) => unknown) | null;
+  readonly strict: boolean;
   readonly migrate: boolean;
   readonly leaseMs: number;
   readonly notify: boolean;
@@ -97,7 +124,10 @@ const KEYS = [
   "workflows",
   "worker",
   "errors",
+  "codec",
   "logger",
+  "context",
+  "strict",
   "migrate",
   "lease",
   "notify",
@@ -113,8 +143,10 @@ const LEASE = { leastMs: 1000, mostMs: 86_400_000 };
 
 export function checkOptions(given: PerdureOptions): Settings {
   const options = checkKeys(given, KEYS, WHERE);
-  const { schema = "perdure", errors = [], migrate = true, notify = true, outside = "call", shutdownOn = [] } = options;
-  const workflows = registry(options.workflows ?? []);
+  const { schema = "perdure", errors = [], migrate = true, notify = true, shutdownOn = [] } = options;
+  const { strict = process.env.NODE_ENV === "development" } = options;
+  const { outside = strict === true ? "warn" : "call" } = options;
+  const workflows = registry(options.workflows ?? [], WHERE);
   const worker = workerOf(options.worker, workflows);
   return {
     database: options.database,
@@ -123,7 +155,10 @@ export function checkOptions(given: PerdureOptions): Settings {
     workflows,
     ...worker,
     errors: checkArray(errors, `errors of ${WHERE}`).map(checkErrorClass),
-    logger: options.logger === undefined ? quietConsole : checkLogger(options.logger),
+    codecs: options.codec === undefined ? [] : checkCodecs(options.codec, `codec of ${WHERE}`),
+    logger: engineLog(options.logger === undefined ? quietConsole : checkLogger(options.logger)),
+    makeContext: options.context === undefined ? null : checkContext(options.context),
+    strict: checkBoolean(strict, `option "strict" of ${WHERE}`),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
@@ -175,7 +210,7 @@ export function checkServed(
   works: boolean,
 ): ScheduleDefinition {
   const { name, version } = definition.workflow;
-  if (workflows.has(registeredName(name, version)) || (!works && workflows.size === 0)) return definition;
+  if (isRegistered(definition.workflow, workflows) || (!works && workflows.size === 0)) return definition;
   const text = `schedule "${definition.name}" starts workflow "${name}" of version "${version}", which is not registered in this engine; add it to \`workflows\` of ${WHERE}`;
   throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
 }
@@ -225,38 +260,14 @@ function checkLogger(logger: Logger): Logger {
   );
 }
 
-function checkSignal(signal: NodeJS.Signals): NodeJS.Signals {
-  return checkChoice(signal, SIGNALS as NodeJS.Signals[], `a signal in shutdownOn of ${WHERE}`);
+function checkContext(context: (run: RunInfo) => unknown): (run: RunInfo) => unknown {
+  if (typeof context === "function") return context;
+  const text = `context of ${WHERE} must be a function that makes the context of a run, (run) => ({ … }), not ${shorten(context)}`;
+  throw new PerdureError("PERDURE_OPTION", text);
 }
 
-function registry(given: readonly unknown[]): Map<string, WorkflowDefinition> {
-  const workflows = new Map<string, WorkflowDefinition>();
-  for (const value of checkArray(given, `workflows of ${WHERE}`)) {
-    const internals = internalsOf(value);
-    if (!internals)
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `workflows of ${WHERE} holds ${shorten(value)}, which workflow() did not make`,
-      );
-    const { definition, options } = internals;
-    const { name, version } = definition;
-    if (options.id !== undefined || options.delay !== undefined || options.startAt !== undefined) {
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `workflows of ${WHERE} holds a copy of workflow "${name}" that names one particular run; pass the workflow itself`,
-      );
-    }
-    const key = registeredName(name, version);
-    const other = workflows.get(key);
-    if (other && other.fn !== definition.fn) {
-      throw new PerdureError(
-        "PERDURE_DUPLICATE",
-        `two workflows named "${name}" have version "${version}"; give one another name or version`,
-      );
-    }
-    workflows.set(key, definition);
-  }
-  return workflows;
+function checkSignal(signal: NodeJS.Signals): NodeJS.Signals {
+  return checkChoice(signal, SIGNALS as NodeJS.Signals[], `a signal in shutdownOn of ${WHERE}`);
 }
 
 function queuesOf(given: readonly string[] | undefined, workflows: ReadonlyMap<string, WorkflowDefinition>): string[] {

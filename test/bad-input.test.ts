@@ -338,9 +338,13 @@ test("times, counts and policies out of range are refused, each with its rule", 
 test("two definitions with one name and version, and copies for one run, are not registered", (t) => {
   const make = (version = "1"): Workflow<[], void> => workflow({ name: "order", version }, async () => {});
   const one = make();
-  t.strictSame(
+  t.match(
     refusal(() => new Perdure({ workflows: [one, make()] })),
-    said("PERDURE_DUPLICATE", 'two workflows named "order" have version "1"; give one another name or version'),
+    {
+      code: "PERDURE_DUPLICATE",
+      message:
+        /^two workflows named "order" have version "1": a function at \S+:\d+, and a function at \S+:\d+; give one another name or version$/,
+    },
   );
   t.doesNotThrow(() => new Perdure({ workflows: [one, one, one.with({ queue: "q" }), make("2")] }));
   for (const options of [{ id: "a" }, { delay: 5 }, { startAt: new Date() }]) {
@@ -575,6 +579,9 @@ test("an unknown workflow is refused with the nearest name", async (t) => {
       "start() needs a workflow made by workflow(), or the name of one, not [Function: s] { with: [Function: with] }",
     ),
   );
+  const called = Promise.resolve("what a workflow gives that was called");
+  const hint = /not Promise .*; pass the workflow uncalled, and its arguments after it$/;
+  t.match(await rejection(() => world.perdure.start(called as never)), { code: "PERDURE_OPTION", message: hint });
   t.ok(await isEmpty(world));
 });
 

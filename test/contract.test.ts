@@ -4,8 +4,10 @@ import { test } from "tap";
 import {
   currentRun,
   currentStep,
+  durable,
   event,
   NonRetryableError,
+  named,
   now,
   Perdure,
   patched,
@@ -75,8 +77,8 @@ test("inside a workflow each call gives what is promised", async (t) => {
     (await client.query("select 1 as one")).rows,
   ]);
   const all = workflow({ name: "all", version: "7", timeout: { hours: 1 } }, async () => {
-    const { id, workflow: name, version, attempt, signal, log } = currentRun();
-    const run = [id, name, version, attempt, signal.aborted, typeof log.info];
+    const { id, workflow: name, version, attempt, signal, log, context } = currentRun();
+    const run = [id, name, version, attempt, signal.aborted, typeof log.info, context];
     const slept = [await sleep("1ms"), await sleep("named", 1), await sleepUntil(new Date(0))];
     const received = await go.wait();
     const none = await go.wait({ timeout: 1 });
@@ -109,7 +111,7 @@ test("inside a workflow each call gives what is promised", async (t) => {
   t.same(
     { ...result, received: null },
     {
-      run: ["all", "all", "7", 1, false, "function"],
+      run: ["all", "all", "7", 1, false, "function", null],
       slept: [{ woken: false }, { woken: false }, { woken: false }],
       received: null,
       none: null,
@@ -122,6 +124,32 @@ test("inside a workflow each call gives what is promised", async (t) => {
       steps: [1, ["in-step", 1, true, "string"], [true, [{ one: 1 }]]],
     },
   );
+});
+
+test("as decorators, the three make methods durable; named() and durable() give instances a name and their methods a value", async (t) => {
+  class Checkout {
+    readonly #rate: number;
+    constructor(rate: number) {
+      this.#rate = rate;
+    }
+    @step({ retry: { type: "never" } })
+    async price(cents: number): Promise<number> {
+      return cents * this.#rate;
+    }
+    @transaction()
+    async book(cents: number): Promise<number> {
+      return (await currentStep().tx!.query("select $1::int + 1 as cents", [cents])).rows[0].cents;
+    }
+    @workflow({ version: "2" })
+    async process(cents: number): Promise<[string, number]> {
+      return [currentRun().workflow, await this.book(await this.price(cents))];
+    }
+  }
+  const [checkout, eu] = [new Checkout(2), named("eu", new Checkout(3))];
+  const { perdure } = await bench(t, { workflows: [checkout, eu] });
+  t.same(await checkout.process(10), ["Checkout.process", 21]);
+  const run = await perdure.start(durable(eu.process).with({ id: "eu-1" }), 10);
+  t.same(await run.result(patient), ["eu.process", 31]);
 });
 
 test("outside, an engine and a handle have each verb, and return what is promised", async (t) => {

@@ -74,7 +74,8 @@ test("waiting for a result ends in time, by a signal, and at a cancellation, eac
   await t.rejects(run.result({ timeout: 20 }), {
     name: "TimeoutError",
     code: "PERDURE_TIMEOUT",
-    message: 'run "a" had not finished after 20 ms; it goes on, so wait again, or without a timeout',
+    message:
+      'run "a" had not finished after 20 ms; it stays as it is, so wait again, or without a timeout. status() says what it waits for, or why it is blocked',
   });
   const reason = new Error("the user went away");
   const aborter = new AbortController();

@@ -15,6 +15,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   // When a schedule fires: checked where it is defined, computed where it is fired. Pure, and the only room that knows cron-parser.
   schedule: ["core"],
   define: ["core", "schedule"],
+  // Replaces functions of the process for a while: apart from all that works with them.
+  strict: ["core"],
   db: ["core"],
   engine: ["core", "db"],
   worker: ["core", "db", "engine", "schedule"],
@@ -22,14 +24,15 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   codec: ["core"],
   "seam.ts": ["core", "db", "engine"], // what perdure/testing puts into an engine; types, but for its key
   "settings.ts": ["core", "define", "db", "seam.ts"],
-  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "seam.ts", "settings.ts"],
+  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "strict", "seam.ts", "settings.ts"],
   "perdure.ts": ["core", "define", "db", "client", "settings.ts", "launched.ts"],
   "index.ts": ["core", "define", "db", "client", "settings.ts", "perdure.ts"],
   cli: ["core", "define", "db", "client", "perdure.ts"],
   dashboard: ["core", "define", "client", "perdure.ts"],
   testing: ["core", "define", "db", "client", "engine", "seam.ts", "settings.ts", "launched.ts", "perdure.ts"],
   "adapters.ts": ["core"], // an entry point of its own, over any client
-  aiki: ["core", "define", "client", "index.ts", "perdure.ts"],
+  // A second set of names over the public core: types of the rooms that it shows, and the engine; no store, no engine code.
+  aiki: ["core", "define", "client", "db", "settings.ts", "perdure.ts"],
 };
 
 const SQL = new RegExp(

@@ -9,9 +9,11 @@ import {
   currentRun,
   type currentStep,
   type Duration,
+  durable,
   event,
   type FailedTry,
   type HistoryEntry,
+  named,
   type now,
   Perdure,
   type patched,
@@ -200,6 +202,104 @@ new Perdure({ workflows: [createOrder] });
 processOrder.with({ prio: 1 });
 // @ts-expect-error a Date, not a text
 processOrder.with({ startAt: "2030-01-01" });
+
+// ---- decorated methods keep their types
+
+export class Checkout<T> {
+  #orders: T[] = [];
+  @step({ retry: { type: "fixed", maxAttempts: 3, delay: "1s" } })
+  async reserve(orderId: string, count?: number): Promise<{ orderId: string; count: number | undefined }> {
+    return { orderId, count };
+  }
+  @transaction()
+  protected async book(order: T): Promise<void> {
+    this.#orders.push(order);
+  }
+  @step()
+  async generic<U>(value: U): Promise<U[]> {
+    return [value];
+  }
+  @workflow({ version: "2" })
+  async process(orderId: string, order: T): Promise<number> {
+    await this.book(order);
+    return (await this.reserve(orderId)).orderId.length;
+  }
+  @step()
+  private async hidden(): Promise<void> {
+    await this.hidden();
+  }
+  // @ts-expect-error a step returns a promise
+  @step()
+  sync(): number {
+    return 1;
+  }
+  // @ts-expect-error a step is no generator
+  @step()
+  async *generator(): AsyncGenerator<number> {
+    yield 1;
+  }
+  // @ts-expect-error a step belongs to an instance
+  @step()
+  static async ofClass(): Promise<void> {}
+  // @ts-expect-error a private method has no name outside
+  @workflow()
+  async #private(): Promise<void> {
+    await this.#private();
+  }
+  // @ts-expect-error a field is no method
+  @workflow()
+  field = 1;
+  // @ts-expect-error an accessor is no method
+  @workflow()
+  get accessor(): number {
+    return 1;
+  }
+  // @ts-expect-error a symbol is no name
+  @workflow()
+  async [Symbol.asyncDispose](): Promise<void> {}
+  // @ts-expect-error an unknown option
+  @workflow({ retires: 1 })
+  async options(): Promise<void> {}
+  // @ts-expect-error parentheses are missing
+  @workflow
+  async bare(): Promise<void> {}
+  // @ts-expect-error a name is an option
+  @workflow("named")
+  async text(): Promise<void> {}
+}
+// @ts-expect-error a class is no method
+@workflow()
+export class Decorated {}
+
+const checkout = new Checkout<boolean>();
+same<Parameters<typeof checkout.reserve>, [orderId: string, count?: number | undefined]>(true);
+same<ReturnType<typeof checkout.reserve>, Promise<{ orderId: string; count: number | undefined }>>(true);
+export const generics: Promise<Date[]> = checkout.generic(new Date());
+same<typeof processMethod, () => Workflow<[orderId: string, order: boolean], number>>(true);
+const processMethod = () => durable(checkout.process);
+export const copiesOfMethods = (): Workflow<[orderId: string, order: boolean], number>[] => [
+  durable(checkout.process).with({ queue: "q" }),
+];
+same<ReturnType<typeof namedCheckout>, Checkout<boolean>>(true);
+const namedCheckout = () => named("eu", checkout);
+export const startedMethods = async (perdure: Perdure): Promise<void> => {
+  const run = await perdure.start(durable(checkout.process).with({ id: "order-42" }), "order-42", true);
+  same<typeof run, RunHandle<number>>(true);
+  // @ts-expect-error an argument is missing
+  await perdure.start(durable(checkout.process), "order-42");
+  schedule("s", { every: "1h" }, durable(checkout.process), "order-42", true);
+  // @ts-expect-error a copy with an id names one particular run
+  schedule("s", { every: "1h" }, durable(checkout.process).with({ id: "order-42" }), "order-42", true);
+};
+new Perdure({ workflows: [checkout, named("eu", checkout), processOrder, durable(checkout.process)] });
+// @ts-expect-error an instance, not its class
+new Perdure({ workflows: [Checkout] });
+// @ts-expect-error a function that is no workflow
+new Perdure({ workflows: [async () => {}] });
+// @ts-expect-error a method is no workflow by its type
+new Perdure({ workflows: [checkout.process] });
+// @ts-expect-error a text is no instance
+named("eu", "checkout");
 
 // ---- schedules: the arguments are the workflow's, and many runs are made
 
@@ -420,8 +520,8 @@ export async function outside(perdure: Perdure): Promise<void> {
   same<Awaited<ReturnType<typeof started>>, RunHandle<{ a: string; b: number | undefined }>>(true);
   const configured = () => perdure.start(syncWorkflow.with({ id: "x", delay: "1h" }), 1);
   same<Awaited<ReturnType<typeof configured>>, RunHandle<boolean>>(true);
-  const named = () => perdure.start("two", "x", 1);
-  same<Awaited<ReturnType<typeof named>>, RunHandle>(true);
+  const byName = () => perdure.start("two", "x", 1);
+  same<Awaited<ReturnType<typeof byName>>, RunHandle>(true);
   same<ReturnType<typeof bare>, RunHandle>(true);
   const bare = () => perdure.get("id");
   const typed = () => perdure.get(syncWorkflow, "id");

@@ -11,7 +11,9 @@ import { MOST } from "./list.ts";
 
 /** What became of each run. */
 export interface ControlledMany {
+  /** The ids of the runs that it was done to. */
   readonly done: string[];
+  /** The others, each with why. */
   readonly failed: { readonly id: string; readonly error: PerdureError }[];
 }
 

@@ -1,9 +1,12 @@
 /** A run as it is seen from outside. */
+
+import type { Ended } from "../core/claim.ts";
+import { refuseInBody } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
-import { endError } from "../core/ended.ts";
+import { endError, openEnd } from "../core/ended.ts";
 import { TimeoutError } from "../core/errors.ts";
 import { checkKeys, checkName, checkSignal } from "../core/options.ts";
-import type { Ended, HistoryEntry, RunStatus } from "../core/types.ts";
+import type { HistoryEntry, RunStatus } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
 import type { Store } from "../db/store.ts";
 import { cancelRun, controlRun, type ForkOptions, forkRun, notFound, type RetryOptions, retryRun } from "./control.ts";
@@ -116,8 +119,9 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     status: () => live(() => status(id, parts)),
     history: () => live(() => historyOf(id, parts)),
     result: (options = {}) => live(() => result(id, options, parts) as Promise<R>),
-    send: (event, ...[data, options]) => live(() => parts.sender.one(id, event, data as never, options)),
-    cancel: (reason) => live(() => cancelRun(id, reason, parts)),
+    send: (event, ...[data, options]) =>
+      live(() => recorded("send", () => parts.sender.one(id, event, data as never, options))),
+    cancel: (reason) => live(() => recorded("cancel", () => cancelRun(id, reason, parts))),
     pause: () => live(() => controlRun("pause", id, parts)),
     resume: () => live(() => controlRun("resume", id, parts)),
     wake: () => live(() => controlRun("wake", id, parts)),
@@ -129,6 +133,12 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     read: <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
       readStream(id, stream, options, parts) as AsyncIterable<T>,
   };
+}
+
+/** Does what a body may do by the handle of a child only, which records it. */
+async function recorded(verb: "send" | "cancel", work: () => Promise<void>): Promise<void> {
+  refuseInBody(`${verb}() of a handle that start() of a workflow did not give`, "call it in a step");
+  return work();
 }
 
 function status(id: string, { store }: HandleParts): Promise<RunStatus> {
@@ -198,7 +208,7 @@ function giveUp(
     // It may have been aborted since it was checked.
     if (signal?.aborted) abort();
     if (timeoutMs === null) return;
-    const late = `run "${id}" had not finished after ${timeoutMs} ms; it goes on, so wait again, or without a timeout`;
+    const late = `run "${id}" had not finished after ${timeoutMs} ms; it stays as it is, so wait again, or without a timeout. status() says what it waits for, or why it is blocked`;
     void sleepFor(timeoutMs, over.signal).then(() => over.signal.aborted || reject(new TimeoutError(late)));
   });
   // It may be over before anybody waits for it.
@@ -208,7 +218,7 @@ function giveUp(
 }
 
 async function read(finished: FinishedRun, { codec }: HandleParts): Promise<unknown> {
-  const { id, state, value } = finished;
-  if (state === "completed") return codec.decode(value!, `result of run "${id}"`);
-  throw endError(finished as Ended, codec);
+  const end = openEnd(finished as Ended, codec);
+  if (end.state === "completed") return codec.decodePlain(end.value!, `result of run "${end.id}"`);
+  throw endError(end, codec);
 }

@@ -17,6 +17,7 @@ export interface ListOptions extends RunFilter {
 
 /** A page of runs, newest first. */
 export interface RunPage {
+  /** The runs of this page, newest first. */
   readonly runs: RunStatus[];
   /** What the next page is asked for with; null: this was the last. */
   readonly next: string | null;

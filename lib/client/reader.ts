@@ -1,7 +1,8 @@
 /** Values and streams of a run as an application reads them: pages are fetched when they are asked for, so nothing piles up. */
-import type { ValueCodec } from "../core/codec.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkInteger, checkKeys, checkSignal, shorten } from "../core/options.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import { type Ancestors, type Place, publishedIn } from "../core/stored-place.ts";
 import type { PublicationDefinition } from "../core/types.ts";
 import { notFound } from "./control.ts";
 import { explain } from "./explain.ts";
@@ -10,12 +11,14 @@ import type { Page, Publications, Subscription } from "./publications.ts";
 /** A value as `value()` returns it. */
 export interface ValueLike<T> {
   readonly name: string;
+  /** Publishes the newest state. */
   set(value: T): Promise<void>;
 }
 
 /** A stream as `stream()` returns it. */
 export interface StreamLike<T> {
   readonly name: string;
+  /** Publishes one item. */
   write(item: T): Promise<void>;
 }
 
@@ -33,7 +36,9 @@ export interface ReadOptions extends WatchOptions {
 
 export interface ReaderParts {
   readonly publications: Publications;
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
+  /** The runs that a run was forked from. Asked only where values are bound to their run. */
+  readonly ancestors: (run: string) => Promise<Ancestors>;
   readonly publicationOf: (given: unknown) => PublicationDefinition | undefined;
   /** Throws PERDURE_STATE once the engine is shut down. */
   readonly checkLive: () => void;
@@ -46,7 +51,8 @@ const LAST = 2 ** 31 - 1;
 export async function latestOf(run: string, value: unknown, parts: ReaderParts): Promise<unknown> {
   const name = nameOf("value", value, "get()", parts);
   const text = await explain(`reading value "${name}" of run "${run}"`, () => parts.publications.latest(run, name));
-  return text === undefined ? undefined : parts.codec.decode(text, `value "${name}" of run "${run}"`);
+  if (text === undefined) return undefined;
+  return parts.codec.decode(text, `value "${name}" of run "${run}"`, await placeFor(run, "value", name, parts));
 }
 
 /** The latest of a value, then each newer latest. */
@@ -76,6 +82,17 @@ export function readStream(
   return iterable(start, checkSignal(signal, where), parts);
 }
 
+async function placeFor(
+  run: string,
+  kind: string,
+  name: string,
+  { codec, ancestors }: Pick<ReaderParts, "codec" | "ancestors">,
+): Promise<Place> {
+  if (!codec.binds) return publishedIn(run, kind, name);
+  const from = await explain(`reading ${kind} "${name}" of run "${run}"`, () => ancestors(run));
+  return publishedIn(run, kind, name, from);
+}
+
 function nameOf(kind: "value" | "stream", given: unknown, call: string, { publicationOf }: ReaderParts): string {
   const definition = publicationOf(given);
   if (definition?.kind === kind) return definition.name;
@@ -102,7 +119,9 @@ const DONE: IteratorReturnResult<undefined> = { done: true, value: undefined };
 
 class Reader implements AsyncIterator<unknown, undefined> {
   readonly #run: string;
-  readonly #codec: ValueCodec;
+  readonly #codec: StoredCodec;
+  readonly #findPlace: () => Promise<Place>;
+  #place: Place | undefined;
   readonly #subscription: Subscription;
   readonly #what: (pos: number) => string;
   #page: Page = { entries: [], ended: false };
@@ -116,10 +135,12 @@ class Reader implements AsyncIterator<unknown, undefined> {
   /** Calls of next() take turns. */
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(start: Start, signal: AbortSignal | undefined, { publications, codec }: ReaderParts) {
+  constructor(start: Start, signal: AbortSignal | undefined, parts: ReaderParts) {
+    const { publications, codec } = parts;
     const { run, kind, name, from } = start;
     this.#run = run;
     this.#codec = codec;
+    this.#findPlace = () => placeFor(run, kind, name, parts);
     this.#from = from;
     this.#what = (pos) =>
       kind === "value" ? `value "${name}" of run "${run}"` : `item ${pos} of stream "${name}" of run "${run}"`;
@@ -160,9 +181,10 @@ class Reader implements AsyncIterator<unknown, undefined> {
       if (this.#over) return DONE;
       const { pos, value } = this.#page.entries[this.#at]!;
       if (value === null) return this.#end();
+      this.#place ??= await this.#findPlace();
       this.#at += 1;
       this.#from = pos + 1;
-      return { done: false, value: this.#codec.decode(value, this.#what(pos)) };
+      return { done: false, value: this.#codec.decode(value, this.#what(pos), this.#place) };
     } catch (error) {
       this.#end();
       throw error;

@@ -8,6 +8,8 @@ export interface FinishedRun {
   readonly state: string;
   readonly reason: string | null;
   readonly value: string | null;
+  /** The attempt of its workflow that it ended in. */
+  readonly attempt: number;
 }
 
 export interface ResultsOptions {

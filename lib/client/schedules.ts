@@ -1,8 +1,9 @@
 /** Schedules as an application sees and changes them. */
-import type { ValueCodec } from "../core/codec.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkInteger, checkKeys, checkName, nearest, shorten } from "../core/options.ts";
 import { checkInput } from "../core/schema.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import { scheduleOf } from "../core/stored-place.ts";
 import type { CatchUp, Logger, Overlap, ScheduleDefinition } from "../core/types.ts";
 import { toDate } from "../db/reading.ts";
 import type { PutAnswer, PutRow, ScheduleRow, ScheduleStore } from "../db/schedules.ts";
@@ -19,13 +20,16 @@ export interface ScheduleStatus {
   readonly application: string | null;
   /** The cron expression and its zone; null for an interval. */
   readonly cron: string | null;
+  /** The zone of the cron expression; null for an interval. */
   readonly timezone: string | null;
   /** The interval in milliseconds; null for a cron. */
   readonly every: number | null;
   readonly workflow: string;
   readonly version: string;
   readonly queue: string;
+  /** What happens when its last run is unfinished at the next slot. */
   readonly overlap: Overlap;
+  /** What happens about slots that came while nobody was there. */
   readonly catchUp: CatchUp;
   /** The next slot; null while it is paused. */
   readonly nextAt: Date | null;
@@ -33,6 +37,7 @@ export interface ScheduleStatus {
   readonly lastSlot: Date | null;
   /** The last run that it started, or that was triggered. */
   readonly lastRunId: string | null;
+  /** True: no slot fires until `resume`. */
   readonly paused: boolean;
   /** Why it could not be fired at its last slot; it is tried again. */
   readonly trouble: string | null;
@@ -50,7 +55,7 @@ export interface ScheduleListOptions {
 
 export interface SchedulesParts {
   readonly store: ScheduleStore;
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   /** A schedule is due in so many milliseconds: this process keeps an eye on it. */
   readonly watch: (dueMs: number) => void;
   /** A run was started: this process takes it up, or another. */
@@ -105,9 +110,10 @@ async function put(
   return answers;
 }
 
-async function toPutRow(definition: ScheduleDefinition, codec: ValueCodec): Promise<Omit<PutRow, "next">> {
+async function toPutRow(definition: ScheduleDefinition, codec: StoredCodec): Promise<Omit<PutRow, "next">> {
   const { name, timing, overlap, catchUp, workflow, options } = definition;
-  const encode = async () => toStartRow(workflow, options, await checkInput(workflow, definition.args), codec);
+  const place = scheduleOf(name);
+  const encode = async () => toStartRow(workflow, options, await checkInput(workflow, definition.args), codec, place);
   const {
     version,
     queue,

@@ -1,15 +1,17 @@
 /** Sending events to runs. */
 import { randomUUID } from "node:crypto";
-import type { ValueCodec } from "../core/codec.ts";
 import { PerdureError, RunFinishedError } from "../core/errors.ts";
 import { checkArray, checkBoolean, checkKeys, checkName, shorten } from "../core/options.ts";
 import { validate } from "../core/schema.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import { mailOf } from "../core/stored-place.ts";
 import type { EventDefinition, Received } from "../core/types.ts";
-import type { SendAnswer, Writer } from "../db/writes.ts";
+import type { SendAnswer, SendRow, Writer } from "../db/writes.ts";
 
 /** An event as `event()` returns it. */
 export interface EventLike<T> {
   readonly name: string;
+  /** Waits for the next one, inside a workflow. */
   wait(): Promise<Received<T>>;
 }
 
@@ -28,13 +30,15 @@ export type SendArguments<T> = [T] extends [null]
 
 /** What became of an event that was sent to many runs. */
 export interface SentMany {
+  /** The ids of the runs that have it, also where a reference was used before. */
   readonly sent: string[];
+  /** The others, each with why. */
   readonly failed: { readonly id: string; readonly error: PerdureError }[];
 }
 
 export interface SenderParts {
   readonly flusher: Writer;
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   readonly definitionOf: (event: unknown) => EventDefinition | undefined;
 }
 
@@ -71,13 +75,17 @@ export class Sender {
     const sent = data === undefined ? null : data;
     // Without a schema nothing is awaited: the data may look like a promise.
     const value = definition.schema ? await validate(definition.schema, sent, `data of ${what}`) : sent;
-    const text = this.#parts.codec.encode(value, `data of ${what}`);
-    const answers = await Promise.all(ids.map((id) => this.#write(id, definition.name, text, reference)));
+    const text = this.#parts.codec.encodePlain(value, `data of ${what}`);
+    const rows = ids.map((id) => this.#row(id, definition.name, text, reference));
+    const answers = await Promise.all(rows.map((row) => this.#parts.flusher.write("send", row)));
     return sort(ids, answers, definition.name, ignoreFinished);
   }
 
-  #write(id: string, name: string, data: string, reference: string | null): Promise<SendAnswer> {
-    return this.#parts.flusher.write("send", { id, name, data, reference, token: randomUUID() });
+  /** The data is bound to each run by itself. */
+  #row(id: string, name: string, text: string, reference: string | null): SendRow {
+    const token = randomUUID();
+    const data = this.#parts.codec.seal(text, `data of event "${name}"`, mailOf(id, name, token));
+    return { id, name, data, reference, token };
   }
 }
 

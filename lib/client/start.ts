@@ -1,15 +1,15 @@
 /** Starting runs. */
-import type { ValueCodec } from "../core/codec.ts";
 import { RunConflictError } from "../core/errors.ts";
 import { checkInput } from "../core/schema.ts";
+import type { StoredCodec } from "../core/stored.ts";
 import type { StartOptions, WorkflowDefinition } from "../core/types.ts";
 import { leased, type Slots } from "../db/leased.ts";
-import { toStartRow } from "../db/start-row.ts";
+import { madeBefore, toStartRow } from "../db/start-row.ts";
 import type { StartAnswer, StartRow, Writer } from "../db/writes.ts";
 
 export interface StarterParts {
   readonly flusher: Writer;
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   readonly slots: Slots;
 }
 
@@ -23,7 +23,9 @@ export async function startRun(
   const args = await checkInput(definition, given);
   const row = toStartRow(definition, options, args, parts.codec);
   const answer = await leased(row, parts.slots, (leasable, onAside) => parts.flusher.write("start", leasable, onAside));
-  if (answer.verdict === "conflict") throw conflict(row, answer);
+  const before = madeBefore(answer, row, args, parts.codec);
+  const last = before ? await parts.flusher.write("start", before) : answer;
+  if (last.verdict === "conflict") throw conflict(row, last);
   return row.id;
 }
 

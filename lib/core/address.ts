@@ -22,6 +22,11 @@ export function nameAddress(kind: string, name: string): string {
   return `${kind}:${escaped(name)}`;
 }
 
+/** The hash of arguments in a slot; null: it has none, or one of names alone, as a race has. */
+export function hashIn(slot: string): string | null {
+  return /^(?:step|transaction|start|child):[^/@]*\/([^/#]+)#\d+$/.exec(slot)?.[1] ?? null;
+}
+
 /** Counts the calls of each address in a pass, in the order in which they are made. */
 export class Ordinals {
   readonly #next = new Map<string, number>();

@@ -3,6 +3,7 @@
  * two copies of the package agree. Body is what a definition may ask of the run that it is called in.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
+import { randomUUID } from "node:crypto";
 import { PerdureError } from "./errors.ts";
 import type {
   EventDefinition,
@@ -12,6 +13,7 @@ import type {
   StartOptions,
   StepDefinition,
   StepInfo,
+  TransactionClient,
   WorkflowDefinition,
 } from "./types.ts";
 
@@ -42,6 +44,8 @@ export type Change = { readonly value: unknown } | "close";
 /** The run that a body belongs to, as the definitions see it. Every call takes its slot before it returns. */
 export interface Body {
   readonly run: RunInfo;
+  /** Says what strict mode has found in the body; null outside it. */
+  readonly warn: ((message: string) => void) | null;
   step(definition: StepDefinition, args: unknown[]): Promise<unknown>;
   sleep(name: string | null, until: Until): Promise<Slept>;
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown>;
@@ -70,11 +74,22 @@ export interface Scope {
 }
 
 const KEY = Symbol.for("perdure.scope.1");
-const global = globalThis as { [KEY]?: AsyncLocalStorage<Scope> };
+const PLAIN = Symbol.for("perdure.transaction.1");
+const global = globalThis as { [KEY]?: AsyncLocalStorage<Scope>; [PLAIN]?: AsyncLocalStorage<StepInfo> };
 global[KEY] ??= new AsyncLocalStorage<Scope>();
+global[PLAIN] ??= new AsyncLocalStorage<StepInfo>();
 
 /** The scope of the running code, across awaits. */
 export const scope: AsyncLocalStorage<Scope> = global[KEY];
+
+/** The transaction that was called outside a workflow and that this code belongs to. */
+export const plainTransaction: AsyncLocalStorage<StepInfo> = global[PLAIN];
+
+/** Runs a transaction that was called outside a workflow, once: nothing is recorded. */
+export async function plainly<R>(name: string, tx: TransactionClient, work: () => R): Promise<Awaited<R>> {
+  const { signal } = new AbortController();
+  return await plainTransaction.run({ name, attempt: 1, signal, idempotencyKey: randomUUID(), tx }, work);
+}
 
 /** The body that `what` is called in. Throws PERDURE_CONTEXT outside a workflow and inside a step, naming both. */
 export function bodyFor(what: string): Body {
@@ -87,6 +102,15 @@ export function bodyFor(what: string): Body {
   }
   refuseInStep(here, what);
   return here.body;
+}
+
+/** Throws PERDURE_CONTEXT when `what`, which nothing records, is called in a body: each replay would do it again. */
+export function refuseInBody(what: string, instead: string): void {
+  const here = scope.getStore();
+  if (!here || here.step) return;
+  const { id, workflow } = here.body.run;
+  const text = `${what} is not recorded, so every replay of workflow "${workflow}" (run "${id}") would do it again; ${instead}`;
+  throw new PerdureError("PERDURE_CONTEXT", text);
 }
 
 /** Throws PERDURE_CONTEXT when `what` is called inside a step. */

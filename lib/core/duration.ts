@@ -15,10 +15,15 @@ export type Duration =
   | `${Part}${Part}`
   | `${Part}${Part}${Part}`
   | {
+      /** In days, fractions allowed. */
       days?: number | undefined;
+      /** In hours, fractions allowed. */
       hours?: number | undefined;
+      /** In minutes, fractions allowed. */
       minutes?: number | undefined;
+      /** In seconds, fractions allowed. */
       seconds?: number | undefined;
+      /** In milliseconds. */
       milliseconds?: number | undefined;
     };
 

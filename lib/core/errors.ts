@@ -3,7 +3,11 @@
  * to which run and step, and what to do. The README's table of codes is checked against ERROR_CODES.
  */
 
-/** Code → what it means. The order is that of a run's life. */
+/**
+ * Code → what it means. The order is that of a run's life.
+ *
+ * @example console.error(error.code, ERROR_CODES[error.code]);
+ */
 export const ERROR_CODES = {
   PERDURE_OPTION: "An option or argument is unknown, of the wrong type or out of range.",
   PERDURE_NAME: "A name, run id, reference or schema name breaks the rules for it.",
@@ -87,7 +91,11 @@ export class RunFailedError extends PerdureError {
   }
 }
 
-/** `result()` of a run that was cancelled. */
+/**
+ * `result()` of a run that was cancelled.
+ *
+ * @example await run.result().catch((error) => error instanceof RunCancelledError && error.reason === "too old");
+ */
 export class RunCancelledError extends PerdureError {
   readonly runId: string;
   /** What `cancel(reason)` was given; null: nothing. */
@@ -104,7 +112,15 @@ export class RunCancelledError extends PerdureError {
   }
 }
 
-/** A run id, or a step's reference, that is taken by another workflow or another input. */
+/**
+ * A run id, or a step's reference, that is taken by another workflow or another input.
+ *
+ * @example
+ * await perdure.start(bill.with({ id: "bill-1" }), 200).catch((error) => {
+ *   if (!(error instanceof RunConflictError)) throw error;
+ *   return perdure.get(bill, error.runId);
+ * });
+ */
 export class RunConflictError extends PerdureError {
   readonly runId: string;
 
@@ -118,7 +134,11 @@ export class RunConflictError extends PerdureError {
   }
 }
 
-/** An event sent to a run that has finished. */
+/**
+ * An event sent to a run that has finished. With `ignoreFinished: true` it is dropped in silence.
+ *
+ * @example await run.send(paid, { amount: 1 }).catch((error) => error instanceof RunFinishedError && refund());
+ */
 export class RunFinishedError extends PerdureError {
   readonly runId: string;
 
@@ -132,7 +152,11 @@ export class RunFinishedError extends PerdureError {
   }
 }
 
-/** A step, a workflow or a `result({ timeout })` that took too long. */
+/**
+ * A step, a workflow or a `result({ timeout })` that took too long.
+ *
+ * @example await run.result({ timeout: "10s" }).catch((error) => error instanceof TimeoutError ? "still at work" : "failed");
+ */
 export class TimeoutError extends PerdureError {
   constructor(message: string) {
     super("PERDURE_TIMEOUT", message);

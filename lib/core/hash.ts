@@ -24,12 +24,18 @@ const MERKLE = 1_024;
  * object or several, unless the value has a cycle; the order of Map entries and Set items does, and a property that is
  * undefined differs from none. An error counts by name, message and own properties, not by stack.
  * @param what Opens the message of an error.
+ * @param digest Makes the hash of the canonical text, with a key for one. Default: SHA-256.
  * @throws PERDURE_SERIALIZE for functions, symbols and objects of unknown classes.
  */
-export function canonicalHash(values: readonly unknown[], what: () => string = () => "arguments"): string {
-  const text = new Canon("tree", what).textOf(values) ?? new Canon("graph", what).textOf(values)!;
-  return sha256(text).slice(0, 16);
+export function canonicalHash(
+  values: readonly unknown[],
+  what: () => string = () => "arguments",
+  digest: (text: string) => string = plainDigest,
+): string {
+  return digest(new Canon("tree", what).textOf(values) ?? new Canon("graph", what).textOf(values)!);
 }
+
+const plainDigest = (text: string): string => sha256(text).slice(0, 16);
 
 /** `crypto.hash` needs no hash object, which doubles the speed on short texts; older and other runtimes lack it. */
 const sha256: (text: string) => string =

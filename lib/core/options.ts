@@ -111,6 +111,12 @@ export function checkNamed<T extends { name: unknown }>(
   known: readonly string[],
   kind: string,
 ): { readonly options: T; readonly where: string } {
+  if (typeof given === "function") {
+    throw new PerdureError(
+      "PERDURE_OPTION",
+      `${kind}() begins with a name, or options with a name, not ${shorten(given)}`,
+    );
+  }
   const options = typeof given === "string" ? ({ name: given } as T) : copyOf(given, kind);
   const where = `${kind} ${shorten(options.name)}`;
   return { options: checkKeys(options, known, where), where };

@@ -15,6 +15,7 @@ type Backoff = {
   factor?: number | undefined;
   /** The longest delay. Default: none but the longest duration, 365,000 days. */
   maxDelay?: Duration | undefined;
+  /** Asked with each error; false ends the tries at once. */
   shouldRetry?: ShouldRetry | undefined;
 };
 
@@ -23,8 +24,20 @@ type Backoff = {
  * baseDelay · factor^(failures − 1); `jittered`, after a random part of that, so that many failures do not come back at once.
  */
 export type Retry =
-  | { type: "never"; shouldRetry?: ShouldRetry | undefined }
-  | { type: "fixed"; maxAttempts: number; delay: Duration; shouldRetry?: ShouldRetry | undefined }
+  | {
+      type: "never";
+      /** Nothing asks it. */
+      shouldRetry?: ShouldRetry | undefined;
+    }
+  | {
+      type: "fixed";
+      /** How often the function is called at most, the first time included. A whole number from 1, or Infinity. */
+      maxAttempts: number;
+      /** The time between two tries. 0 is allowed. */
+      delay: Duration;
+      /** Asked with each error; false ends the tries at once. */
+      shouldRetry?: ShouldRetry | undefined;
+    }
   | ({ type: "exponential" } & Backoff)
   | ({ type: "jittered" } & Backoff);
 

@@ -12,6 +12,7 @@ export const RUN_STATES = [
   "cancelled",
 ] as const;
 
+/** The state that a run is in, as `status().state` has it. In `completed`, `failed` and `cancelled` it has ended. */
 export type RunState = (typeof RUN_STATES)[number];
 
 /** The states in which a run has an outcome. Only `failed` can be left, by a retry. */

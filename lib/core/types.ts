@@ -1,7 +1,9 @@
 /** The nouns, before any code. No other file defines one of these words anew. */
 import type { Duration } from "./duration.ts";
+import type { RunLog } from "./logging.ts";
+import type { Source } from "./place.ts";
 import type { Retry, RetryPlan } from "./retry.ts";
-import type { RunState, TerminalState } from "./states.ts";
+import type { RunState } from "./states.ts";
 
 /** A schema of any library that speaks Standard Schema (https://standardschema.dev): zod, valibot, arktype and others. */
 export interface Schema<Output = unknown> {
@@ -45,7 +47,7 @@ export interface StepDefinition {
 }
 
 /** A workflow as it was defined: a durable function with a name and a version. */
-export interface WorkflowDefinition {
+export interface WorkflowDefinition extends Source {
   readonly name: string;
   readonly version: string;
   readonly fn: (...args: unknown[]) => unknown;
@@ -129,8 +131,8 @@ export interface Slept {
   readonly woken: boolean;
 }
 
-/** What `currentRun()` returns inside a workflow. */
-export interface RunInfo {
+/** What `currentRun()` returns inside a workflow. `Context` is what the engine's option `context` makes; null without it. */
+export interface RunInfo<Context = unknown> {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
@@ -140,8 +142,13 @@ export interface RunInfo {
   readonly signal: AbortSignal;
   /** The slot of the schedule that started this run; null: no schedule did, or it was triggered. */
   readonly scheduledFor: Date | null;
-  /** The engine's logger, silent during replay. The default one shows warnings and errors only: give `logger: console` to see all. */
-  readonly log: Logger;
+  /**
+   * The engine's logger, bound to this run, and inside a step to its try: silent while the body replays, so a line is written once. The
+   * default logger shows warnings and errors only: give `logger: console` to see all.
+   */
+  readonly log: RunLog;
+  /** What the engine's option `context` made for this execution of the run; null: there is no such option. Not recorded. */
+  readonly context: Context;
 }
 
 /** What `currentStep()` returns inside a step. */
@@ -159,6 +166,7 @@ export interface StepInfo {
 
 /** The part of a pg client that a transaction step is given. It is a whole one: for an ORM, or for more of it, type `tx` as `pg.PoolClient`. */
 export interface TransactionClient {
+  /** Runs one statement in the transaction, with its parameters `$1`, `$2`, … */
   query(text: string, values?: unknown[]): Promise<{ rows: any[]; rowCount: number | null }>;
   query(config: {
     text: string;
@@ -169,14 +177,19 @@ export interface TransactionClient {
 
 /** A client in a transaction of the caller's: a pg client, or what an adapter of `perdure/adapters` makes of an ORM's transaction. */
 export interface CallerClient {
+  /** Runs one statement with its parameters `$1`, `$2`, … */
   query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
 }
 
-/** Where an engine writes its own messages. console and pino fit. */
+/** Where an engine writes its own messages: console, pino, bunyan, winston and what is shaped as they are. */
 export interface Logger {
+  /** What helps to follow the engine; silent by default. */
   debug(message: string, ...details: unknown[]): void;
+  /** What an engine did in the usual course; silent by default. */
   info(message: string, ...details: unknown[]): void;
+  /** What works, but should not stay so. */
   warn(message: string, ...details: unknown[]): void;
+  /** What a person has to look at. */
   error(message: string, ...details: unknown[]): void;
 }
 
@@ -188,7 +201,7 @@ export interface RunStatus {
   readonly state: RunState;
   /** What a suspended run waits for, or `start` for a delayed one. */
   readonly waitingFor: "sleep" | "event" | "child" | "retry" | "several" | "start" | null;
-  /** Why it is blocked, or was cancelled; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
+  /** Why it is blocked, was cancelled, or waits to begin; `unserved`: no process that is alive serves it; `pausing`; or which child of it is blocked. */
   readonly reason: string | null;
   readonly queue: string;
   readonly priority: number;
@@ -209,8 +222,11 @@ export interface RunStatus {
 export interface FailedTry {
   /** 1 for the first. */
   readonly attempt: number;
+  /** When the try began, by the database's clock. */
   readonly startedAt: Date;
+  /** When it failed. */
   readonly failedAt: Date;
+  /** What it threw, revived. */
   readonly error: unknown;
 }
 
@@ -227,6 +243,7 @@ export interface HistoryEntry {
   readonly runAttempt: number;
   /** True: a failure that a retry of the workflow set aside. */
   readonly setAside: boolean;
+  /** When the call was made, by the database's clock. */
   readonly startedAt: Date;
   /** Null while it is open. */
   readonly finishedAt: Date | null;
@@ -246,9 +263,11 @@ export interface HistoryEntry {
 export interface RunFilter {
   /** A workflow, or the name of one: all its versions. */
   workflow?: string | AnyFunction | undefined;
+  /** Only this version. */
   version?: string | undefined;
   /** One state, or several. */
   state?: RunState | readonly RunState[] | undefined;
+  /** Only runs of this queue. */
   queue?: string | undefined;
   /** All of these. */
   tags?: readonly string[] | undefined;
@@ -272,95 +291,3 @@ export type CallKind =
   | "value"
   | "stream"
   | "patch";
-
-/** One recorded outcome of a run, as a claim brings it. */
-export interface Recorded {
-  readonly slot: string;
-  readonly attempt: number;
-  /** In which place it was handed to the body; null: it has not been yet. */
-  readonly no: number | null;
-  readonly kind: CallKind;
-  readonly name: string;
-  readonly outcome: "completed" | "failed" | "timeout";
-  readonly value: string | null;
-  readonly hash: string | null;
-  readonly tries: number;
-  /** The database's instant, in ms since 1970. */
-  readonly at: number;
-}
-
-/** A wait that a run has begun and that has no outcome yet. */
-export interface OpenWait {
-  readonly slot: string;
-  readonly kind: "sleep" | "event" | "retry" | "child" | "race";
-  readonly lengthMs: number | null;
-  readonly due: number | null;
-  readonly tries: number;
-  readonly woken: boolean;
-}
-
-/** An event in a run's mailbox that nobody has consumed. */
-export interface Mail {
-  readonly seq: string;
-  readonly name: string;
-  readonly data: string;
-  readonly reference: string | null;
-  readonly sentAt: number;
-}
-
-/** The end of a run that another waits for. */
-export interface Ended {
-  readonly id: string;
-  readonly state: TerminalState;
-  /** The result or the error, as it is stored. */
-  readonly value: string | null;
-  readonly reason: string | null;
-}
-
-/** A run that this process holds, with all that a replay needs. */
-export interface ForkedFrom {
-  /** When the run began in which the history did. */
-  readonly startedAt: number;
-  /** The runs whose code made it, each with the place in the order up to which it did, a fork's behind that of what it was forked from. */
-  readonly seeds: readonly (readonly [run: string, until: number])[];
-}
-
-export interface Claim {
-  readonly key: string;
-  readonly id: string;
-  readonly workflow: string;
-  readonly version: string;
-  readonly epoch: number;
-  readonly attempt: number;
-  readonly crashes: number;
-  readonly mail: number;
-  readonly args: string;
-  readonly options: string | null;
-  readonly fork: ForkedFrom | null;
-  readonly startedAt: number;
-  readonly deadline: number | null;
-  /** When the claim was made, by the database's clock. */
-  readonly now: number;
-  readonly history: readonly Recorded[];
-  /** True: the history goes on; read the rest before replaying. */
-  readonly more: boolean;
-  readonly waits: readonly OpenWait[];
-  /** Slots of steps whose try was marked as begun and has no outcome. */
-  readonly begun: readonly string[];
-  /** The smallest place in the order that a retry of the workflow set aside; null: none. */
-  readonly reopenedFrom: number | null;
-  /** The last place in the order that any attempt gave out, where an attempt before this one did. */
-  readonly lastNo: number | null;
-  readonly unread: readonly Mail[];
-  /** The schedule that started it, and for which of its times, in ms since 1970. */
-  readonly schedule: string | null;
-  readonly scheduledFor: number | null;
-  /** A retry said that replay may diverge. */
-  readonly flexible: boolean;
-  /** Another run waits for its end, or may. */
-  readonly followed: boolean;
-  /** Slots that retries of the workflow set aside, once for each time. */
-  readonly reopened: readonly string[];
-  /** The ends that it waits for and that have come. */
-  readonly ended: readonly Ended[];
-}

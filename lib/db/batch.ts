@@ -71,6 +71,7 @@ const NEWSWORTHY = new Set<WriteKind>([
   "handBack",
   "start",
   "retry",
+  "postpone",
   "send",
   "due",
   "finish",

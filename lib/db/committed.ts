@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:0945a012e20caa368c3eda0f1a0b5175fcaf1c5a
+--! Hash: sha1:354717516618706f8348a72aa1dd892261a11ad2
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -91,7 +91,7 @@ create table :SCHEMA.input (
   args    json not null,                       -- the codec's envelope around the array of arguments
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
-  fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...]]
+  fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
 );
 
 create table :SCHEMA.checkpoint (
@@ -561,20 +561,20 @@ $perdure$;
 
 -- Claiming runs, with all that a replay needs.
 
--- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at]; at most 1,000.
+-- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at, token]; at most 1,000.
 create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json language sql stable as $perdure$
-  select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at)) order by m.seq)
+  select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
   from (
     select * from :SCHEMA.mail m where m.run = p_run and m.seq > p_after and m.slot is null order by m.seq limit 1000
   ) m
 $perdure$;
 
--- Of the runs whose end a run waits for, those that have ended, as a JSON array of [id, state, value, reason]: about 4 MiB at a time, so
+-- Of the runs whose end a run waits for, those that have ended, as a JSON array of [id, state, value, reason, attempt]: about 4 MiB at a time, so
 -- that who gets many takes them in and looks again.
 create function :SCHEMA.ended(p_run bigint) returns json language sql stable as $perdure$
-  select json_agg(json_build_array(e.id, e.state, e.value, e.reason) order by e.key)
+  select json_agg(json_build_array(e.id, e.state, e.value, e.reason, e.attempt) order by e.key)
   from (
-    select c.key, c.id, c.state, c.reason, o.value::text as value,
+    select c.key, c.id, c.state, c.reason, c.attempt, o.value::text as value,
       sum(coalesce(octet_length(o.value::text), 0)) over (order by c.key) - coalesce(octet_length(o.value::text), 0) as before
     from (
       select distinct substr(t.topic, 7) as id from :SCHEMA.wait w cross join unnest(w.topics) as t(topic)
@@ -631,7 +631,7 @@ begin
     limit p_limit
   ), claimed as (
     update :SCHEMA.run r
-    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
+    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
       started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
     returning r.key
@@ -1244,6 +1244,37 @@ begin
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
+-- Hands back runs whose body could not begin, as the application could not make its context: nothing has run, and it is no attempt. They
+-- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: milliseconds until then.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.postpone_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_delays float8[], p_wait boolean)
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_reasons, p_delays) with ordinality as g(run, epoch, reason, delay, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), done as (
+    update :SCHEMA.run r set worker = null, pausing = false, reason = g.reason,
+      state = case when r.pausing then 'paused' else 'pending' end,
+      due = least(v_now + :SCHEMA.ms(g.delay), r.deadline)
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    where r.key = g.run
+    returning r.key, r.due
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('pending', 'paused')) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end,
+    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
+  from given g left join done d on d.key = g.run;
+end $perdure$;
+
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
 returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -1474,7 +1505,7 @@ create view :SCHEMA.runs as
     case
       when r.state = 'suspended' and cardinality(r.topics) = 1 then replace(split_part(r.topics[1], ':', 1), 'children', 'child')
       when r.state = 'suspended' then 'several'
-      when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
+      when r.state = 'pending' and r.due is not null and (r.attempt > 1 or r.started_at is not null) then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
     case
@@ -1490,7 +1521,7 @@ create view :SCHEMA.runs as
     r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at,
     r.due, r.worker, r.epoch, coalesce(r.tags, '{}') as tags
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked or was cancelled; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked, was cancelled, or could not begin; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt
@@ -1794,6 +1825,12 @@ create view :SCHEMA.schedule_history as
   select t.seq as id, t.schedule, t.what, t.application, t.from_slot, t.until_slot, t.run as run_id, t.at from :SCHEMA.schedule_trace t;
 comment on view :SCHEMA.schedule_history is 'What became of schedules: added, changed, removed, paused, resumed; slots skipped (a run was unfinished), missed (nobody was there), taken (the run id was in use).';
 
+-- Which codecs wrote a value, as a JSON array; null: none did. Looks into nothing else: json cannot read a NUL of the application's.
+-- Called by put_schedules and the view codecs. Locks: nothing.
+create function :SCHEMA.codecs_of(p_value json) returns json language sql immutable parallel safe as $perdure$
+  select case when starts_with(p_value::text, '{"codec":[') then p_value -> 'codec' end
+$perdure$;
+
 -- Makes schedules, or changes those of the same application; p_application null: made at run time. One whose times change begins anew with
 -- p_nexts, counted from p_anchor; otherwise it goes on from where it is, and a paused one stays paused. p_all: these are all that the
 -- application declares, its others are removed. Verdicts: added, changed, kept, or foreign: left alone, it belongs to somebody else (owner).
@@ -1848,6 +1885,11 @@ begin
     returning s.name, s.created_at = s.updated_at as added
   )
   select array_agg(put.name) filter (where put.added), array_agg(put.name) filter (where not put.added) into v_added, v_changed from put;
+
+  -- Equal arguments that another codec or another key wrote: written anew, so that what wrote them goes out of use.
+  update :SCHEMA.schedule s set args = g.args::json from unnest(p_names, p_args, p_hashes) as g(name, args, hash)
+    where s.name = g.name and s.application is not distinct from p_application and s.hash = g.hash
+      and :SCHEMA.codecs_of(s.args)::text is distinct from :SCHEMA.codecs_of(g.args::json)::text;
 
   with gone as (
     delete from :SCHEMA.schedule s where p_all and s.application = p_application and s.name <> all (p_names) returning s.name
@@ -2635,8 +2677,13 @@ begin
     return;
   end if;
   insert into :SCHEMA.input (run, args, hash, options, fork)
-    select key, i.args, i.hash, i.options, case when v_last is not null then json_build_array(coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)),
-      coalesce((i.fork -> 1)::jsonb, '[]') || jsonb_build_array(jsonb_build_array(v_old.id, v_last))) end
+    select key, i.args, i.hash, i.options, json_build_array(
+      case when v_last is not null then coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)) end,
+      (select json_agg(json_build_array(s.run, least(s.until, coalesce(v_last, 0))) order by s.no) from (
+        select e.value ->> 0 as run, (e.value ->> 1)::integer as until, e.no from json_array_elements(i.fork -> 1) with ordinality as e(value, no)
+        union all select v_old.id, v_last, null
+      ) s),
+      coalesce(i.fork ->> 2, v_old.schedule))
     from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at
@@ -2749,6 +2796,26 @@ comment on column :SCHEMA.schedule_history.from_slot is 'The first slot that thi
 comment on column :SCHEMA.schedule_history.until_slot is 'The last slot that this is about.';
 comment on column :SCHEMA.schedule_history.run_id is 'The run that was unfinished, or that had the id of the slot.';
 comment on column :SCHEMA.schedule_history.at is 'When it was written.';
+
+-- What codecs wrote: for a person who wants to know whether a key can go.
+
+-- One row for each codec, with its key or method, and each kind of value. Reads all payloads: on a big database it takes its time.
+create view :SCHEMA.codecs as
+  select t.codec, p.kind, count(*) as stored, count(*) filter (where p.open) as in_use
+  from (
+    select 'input' as kind, i.args as value, r.finished_at is null as open from :SCHEMA.input i join :SCHEMA.run r on r.key = i.run
+    union all select 'checkpoint', c.value, r.finished_at is null from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
+    union all select 'try', t.error, r.finished_at is null from :SCHEMA.try t join :SCHEMA.run r on r.key = t.run
+    union all select 'round', o.error, r.finished_at is null from :SCHEMA.round o join :SCHEMA.run r on r.key = o.run
+    union all select 'event', m.data, r.finished_at is null from :SCHEMA.mail m join :SCHEMA.run r on r.key = m.run
+    union all select 'result', o.value, r.finished_at is null from :SCHEMA.outcome o join :SCHEMA.run r on r.key = o.run
+    union all select 'value', v.value, r.finished_at is null from :SCHEMA.value v join :SCHEMA.run r on r.key = v.run
+    union all select 'stream', s.value, r.finished_at is null from :SCHEMA.item s join :SCHEMA.run r on r.key = s.run
+    union all select 'schedule', s.args, true from :SCHEMA.schedule s
+  ) p
+  cross join json_array_elements_text(:SCHEMA.codecs_of(p.value)) as t(codec)
+  group by t.codec, p.kind;
+comment on view :SCHEMA.codecs is 'Which codecs, with which keys, wrote what is stored. codec: its name, and its key''s id or its method. stored: values; in_use: those of unfinished runs, and of schedules.';
 `,
   },
 ];

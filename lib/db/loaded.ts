@@ -1,5 +1,5 @@
 /** From the flat rows of claim_runs and load_runs to claims. */
-import type { Claim, Ended, Mail, OpenWait, Recorded } from "../core/types.ts";
+import type { Claim, Ended, Mail, OpenWait, Recorded } from "../core/claim.ts";
 import type { LoadedRow } from "./writes.ts";
 
 /** One claim per run, in the order of the rows. */
@@ -66,10 +66,11 @@ export function toRecorded(row: LoadedRow): Recorded {
   };
 }
 
-function toFork(text: string | null): Claim["fork"] {
+/** What a fork knows of where it comes from. */
+export function toFork(text: string | null): Claim["fork"] {
   if (text === null) return null;
-  const [startedAt, seeds] = JSON.parse(text) as [number, [string, number][]];
-  return { startedAt, seeds };
+  const [startedAt, seeds, schedule] = JSON.parse(text) as [number | null, [string, number][], string | null];
+  return { startedAt, seeds, schedule };
 }
 
 const parse = (text: string | null): unknown[] => (text === null ? [] : JSON.parse(text));
@@ -87,25 +88,14 @@ function toOpenWait([slot, kind, lengthMs, due, tries, woken]: [
 
 /** A JSON array of ends that were waited for, as the function ended makes it. */
 export function toEnded(text: string | null): Ended[] {
-  return (parse(text) as [string, Ended["state"], string | null, string | null][]).map(
-    ([id, state, value, reason]) => ({
-      id,
-      state,
-      value,
-      reason,
-    }),
+  return (parse(text) as [string, Ended["state"], string | null, string | null, number][]).map(
+    ([id, state, value, reason, attempt]) => ({ id, state, value, reason, attempt }),
   );
 }
 
 /** A JSON array of unread mail, as the function unread makes it. */
 export function toMails(text: string | null): Mail[] {
-  return (parse(text) as [string, string, string, string | null, number][]).map(
-    ([seq, name, data, reference, sentAt]) => ({
-      seq,
-      name,
-      data,
-      reference,
-      sentAt,
-    }),
+  return (parse(text) as [string, string, string, string | null, number, string | null][]).map(
+    ([seq, name, data, reference, sentAt, token]) => ({ seq, name, data, reference, sentAt, token }),
   );
 }

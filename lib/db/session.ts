@@ -1,11 +1,8 @@
-/**
- * One LISTEN session over pg-listen, used once: it lives until its first failure and never comes back by itself. pg-listen's
- * own reconnect gives up after 3 s, outlives close() and hangs on a half-open socket, so `retryLimit: 1` keeps it from trying.
- */
+/** One LISTEN session, used once: it lives until its first failure and never comes back by itself. */
 import pg from "pg";
-import pgListen from "pg-listen";
 import { within } from "./deadline.ts";
 import { type Direct, direct, hangUp } from "./direct.ts";
+import { type Line, openLine } from "./line.ts";
 
 export interface SessionOptions {
   config: object;
@@ -28,38 +25,39 @@ export interface Session {
   cut(): Promise<void>;
 }
 
-type Subscriber = ReturnType<typeof pgListen.default>;
-
-const ONE_USE = {
-  retryLimit: 1,
-  paranoidChecking: false as const,
-  parse: (payload: string) => payload,
-  serialize: (payload: string) => payload,
-};
-
 export function openSession({ config, channel, onNotification, onLost }: SessionOptions): Session {
   const connection = direct(config, "perdure listener");
-  const subscriber = pgListen.default(connection.config, ONE_USE);
-  subscriber.events.on("error", (cause) => onLost(new Error("the connection has ended", { cause })));
-  subscriber.notifications.on(channel, (payload?: string) => onNotification(payload ?? ""));
+  const beat = `${channel}_beat`;
+  let over = false;
+  const line = openLine({
+    config: connection.config,
+    channel,
+    onNotification,
+    onLost: (cause) => over || onLost(new Error("the connection has ended", { cause })),
+  });
+  const close = (goodbyeMs?: number): Promise<void> => {
+    over = true;
+    return hangUp(async () => (await line).close(), connection, goodbyeMs);
+  };
   return {
-    start: () => start(subscriber, channel),
-    touch: () => touch(subscriber, `${channel}_beat`),
-    notify: async (payload) => void (await subscriber.notify(channel, payload)),
-    end: () => hangUp(() => subscriber.close(), connection),
-    cut: () => hangUp(() => subscriber.close(), connection, 0),
+    start: async () => start(await line, channel, over),
+    touch: async () => touch(await line, beat),
+    notify: async (payload) => (await line).notify(payload),
+    end: () => close(),
+    cut: () => close(0),
   };
 }
 
-async function start(subscriber: Subscriber, channel: string): Promise<void> {
-  await subscriber.connect();
-  await subscriber.listenTo(channel);
+async function start(line: Line, channel: string, over: boolean): Promise<void> {
+  // What was closed while the driver was loaded opens no socket.
+  if (over) throw new Error("closed");
+  await line.connect();
+  await line.listen(channel);
 }
 
-// pg-listen lends its session for LISTEN, UNLISTEN and NOTIFY only, and only a NOTIFY takes the database's commit lock.
-async function touch(subscriber: Subscriber, channel: string): Promise<void> {
-  const listening = subscriber.getSubscribedChannels().includes(channel);
-  await (listening ? subscriber.unlisten(channel) : subscriber.listenTo(channel));
+// A line is lent for LISTEN, UNLISTEN and NOTIFY only, and only a NOTIFY takes the database's commit lock.
+async function touch(line: Line, channel: string): Promise<void> {
+  await (line.listensTo(channel) ? line.unlisten(channel) : line.listen(channel));
 }
 
 /** Sends one notification from a short connection of its own, as any other process would. */

@@ -1,21 +1,24 @@
 /** From a workflow and the options of one start to the row that is written: the same for a start from outside, a child and a schedule. */
 import { randomUUID } from "node:crypto";
-import type { ValueCodec } from "../core/codec.ts";
+import type { Claim } from "../core/claim.ts";
 import { toMs } from "../core/duration.ts";
-import { canonicalHash } from "../core/hash.ts";
-import type { Claim, StartOptions, WorkflowDefinition } from "../core/types.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import { inputOf, type Place } from "../core/stored-place.ts";
+import type { StartOptions, WorkflowDefinition } from "../core/types.ts";
 import type { StartAnswer, StartRow } from "./writes.ts";
 
-/** The row of a start, not leased. */
+/** The row of a start, not leased. `place`: where the arguments are to stand, if not in a run. */
 export function toStartRow(
   definition: WorkflowDefinition,
   options: StartOptions,
   args: unknown[],
-  codec: ValueCodec,
+  codec: StoredCodec,
+  place?: Place,
 ): StartRow {
   const { name, version } = definition;
+  const id = options.id ?? uuidv7();
   return {
-    id: options.id ?? uuidv7(),
+    id,
     workflow: name,
     version,
     queue: options.queue ?? definition.queue,
@@ -23,9 +26,9 @@ export function toStartRow(
     delay: options.delay === undefined ? null : toMs(options.delay, "delay"),
     startAt: options.startAt?.getTime() ?? null,
     timeout: options.timeout === undefined ? definition.timeoutMs : toMs(options.timeout, "timeout"),
-    args: codec.encode(args, `input of workflow "${name}"`),
-    hash: canonicalHash(args),
-    options: options.retry ? codec.encode({ retry: options.retry }, "retry") : null,
+    args: codec.encode(args, `input of workflow "${name}"`, place ?? inputOf(id)),
+    hash: codec.hash(args),
+    options: options.retry ? codec.encodePlain({ retry: options.retry }, "retry") : null,
     keep: options.onConflict === "return_existing",
     tags: options.tags === undefined ? null : JSON.stringify(options.tags),
     run: null,
@@ -35,6 +38,16 @@ export function toStartRow(
     scheduledFor: null,
     lease: () => false,
   };
+}
+
+/** The start again, as it would have been before hashes were keyed, where that may be why the id counts as taken; null: it is not. */
+export function madeBefore(
+  answer: StartAnswer | undefined,
+  row: StartRow,
+  args: unknown[],
+  codec: StoredCodec,
+): StartRow | null {
+  return answer?.verdict === "conflict" && codec.isKeyed ? { ...row, hash: codec.hash(args, undefined, true) } : null;
 }
 
 /** True: it begins as soon as there is a slot for it. */

@@ -1,7 +1,10 @@
 /** What is asked of the database beside the batches: one method per SQL function or view, in the order of sql/schema. No decisions. */
-import type { Recorded, RunStatus } from "../core/types.ts";
+
+import type { Recorded } from "../core/claim.ts";
+import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
+import type { RunStatus } from "../core/types.ts";
 import { call } from "./batch.ts";
-import { toClaims } from "./loaded.ts";
+import { toClaims, toFork } from "./loaded.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { WHOLE, type WholeRow } from "./whole.ts";
@@ -299,8 +302,8 @@ export class Store {
   /** Of these runs, those that have finished, with their result or error. */
   async finished(
     ids: readonly string[],
-  ): Promise<{ id: string; state: string; reason: string | null; value: string | null }[]> {
-    const text = `select r.id, r.state, r.reason, o.value::text as value from :SCHEMA.run r left join :SCHEMA.outcome o on o.run = r.key
+  ): Promise<{ id: string; state: string; reason: string | null; value: string | null; attempt: number }[]> {
+    const text = `select r.id, r.state, r.reason, r.attempt, o.value::text as value from :SCHEMA.run r left join :SCHEMA.outcome o on o.run = r.key
       where r.id = any($1) and r.finished_at is not null`;
     return this.#select(text, [ids]);
   }
@@ -308,6 +311,13 @@ export class Store {
   /** A run with all that a replay of it needs; undefined: there is none. */
   async whole(id: string): Promise<WholeRow | undefined> {
     return (await this.#select<WholeRow>(WHOLE, [id]))[0];
+  }
+
+  /** The runs that a run was forked from, the nearest first; undefined: none. */
+  async ancestors(id: string): Promise<Ancestors> {
+    const text = "select i.fork::text from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key where r.id = $1";
+    const [row] = await this.#select<{ fork: string | null }>(text, [id]);
+    return ancestorsOf(toFork(row?.fork ?? null));
   }
 
   /** Of these runs, those that exist, with their workflow and version. */

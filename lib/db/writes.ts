@@ -136,6 +136,11 @@ export interface BlockRow extends Fenced {
   readonly reason: string;
 }
 
+export interface PostponeRow extends Fenced {
+  readonly reason: string;
+  readonly delay: number;
+}
+
 export interface SendRow {
   readonly id: string;
   readonly name: string;
@@ -212,6 +217,7 @@ export interface Writes {
   publish: { row: PublishRow; answer: Answered };
   suspend: { row: SuspendRow; answer: Timed };
   retry: { row: RetryRow; answer: Timed };
+  postpone: { row: PostponeRow; answer: Timed };
   block: { row: BlockRow; answer: Answered };
   rest: { row: Fenced; answer: Answered };
   finish: { row: FinishRow; answer: Answered & Told };
@@ -312,6 +318,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   publish: { fn: "publish", columns: [...slotted, "no", "kind", "name", "value", "seq", "at"], rest: wait },
   suspend: { fn: "suspend_runs", columns: [...fenced, "mail", "slots"], rest: wait },
   retry: { fn: "next_attempts", columns: [...fenced, "attempt", "error", "reopened", "delay"], rest: wait },
+  postpone: { fn: "postpone_runs", columns: [...fenced, "reason", "delay"], rest: wait },
   block: { fn: "block_runs", columns: [...fenced, "reason"], rest: wait },
   rest: { fn: "rest_runs", columns: fenced, rest: wait },
   finish: { fn: "finish_runs", columns: [...fenced, "state", "value", "reopened"], rest: wait },

@@ -2,14 +2,16 @@
 import { types } from "node:util";
 import { bodyFor, type RaceEntry, type Started } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
+import { checkInstance } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
 import { canonicalHash } from "../core/hash.ts";
 import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { Received } from "../core/types.ts";
 import { currentStep } from "./current.ts";
+import type { Refused } from "./refused.ts";
 import { runStep } from "./step.ts";
 import { type Event, eventOf } from "./waits.ts";
-import { internalsOf, type Startable } from "./workflow.ts";
+import { internalsOf, notAWorkflow, type Startable } from "./workflow.ts";
 
 /** A run that a workflow started, as its own code sees it. Every method is a durable call. */
 export interface ChildHandle<R = unknown> {
@@ -40,8 +42,9 @@ export function start<A extends unknown[], R>(workflow: Startable<A, R>, ...args
   const body = bodyFor("start()");
   const internals = internalsOf(workflow);
   if (!internals) {
-    throw new PerdureError("PERDURE_OPTION", `start() needs a workflow made by workflow(), not ${shorten(workflow)}`);
+    throw notAWorkflow("start() needs a workflow made by workflow()", workflow);
   }
+  checkInstance(internals.definition);
   return body.start(internals.definition, internals.options, args, makeChild) as Promise<ChildHandle<R>>;
 }
 
@@ -95,7 +98,9 @@ export type Winner<T extends Record<string, Racer>> = {
  * @example
  * const { winner } = await race({ paid: paymentReceived, shipped: parcel, late: { minutes: 30 } });
  */
-export function race<T extends Record<string, Racer>>(racers: T): Promise<Winner<T>> {
+export function race<T extends Record<string, Racer>>(
+  racers: T & ([keyof T] extends [never] ? Refused<"race() needs events, children or durations, each with a name"> : T),
+): Promise<Winner<T>> {
   const body = bodyFor("race()");
   const given = attempt(() => Object.entries(racers)) ?? [];
   if (given.length === 0) {

@@ -1,18 +1,20 @@
 /** What running code may ask about itself, and what is the same on replay. */
-import { bodyFor, scope } from "../core/context.ts";
+import { bodyFor, plainTransaction, scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkName } from "../core/options.ts";
 import type { RunInfo, StepInfo } from "../core/types.ts";
 
 /**
- * The run that this code belongs to, inside a workflow or one of its steps.
+ * The run that this code belongs to, inside a workflow or one of its steps. Its `context` has the type that is given: what the option `context`
+ * of the engine returns.
  *
  * @throws PERDURE_CONTEXT elsewhere.
  * @example currentRun().log.warn(`${currentRun().id} waits for its payment`);
+ * @example const { db } = currentRun<AppContext>().context;
  */
-export function currentRun(): RunInfo {
+export function currentRun<Context = unknown>(): RunInfo<Context> {
   const here = scope.getStore();
-  if (here) return here.body.run;
+  if (here) return here.body.run as RunInfo<Context>;
   throw new PerdureError(
     "PERDURE_CONTEXT",
     "currentRun() works only inside a workflow or a step of one; here is neither. Pass on what the code needs as an argument",
@@ -20,13 +22,13 @@ export function currentRun(): RunInfo {
 }
 
 /**
- * The step that this code belongs to.
+ * The step that this code belongs to, or the transaction that was called outside a workflow.
  *
- * @throws PERDURE_CONTEXT outside a step of a workflow.
+ * @throws PERDURE_CONTEXT outside both.
  * @example await fetch(url, { headers: { "Idempotency-Key": currentStep().idempotencyKey }, signal: currentStep().signal });
  */
 export function currentStep(): StepInfo {
-  const step = scope.getStore()?.step;
+  const step = scope.getStore()?.step ?? plainTransaction.getStore();
   if (step) return step;
   throw new PerdureError(
     "PERDURE_CONTEXT",

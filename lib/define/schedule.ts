@@ -30,12 +30,15 @@ export type ScheduleSpec =
       cron: string;
       /** The time zone that the fields are in, by its IANA name. Default `"UTC"`. */
       timezone?: string | undefined;
+      /** Not beside `cron`. */
       every?: undefined;
     })
   | (ScheduleRules & {
       /** An interval of at least 1s, counted from when the schedule was first seen. */
       every: Duration;
+      /** Not beside `every`. */
       cron?: undefined;
+      /** An interval has none. */
       timezone?: undefined;
     });
 

@@ -7,6 +7,11 @@ import { attempt, checkChoice, checkKeys, checkName, checkNamed, shorten } from 
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
+import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
+import type { Maker } from "./member.ts";
+import type { is, Refused } from "./refused.ts";
+
+const DEFINITION: unique symbol = Symbol.for("perdure.step.1");
 
 /** Options of a step or a transaction. */
 export interface StepOptions {
@@ -23,6 +28,15 @@ export interface StepOptions {
   /** What happens after the process died in the middle: `"retry"` (default) runs it again, `"fail"` fails it. */
   onCrash?: "retry" | "fail" | undefined;
 }
+
+/** Options of `@step()` and `@transaction()`: those of a step. `name` is by default that of the class and the method, `Class.method`. */
+export type StepMethodOptions = object &
+  Omit<StepOptions, "name"> & {
+    /** Names the step in the history: 1 to 255 bytes. Default `Class.method`, or `eu.method` on an instance that is `named("eu", …)`. */
+    name?: string | undefined;
+    /** @internal */
+    readonly [Symbol.hasInstance]?: Refused<'a function needs a name: step("name", fn); a decorator has parentheses: @step()'>;
+  };
 
 /** What `.with()` sets for the calls of a copy of a step. */
 export interface StepCallOptions {
@@ -42,11 +56,16 @@ export type Durable<F extends AnyFunction> =
 export type Step<F extends AnyFunction> = Durable<F> & {
   /** A copy with other options; the original stays as it is. */
   with(options: StepCallOptions): Step<F>;
+  /** @internal */
+  readonly [is]: "a step";
 };
 
 /** A transaction step: called without `tx`. */
 export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) & {
+  /** A copy with other options; the original stays as it is. */
   with(options: StepCallOptions): Transaction<A, R>;
+  /** @internal */
+  readonly [is]: "a step";
 };
 
 /**
@@ -57,12 +76,19 @@ export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) &
  * PERDURE_TOO_LARGE (1 MiB) for its arguments and its result; TimeoutError.
  * @example const charge = step({ name: "charge", retry: { type: "fixed", maxAttempts: 3, delay: "1s" } }, async (id: string) => { … });
  */
-export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions, fn: F): Step<F> {
-  const definition = define("step", nameOrOptions, fn);
-  return callable(definition, (args) => {
-    checkOutside(`step "${definition.name}"`);
-    return definition.fn(...args);
-  }) as unknown as Step<F>;
+export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions, fn: F): Step<F>;
+/**
+ * Decorates an async method as a step. It keeps its type and its `this`, and is named `Class.method` unless `name` is given. Works under TC39
+ * decorators and under `experimentalDecorators`; of several decorators it is the topmost.
+ *
+ * @throws PERDURE_OPTION for what is no async method of instances.
+ * @example `class Checkout { @step({ timeout: "10s" }) async reserve(orderId: string) { … } }`
+ */
+export function step(options?: StepMethodOptions): DurableMethod;
+export function step(...given: [nameOrOptions?: string | StepMethodOptions, fn?: AnyFunction]): unknown {
+  if (isDecorator("step", given)) return decorator(makerOf("step"), given[0], step);
+  const definition = define("step", given[0] as string | StepOptions, given[1]!);
+  return callable(definition, (args) => plainly(definition, args));
 }
 
 /**
@@ -76,10 +102,18 @@ export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions,
 export function transaction<A extends unknown[], R, Tx = TransactionClient>(
   nameOrOptions: string | StepOptions,
   fn: (tx: Tx, ...args: A) => Promise<R> | R,
-): Transaction<A, R> {
-  const definition = define("transaction", nameOrOptions, fn as AnyFunction);
-  const outside = async (args: unknown[]) => theEngine(`transaction "${definition.name}"`).transact(definition, args);
-  return callable(definition, outside) as unknown as Transaction<A, R>;
+): Transaction<A, R>;
+/**
+ * Decorates an async method as a transaction step: as `@step()`, in a transaction whose client is `currentStep().tx`.
+ *
+ * @throws as `@step()` does.
+ * @example `class Accounts { @transaction() async debit(cents: number) { await currentStep().tx!.query("update …", [cents]); } }`
+ */
+export function transaction(options?: StepMethodOptions): DurableMethod;
+export function transaction(...given: [nameOrOptions?: string | StepMethodOptions, fn?: AnyFunction]): unknown {
+  if (isDecorator("transaction", given)) return decorator(makerOf("transaction"), given[0], transaction);
+  const definition = define("transaction", given[0] as string | StepOptions, given[1]!);
+  return callable(definition, (args) => transact(definition, args));
 }
 
 /**
@@ -96,9 +130,10 @@ export function runStep<R>(name: string, fn: () => R | Promise<R>): Promise<R> {
   return (async () => fn())();
 }
 
+const KNOWN = ["name", "retry", "timeout", "input", "output", "onCrash"];
+
 function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOptions, fn: AnyFunction): StepDefinition {
-  const known = ["name", "retry", "timeout", "input", "output", "onCrash"];
-  const { options, where } = checkNamed<StepOptions>(nameOrOptions, known, kind);
+  const { options, where } = checkNamed<StepOptions>(nameOrOptions, KNOWN, kind);
   const { retry = { type: "never" }, onCrash = "retry" } = options;
   if (typeof fn !== "function")
     throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
@@ -118,9 +153,44 @@ function define(kind: StepDefinition["kind"], nameOrOptions: string | StepOption
   };
 }
 
-const DEFINITION = Symbol.for("perdure.step.1");
+/** How a method becomes a step. Called plainly, outside a workflow, it leaves the instance's name open. */
+function makerOf(kind: StepDefinition["kind"]): Maker<StepDefinition> {
+  return {
+    kind,
+    known: KNOWN,
+    define: (options, method) => define(kind, options, method),
+    bind: (template, instance, finish) => {
+      const method = (args: unknown[]): unknown => Reflect.apply(template.fn, instance, args);
+      const fn =
+        kind === "step" ? (...args: unknown[]) => method(args) : (_tx: unknown, ...args: unknown[]) => method(args);
+      const outside = (args: unknown[]): unknown =>
+        kind === "step" ? plainly({ ...template, fn }, args) : transact({ ...template, fn }, args);
+      let made: Callable | undefined;
+      const make = (): Callable => (made ??= callable({ ...template, name: finish(), fn }, outside));
+      const call = (...args: unknown[]): unknown => (scope.getStore() ? make()(...args) : outside(args));
+      const bound = Object.assign(call, { with: (options: StepCallOptions) => make().with(options) });
+      return Object.defineProperty(bound, DEFINITION, { get: () => make()[DEFINITION] });
+    },
+  };
+}
 
-function callable(definition: StepDefinition, outside: (args: unknown[]) => unknown): AnyFunction {
+/** A step called outside a workflow. */
+function plainly(definition: StepDefinition, args: unknown[]): unknown {
+  checkOutside(`step "${definition.name}"`);
+  return definition.fn(...args);
+}
+
+/** A transaction called outside a workflow. */
+async function transact(definition: StepDefinition, args: unknown[]): Promise<unknown> {
+  return theEngine(`transaction "${definition.name}"`).transact(definition, args);
+}
+
+type Callable = ((...args: unknown[]) => unknown) & {
+  readonly [DEFINITION]: StepDefinition;
+  with(options: StepCallOptions): Callable;
+};
+
+function callable(definition: StepDefinition, outside: (args: unknown[]) => unknown): Callable {
   const call = (...args: unknown[]): unknown => {
     const here = scope.getStore();
     return here ? callIn(here.body, definition, args) : outside(args);

@@ -1,7 +1,8 @@
 /** `workflow`: durable functions, and the copies of them that `.with()` makes. */
+import { types } from "node:util";
 import { bodyFor, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
-import { theEngine } from "../core/engines.ts";
+import { checkInstance, theEngine } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
 import {
   attempt,
@@ -15,9 +16,13 @@ import {
   checkNamed,
   shorten,
 } from "../core/options.ts";
+import { placeOf, type Stack } from "../core/place.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
-import type { Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
+import type { AnyFunction, Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
+import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
+import type { Maker } from "./member.ts";
+import type { is, OneRunOnly, Refused } from "./refused.ts";
 
 /** Options of a workflow. */
 export interface WorkflowOptions {
@@ -41,10 +46,17 @@ export interface WorkflowOptions {
   repeat?: "again" | "cached" | undefined;
 }
 
+/** Options of `@workflow()`: those of a workflow. `name` is by default that of the class and the method, `Class.method`. */
+export type WorkflowMethodOptions = object &
+  Omit<WorkflowOptions, "name"> & {
+    /** Names the workflow in the database: 1 to 255 bytes. Default `Class.method`, or `eu.method` on an instance that is `named("eu", …)`. */
+    name?: string | undefined;
+    /** @internal */
+    readonly [Symbol.hasInstance]?: Refused<'a function needs a name: workflow("name", fn); a decorator has parentheses: @workflow()'>;
+  };
+
 /** Options that name one particular run. */
 type OneRun = "id" | "delay" | "startAt";
-
-declare const many: unique symbol;
 
 /** A workflow that can be started, perhaps configured for one particular run. */
 export interface Startable<A extends unknown[], R> {
@@ -52,17 +64,25 @@ export interface Startable<A extends unknown[], R> {
   (...args: A): Promise<R>;
   /** A copy configured for what it starts; the original stays as it is. */
   with(options: StartOptions): Startable<A, R>;
-  /** @internal told apart at compile time from a step, and a workflow from a copy that names one particular run */
-  readonly [many]: boolean;
+  /** @internal */
+  readonly [is]: "a workflow" | OneRunOnly;
 }
 
 /** A workflow: call it, start it, register it. */
 export interface Workflow<A extends unknown[], R> extends Startable<A, R> {
   /** @internal */
-  readonly [many]: true;
+  readonly [is]: "a workflow";
   with(options: Omit<StartOptions, OneRun> & { [K in OneRun]?: never }): Workflow<A, R>;
   with(options: StartOptions): Startable<A, R>;
 }
+
+/** An instance of a class with decorated methods: any object that is neither a function nor a copy of a workflow for one run. */
+export type ServiceInstance = object & {
+  /** @internal */
+  readonly [is]?: never;
+  /** @internal */
+  readonly [Symbol.hasInstance]?: Refused<"a function needs workflow(), a method durable(instance.method), a class an instance: new Class()">;
+};
 
 const DEFINITION = Symbol.for("perdure.workflow.1");
 interface Internals {
@@ -81,15 +101,31 @@ interface Internals {
 export function workflow<A extends unknown[], R>(
   nameOrOptions: string | WorkflowOptions,
   fn: (...args: A) => Promise<R> | R,
-): Workflow<A, R> {
-  const known = ["name", "version", "input", "output", "retry", "timeout", "queue", "replay", "repeat"];
-  const { options, where } = checkNamed<WorkflowOptions>(nameOrOptions, known, "workflow");
+): Workflow<A, R>;
+/**
+ * Decorates an async method as a workflow. On a registered instance, a call of it runs durably, and `durable(instance.method)` is the
+ * workflow with `.with`; in whichever process the run goes on, `this` is the instance registered there. Named `Class.method` unless `name` is
+ * given. Works under TC39 decorators and under `experimentalDecorators`; of several decorators it is the topmost.
+ *
+ * @throws PERDURE_OPTION for what is no async method of instances.
+ * @example `class Checkout { @workflow({ timeout: "1d" }) async process(orderId: string) { … } } new Perdure({ workflows: [new Checkout()] });`
+ */
+export function workflow(options?: WorkflowMethodOptions): DurableMethod;
+export function workflow(...given: [nameOrOptions?: string | WorkflowMethodOptions, fn?: AnyFunction]): unknown {
+  if (isDecorator("workflow", given)) return decorator(METHODS, given[0], workflow);
+  return callable(define(given[0] as string | WorkflowOptions, given[1]!, placeOf(workflow)), {});
+}
+
+const KNOWN = ["name", "version", "input", "output", "retry", "timeout", "queue", "replay", "repeat"];
+
+function define(nameOrOptions: string | WorkflowOptions, fn: AnyFunction, place: Stack): WorkflowDefinition {
+  const { options, where } = checkNamed<WorkflowOptions>(nameOrOptions, KNOWN, "workflow");
   const { version = "1", retry = { type: "never" }, queue = "default", replay = "strict", repeat = "again" } = options;
   if (typeof fn !== "function")
     throw new PerdureError("PERDURE_OPTION", `${where} needs a function, not ${shorten(fn)}`);
   if (options.input !== undefined) checkSchema(options.input, `input of ${where}`);
   if (options.output !== undefined) checkSchema(options.output, `output of ${where}`);
-  const definition: WorkflowDefinition = {
+  return {
     name: checkName(options.name, "workflow name"),
     version: checkName(version, `version of ${where}`),
     fn: fn as unknown as WorkflowDefinition["fn"],
@@ -100,16 +136,38 @@ export function workflow<A extends unknown[], R>(
     repeat: checkChoice(repeat, ["again", "cached"], `repeat of ${where}`),
     input: options.input,
     output: options.output,
+    instance: undefined,
+    place,
   };
-  return callable(definition, {}) as unknown as Workflow<A, R>;
 }
 
-function callable(definition: WorkflowDefinition, options: StartOptions): object {
+/** How a method becomes a workflow. */
+const METHODS: Maker<WorkflowDefinition> = {
+  kind: "workflow",
+  known: KNOWN,
+  define,
+  bind: (template, instance, finish) => {
+    const fn = (...args: unknown[]): unknown => Reflect.apply(template.fn, instance, args);
+    let made: Callable | undefined;
+    const make = (): Callable => (made ??= callable({ ...template, name: finish(), fn, instance }, {}));
+    const call = (...args: unknown[]): unknown => make()(...args);
+    const internals = (): Internals => internalsOf(make())!;
+    return Object.assign(call, { [DEFINITION]: internals, with: (options: StartOptions) => make().with(options) });
+  },
+};
+
+type Callable = ((...args: unknown[]) => Promise<unknown>) & { with(options: StartOptions): Callable };
+
+function callable(definition: WorkflowDefinition, options: StartOptions): Callable {
   const what = `workflow "${definition.name}"`;
-  const call = (...args: unknown[]): Promise<unknown> =>
-    scope.getStore() ? bodyFor(what).child(definition, options, args) : callOutside(args);
+  const call = (...args: unknown[]): Promise<unknown> => {
+    if (!scope.getStore()) return callOutside(args);
+    const body = bodyFor(what);
+    checkInstance(definition);
+    return body.child(definition, options, args);
+  };
   const callOutside = async (args: unknown[]): Promise<unknown> =>
-    theEngine(what, (engine) => engine.serves(definition)).call(definition, options, args);
+    theEngine(what, definition).call(definition, options, args);
   Object.defineProperty(call, "name", { value: definition.name, configurable: true });
   const internals: Internals = { definition, options };
   return Object.assign(call, {
@@ -151,5 +209,14 @@ export function checkTags(tags: unknown, where: string): readonly string[] {
 
 /** What is behind a workflow value; undefined when `value` is none. */
 export function internalsOf(value: unknown): Internals | undefined {
-  return typeof value === "function" ? attempt(() => (value as { [DEFINITION]?: Internals })[DEFINITION]) : undefined;
+  if (typeof value !== "function") return undefined;
+  const found = attempt(() => (value as { [DEFINITION]?: Internals | (() => Internals) })[DEFINITION]);
+  // A method's is made when it is asked for: its instance may yet be named.
+  return typeof found === "function" ? found() : found;
+}
+
+/** What is no workflow where one is needed; often the promise of one that was called. */
+export function notAWorkflow(need: string, given: unknown): PerdureError {
+  const help = types.isPromise(given) ? "; pass the workflow uncalled, and its arguments after it" : "";
+  return new PerdureError("PERDURE_OPTION", `${need}, not ${shorten(given)}${help}`);
 }

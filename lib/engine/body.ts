@@ -69,6 +69,13 @@ export class PassBody implements Body {
     return won;
   }
 
+  /** Says what strict mode has found; null outside it. */
+  get warn(): ((message: string) => void) | null {
+    const { strict, logger } = this.#pass.ports;
+    const { id, workflow } = this.run;
+    return strict ? (message) => logger.warn(`perdure: ${message}`, undefined, { runId: id, workflow }) : null;
+  }
+
   get outside(): Outside {
     return this.#pass.ports.outside;
   }

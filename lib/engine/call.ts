@@ -1,5 +1,6 @@
 /** One durable call that a body made in a pass, from its slot to the outcome that is handed over. */
-import type { CallKind, Recorded } from "../core/types.ts";
+import type { Recorded } from "../core/claim.ts";
+import type { CallKind } from "../core/types.ts";
 import type { RecordRow } from "../db/writes.ts";
 import type { Deferred } from "./promise.ts";
 

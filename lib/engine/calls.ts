@@ -32,6 +32,11 @@ export class Calls {
     return calls.map((call) => `${call.kind} "${call.name}"`);
   }
 
+  /** Whether the body has asked for anything that it has not been given. */
+  get outstanding(): boolean {
+    return [...this.#bySlot.values()].some((call) => call.state !== "done");
+  }
+
   /** Whether a step runs. */
   get working(): boolean {
     return this.#working > 0;

@@ -1,5 +1,5 @@
 /** The ends of other runs that a run waits for, as its claim knows them. Pure. */
-import type { Ended } from "../core/types.ts";
+import type { Ended } from "../core/claim.ts";
 
 /** As many bytes as the SQL function `ended` returns, or a little more. */
 const BYTES_PER_LOOK = 4 * 1024 * 1024;

@@ -7,10 +7,14 @@
  *
  * A pass that ends suspended has given its run up in the same write that checked for news; a pass that lost its claim writes nothing.
  */
+
+import type { Claim } from "../core/claim.ts";
 import { PerdureError, TimeoutError } from "../core/errors.ts";
+import { quietly } from "../core/quiet.ts";
 import { checkRetry, delayAfter, isNonRetryable, type Retry, type RetryPlan } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import type { Claim, WorkflowDefinition } from "../core/types.ts";
+import { ancestorsOf, inputOf, type Place, resultOf } from "../core/stored-place.ts";
+import type { WorkflowDefinition } from "../core/types.ts";
 import { Pass } from "./pass.ts";
 import type { Ending, EnginePorts } from "./ports.ts";
 
@@ -18,6 +22,7 @@ import type { Ending, EnginePorts } from "./ports.ts";
 export interface Finish {
   readonly state: "completed" | "failed";
   readonly value: string;
+  readonly attempt: number;
 }
 
 export interface ExecutePorts extends EnginePorts {
@@ -48,8 +53,9 @@ export function execute(claim: Claim, definition: WorkflowDefinition, ports: Exe
   return pass;
 }
 
-function argumentsOf({ id, args }: Claim, { codec }: EnginePorts): unknown[] {
-  const decoded = codec.decode(args, `input of run "${id}"`);
+function argumentsOf({ id, args, fork, schedule }: Claim, { codec }: EnginePorts): unknown[] {
+  const place = inputOf(id, ancestorsOf(fork), schedule ?? fork?.schedule);
+  const decoded = codec.decode(args, `input of run "${id}"`, place);
   if (Array.isArray(decoded)) return decoded;
   const text = `input of run "${id}": the stored value cannot be read back: it is no array of arguments`;
   throw new PerdureError("PERDURE_DECODE", text);
@@ -72,6 +78,8 @@ function reasonOf(error: unknown): string {
   return text.replaceAll("\0", "\\0");
 }
 
+const resultPlace = (pass: Pass): Place => resultOf(pass.run.id, pass.claim.attempt);
+
 /** Writes what the body came to. */
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
   try {
@@ -79,7 +87,7 @@ async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promis
     if (ending.how === "replayed") ports.onStray();
   } catch (error) {
     // Handed back, it would come to the same again, and for ever.
-    ports.logger.error(`perdure: run "${pass.run.id}" could not be concluded; it is blocked`, error);
+    ports.logger.error(`perdure: ${named(pass)} could not be concluded; it is blocked`, error, fieldsOf(pass));
     const blocked = await pass.ledger.write("block", { reason: `could not be concluded: ${reasonOf(error)}` });
     ports.onGone(pass, null);
     if (!blocked) ports.onStray();
@@ -98,6 +106,8 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
       return block(pass, ending.reason, ports);
     case "refused":
       return block(pass, `undecodable: ${reasonOf(ending.error)}`, ports);
+    case "unprepared":
+      return postpone(pass, ending.error, ports);
     case "lost":
     case "replayed":
     case "suspended":
@@ -107,26 +117,40 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
   }
 }
 
+/** The run, as a line of the log names it, and the fields of that line. */
+const named = ({ run }: Pass): string => `run "${run.id}" of workflow "${run.workflow}"`;
+const fieldsOf = ({ run }: Pass): object => ({ runId: run.id, workflow: run.workflow });
+
 /** Whoever waits for the result of a blocked run waits without end, so a person is told. */
 async function block(pass: Pass, reason: string, { logger }: ExecutePorts): Promise<null> {
   if (await pass.ledger.write("block", { reason })) {
-    logger.warn(`perdure: run "${pass.run.id}" of workflow "${pass.run.workflow}" is blocked: ${reason}`);
+    logger.error(`perdure: ${named(pass)} is blocked: ${reason}`, undefined, fieldsOf(pass));
   }
   return null;
 }
 
+/** Hands back a run whose context could not be made. It is no attempt of the workflow, and costs none. */
+async function postpone(pass: Pass, error: unknown, ports: ExecutePorts): Promise<null> {
+  const delay = ports.delays.next(pass.run.id);
+  const reason = `its context could not be made: ${reasonOf(error)}`;
+  const answer = await pass.ledger.write("postpone", { reason, delay });
+  if (!answer) return null;
+  const text = `perdure: ${named(pass)} waits ${delay} ms, as the function "context" of new Perdure() threw`;
+  ports.logger.error(text, error, fieldsOf(pass));
+  if (answer.due_ms !== null) ports.onDelayed(answer.due_ms);
+  return null;
+}
+
 function timeoutOf(pass: Pass): TimeoutError {
-  return new TimeoutError(
-    `run "${pass.run.id}" of workflow "${pass.run.workflow}" took longer than its timeout, waits included`,
-  );
+  return new TimeoutError(`${named(pass)} took longer than its timeout, waits included`);
 }
 
 async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promise<Finish | null> {
   const what = `result of run "${pass.run.id}"`;
   try {
     if (pass.floating.length > 0) throw floatingError(pass);
-    const result = await validate(pass.definition.output, value, what);
-    const text = ports.codec.encode(result, what);
+    const result = await quietly(() => validate(pass.definition.output, value, what));
+    const text = ports.codec.encode(result, what, resultPlace(pass));
     return await finish(pass, "completed", text, null, ports);
   } catch (error) {
     return finishWith(pass, "failed", error, ports);
@@ -142,10 +166,13 @@ function floatingError(pass: Pass): PerdureError {
 async function fail(pass: Pass, thrown: unknown, ports: ExecutePorts): Promise<Finish | null> {
   const { delay, error: last } = await retryDelay(pass, thrown);
   if (delay === null) return finishWith(pass, "failed", last, ports);
-  const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`);
+  const error = ports.codec.encodeError(thrown, `error of run "${pass.run.id}"`, resultPlace(pass));
   const reopened = JSON.stringify(pass.escaped.slotsOf(thrown));
   const answer = await pass.ledger.write("retry", { attempt: pass.claim.attempt, error, reopened, delay });
-  if (answer?.due_ms != null) ports.onDelayed(answer.due_ms);
+  if (!answer) return null;
+  const text = `perdure: attempt ${pass.claim.attempt} of ${named(pass)} failed; the next comes in ${delay} ms`;
+  ports.logger.info(text, thrown, fieldsOf(pass));
+  if (answer.due_ms !== null) ports.onDelayed(answer.due_ms);
   return null;
 }
 
@@ -155,7 +182,7 @@ async function retryDelay(pass: Pass, error: unknown): Promise<{ delay: number |
   const delay = delayAfter(plan, pass.claim.attempt);
   if (delay === null || isNonRetryable(error)) return { delay: null, error };
   try {
-    return { delay: plan.shouldRetry && !(await plan.shouldRetry(error)) ? null : delay, error };
+    return { delay: plan.shouldRetry && !(await quietly(() => plan.shouldRetry!(error))) ? null : delay, error };
   } catch (judged) {
     return { delay: null, error: judged };
   }
@@ -168,14 +195,18 @@ function planOf(pass: Pass): RetryPlan {
   const stored =
     options === null
       ? undefined
-      : (pass.ports.codec.decode(options, `options of run "${pass.run.id}"`) as { retry?: Retry }).retry;
+      : (pass.ports.codec.decodePlain(options, `options of run "${pass.run.id}"`) as { retry?: Retry }).retry;
   return stored ? { ...checkRetry(stored, `run of workflow "${name}"`), shouldRetry: plan.shouldRetry } : plan;
 }
 
 async function finishWith(pass: Pass, state: "failed", error: unknown, ports: ExecutePorts): Promise<Finish | null> {
-  const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`);
+  const value = ports.codec.encodeError(error, `error of run "${pass.run.id}"`, resultPlace(pass));
   const reopened = JSON.stringify(pass.escaped.slotsOf(error));
-  return finish(pass, state, value, reopened, ports);
+  const finished = await finish(pass, state, value, reopened, ports);
+  // The failure of a child is its parent's business, which may well have meant it.
+  const level = pass.claim.followed ? "info" : "warn";
+  if (finished) ports.logger[level](`perdure: ${named(pass)} failed`, error, fieldsOf(pass));
+  return finished;
 }
 
 async function finish(
@@ -187,5 +218,5 @@ async function finish(
 ): Promise<Finish | null> {
   const written = pass.ledger.write("finish", { state, value, reopened });
   if (pass.claim.followed) onFollowed();
-  return (await written) ? { state, value } : null;
+  return (await written) ? { state, value, attempt: pass.claim.attempt } : null;
 }

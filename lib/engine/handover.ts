@@ -2,15 +2,18 @@
  * The order in which outcomes reach a body: recorded ones first, by their number; then new ones, as they come, each given the next
  * number, written with it. One at a time: who calls next() leaves a turn of the event loop between.
  */
+
+import type { Claim, Recorded } from "../core/claim.ts";
 import type { DatabaseClock } from "../core/clock.ts";
-import type { Claim, Recorded } from "../core/types.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { History } from "./history.ts";
 import type { Ledger } from "./ledger.ts";
+import { Voice } from "./voice.ts";
 
 type Replay = (recorded: Recorded) => Outcome["settle"];
 
 export class Handover {
+  readonly voice: Voice;
   readonly #history: History;
   readonly #ledger: Ledger;
   readonly #clock: DatabaseClock;
@@ -24,6 +27,7 @@ export class Handover {
   fresh = false;
 
   constructor(claim: Claim, history: History, ledger: Ledger, clock: DatabaseClock) {
+    this.voice = new Voice(claim);
     this.#history = history;
     this.#ledger = ledger;
     this.#clock = clock;
@@ -72,6 +76,7 @@ export class Handover {
     }
     const ready = this.#ready.shift();
     if (ready) this.#give(ready.call, ready.outcome, instantOf(ready.outcome) ?? this.#clock.now());
+    else this.voice.rests(this.#history.replaying);
     return ready !== undefined;
   }
 
@@ -87,6 +92,7 @@ export class Handover {
   #give(call: Call, { settle, write }: Outcome, at: number, place: number | null = null): void {
     const { slot, kind, name } = call;
     call.state = "done";
+    this.voice.gives(place !== null);
     // Whole milliseconds: a fraction does not survive the database's microseconds.
     this.#now = Math.max(this.#now, Math.round(at));
     if (write.kind !== "none") {

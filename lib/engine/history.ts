@@ -1,5 +1,7 @@
 /** What is recorded of a run, and in which order it is handed out again. Pure: no I/O, no clock. */
-import type { Claim, OpenWait, Recorded } from "../core/types.ts";
+import { hashIn } from "../core/address.ts";
+import type { Claim, OpenWait, Recorded } from "../core/claim.ts";
+import { isPlainHash } from "../core/stored.ts";
 
 export class History {
   readonly #recorded: readonly Recorded[];
@@ -55,6 +57,13 @@ export class History {
   /** The wait, or the count of failed tries, that an earlier claim began. */
   wait(slot: string): OpenWait | undefined {
     return this.#waits.get(slot);
+  }
+
+  /** Whether hashes in it were made without a key: a run that began so keeps to it, so that its calls find their slots. */
+  get hasPlainHashes(): boolean {
+    const slots = [...this.#recorded.map(({ slot }) => slot), ...this.#waits.keys(), ...this.#begun];
+    const hashes = [...this.#recorded.map(({ hash }) => hash), ...slots.map(hashIn)];
+    return hashes.some((hash) => hash !== null && isPlainHash(hash));
   }
 
   /** Whether a try of the slot was marked as begun. */

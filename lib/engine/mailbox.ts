@@ -1,5 +1,5 @@
 /** The unread mail of a run as its claim knows it: by name, in the order in which it became visible. */
-import type { Claim, Mail } from "../core/types.ts";
+import type { Claim, Mail } from "../core/claim.ts";
 
 /** As many as the SQL function unread returns at most. */
 const MAILS_PER_LOOK = 1000;

@@ -3,11 +3,14 @@
  * its own, recorded ones first and in their order; what is new begins when replay is quiescent; when nothing is left to do
  * but wait, the run is given up.
  */
-import { type Body, scope } from "../core/context.ts";
+
+import type { Claim } from "../core/claim.ts";
+import type { Body } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import type { Claim, RunInfo, WorkflowDefinition } from "../core/types.ts";
+import type { RunInfo, WorkflowDefinition } from "../core/types.ts";
 import { Alarm } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
+import { Binding } from "./binding.ts";
 import { PassBody } from "./body.ts";
 import type { Call, Entry, Outcome } from "./call.ts";
 import { Calls } from "./calls.ts";
@@ -22,7 +25,9 @@ import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
 import { Publisher } from "./publish.ts";
-import { runInfo } from "./run-info.ts";
+import { runBody } from "./run-body.ts";
+import { type RunFacts, runInfo } from "./run-info.ts";
+import { Stall } from "./stall.ts";
 
 /** What the body came to. */
 export type Settled = { readonly value: unknown } | { readonly thrown: unknown };
@@ -31,12 +36,14 @@ export type Settled = { readonly value: unknown } | { readonly thrown: unknown }
 const PATIENCE = { times: 5, everyMs: 20 };
 
 export class Pass {
+  readonly facts: RunFacts;
   readonly run: RunInfo;
   readonly body: Body;
   readonly claim: Claim;
   readonly definition: WorkflowDefinition;
   readonly ports: EnginePorts;
   readonly history: History;
+  readonly binding: Binding;
   readonly ledger: Ledger;
   readonly mailbox: Mailbox;
   readonly patches: Patches;
@@ -45,11 +52,13 @@ export class Pass {
   readonly publisher: Publisher = new Publisher(this);
   /** The tries that run. */
   readonly attempts = new Set<Attempt>();
-  readonly #abortRun: (reason: unknown) => void;
+  /** Null outside strict mode. */
+  readonly #stall: Stall | null;
   readonly #handover: Handover;
   readonly #calls = new Calls();
   readonly #alarm: Alarm;
   readonly #limit: Alarm;
+  readonly #flexible: boolean;
   #settled: Settled | null = null;
   #state: "active" | "suspending" | "suspended" | "ended" = "active";
   #scheduled = false;
@@ -61,9 +70,11 @@ export class Pass {
 
   constructor(claim: Claim, definition: WorkflowDefinition, ports: EnginePorts) {
     this.claim = claim;
+    this.#flexible = definition.replay === "flexible" || claim.flexible;
     this.definition = definition;
     this.ports = ports;
     this.history = new History(claim);
+    this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
     const fence = { run: claim.key, epoch: claim.epoch };
@@ -73,9 +84,9 @@ export class Pass {
     });
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
     this.patches = new Patches(this);
-    const info = runInfo(claim, ports.logger, () => this.history.replaying);
-    this.run = info.run;
-    this.#abortRun = info.abort;
+    this.facts = runInfo(claim, ports.logger, () => this.#handover.voice.silent);
+    this.run = this.facts.run;
+    this.#stall = ports.strict ? new Stall(this, this.#calls) : null;
     this.body = new PassBody(this, this.run);
     this.#alarm = new Alarm(ports.clock, () => void this.look());
     this.#limit = new Alarm(ports.clock, () => void this.look());
@@ -84,15 +95,12 @@ export class Pass {
   /** Runs the body. What becomes of it is told to the ports' onEnd. */
   start(args: unknown[]): void {
     this.#checkLimit(this.claim.now);
-    if (this.over) return;
-    scope.run({ body: this.body, step: null }, () => {
-      Promise.resolve()
-        .then(() => this.definition.fn(...args))
-        .then(
-          (value) => this.#settle({ value }),
-          (thrown) => this.#settle({ thrown }),
-        );
-    });
+    if (!this.over) runBody(this, args, (settled) => this.#settle(settled));
+  }
+
+  /** The body runs. */
+  begun(): void {
+    this.#stall?.called();
     this.#schedule();
   }
 
@@ -151,6 +159,7 @@ export class Pass {
     const deferred = defer();
     // A call from a pass that has ended never runs and never settles.
     if (this.over || this.#settled) return deferred.promise;
+    this.#stall?.called(entry);
     const call: Call = {
       slot,
       kind,
@@ -223,12 +232,15 @@ export class Pass {
     if (this.#handover.next()) {
       this.#impatient = 0;
       this.#schedule();
-    } else if (this.#stale) this.#replayAnew();
-    else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
+    } else if (this.#stale) {
+      this.#state = "suspending";
+      this.ledger.afterCommit(() => this.end({ how: "replayed" }));
+    } else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
     else if (this.#pausing) void this.#restForPause();
     else if (this.#calls.held.length > 0) this.#quiescent();
     else if (!this.#calls.working && this.#calls.waiting.size > 0) void this.#suspend();
+    else if (!this.#calls.working) this.#stall?.rests();
   }
 
   /** A test wants what comes next to be done by a replay. */
@@ -239,25 +251,13 @@ export class Pass {
 
   /** Nothing recorded can be handed over, and the body has run as far as it can: what is new may begin, unless it diverges. */
   #quiescent(): void {
-    if (!this.#diverges()) {
+    const diverges = !this.#flexible && this.history.replaying && this.#calls.held.some((call) => call.isNew);
+    if (!diverges) {
       this.#flexing = this.#flexible;
       this.#beginHeld();
       this.#schedule();
     } else if (this.#impatient++ < PATIENCE.times) setTimeout(() => this.#schedule(), PATIENCE.everyMs);
     else this.end({ how: "blocked", reason: divergence(this.history.unconsumed(), this.#calls.held) });
-  }
-
-  #diverges(): boolean {
-    return !this.#flexible && this.history.replaying && this.#calls.held.some((call) => call.isNew);
-  }
-
-  get #flexible(): boolean {
-    return this.definition.replay === "flexible" || this.claim.flexible;
-  }
-
-  #replayAnew(): void {
-    this.#state = "suspending";
-    this.ledger.afterCommit(() => this.end({ how: "replayed" }));
   }
 
   #beginHeld(): void {
@@ -377,7 +377,7 @@ export class Pass {
   #abort(why: string): void {
     if (why === "settled" && this.attempts.size === 0) return;
     const reason = new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${why}`);
-    this.#abortRun(reason);
+    this.facts.abort(reason);
     for (const attempt of this.attempts) attempt.abort(reason);
   }
 

@@ -1,11 +1,15 @@
 /** What a pass needs of the process around it, and what it tells it. */
+
+import type { Ended, Mail, Recorded } from "../core/claim.ts";
 import type { DatabaseClock } from "../core/clock.ts";
-import type { ValueCodec } from "../core/codec.ts";
 import type { Outside } from "../core/context.ts";
-import type { Ended, Logger, Mail, Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
+import type { EngineLog } from "../core/logging.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import type { RunInfo, StepDefinition, TransactionClient } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import type { Slots } from "../db/leased.ts";
 import type { RecordRow } from "../db/writes.ts";
+import type { Delays } from "./delays.ts";
 import type { Pass, Settled } from "./pass.ts";
 
 /** How a pass ends. `suspended` may be followed by onResumed; after the others nothing comes. */
@@ -16,6 +20,8 @@ export type Ending =
   | { readonly how: "late" }
   | { readonly how: "lost"; readonly why: string }
   | { readonly how: "refused"; readonly error: unknown }
+  /** The application could not make the context of this execution: nothing of the body has run. */
+  | { readonly how: "unprepared"; readonly error: unknown }
   /** A test has the body replayed: the run is handed back. */
   | { readonly how: "replayed" };
 
@@ -67,9 +73,15 @@ export interface PassHooks {
 export interface EnginePorts {
   /** Null but in tests. */
   readonly hooks: PassHooks | null;
-  readonly codec: ValueCodec;
+  readonly codec: StoredCodec;
   readonly clock: DatabaseClock;
-  readonly logger: Logger;
+  readonly logger: EngineLog;
+  /** The option `context` of the engine. */
+  readonly makeContext: ((run: RunInfo) => unknown) | null;
+  /** How long runs wait whose context could not be made. */
+  readonly delays: Delays;
+  /** Whether bodies are watched for what is not durable. */
+  readonly strict: boolean;
   readonly flusher: Pick<Flusher, "write">;
   readonly transactor: Transactor;
   readonly slots: Slots;

@@ -5,6 +5,7 @@
 import { nameAddress } from "../core/address.ts";
 import type { Change } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
+import { publishedIn } from "../core/stored-place.ts";
 import type { PublicationDefinition, StepInfo } from "../core/types.ts";
 import type { Attempt } from "./attempt.ts";
 import type { Call } from "./call.ts";
@@ -34,7 +35,8 @@ export class Publisher {
     if (step) this.#checkRunning(step, what);
     else if (kind === "stream") this.#checkOpen(name, change, what);
     const subject = kind === "stream" ? `item of ${what}` : what;
-    const text = change === "close" ? null : pass.ports.codec.encode(change.value, subject);
+    const text =
+      change === "close" ? null : pass.ports.codec.encode(change.value, subject, publishedIn(pass.run.id, kind, name));
     return step ? this.#fromStep(definition, text, step) : this.#fromBody(definition, text);
   }
 

@@ -1,6 +1,6 @@
 /** Bytes that are the same in every replay: derived from the run and from who asks for the how-manieth time. */
 import { createHash } from "node:crypto";
-import type { Claim } from "../core/types.ts";
+import type { Claim } from "../core/claim.ts";
 
 export function seededBytes(runId: string, slot: string): Uint8Array {
   return new Uint8Array(

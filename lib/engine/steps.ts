@@ -1,10 +1,12 @@
 /** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
+import type { Recorded } from "../core/claim.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
-import { canonicalHash } from "../core/hash.ts";
+import { quietly } from "../core/quiet.ts";
 import { delayAfter, isNonRetryable } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import type { Recorded, StepDefinition, TransactionClient } from "../core/types.ts";
+import { type Place, tryIn } from "../core/stored-place.ts";
+import type { StepDefinition, TransactionClient } from "../core/types.ts";
 import { Attempt } from "./attempt.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
@@ -20,7 +22,7 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
   const { kind, name, reference } = definition;
   const hash =
     definition.addressByArguments || reference
-      ? canonicalHash(args, () => `arguments of ${kind} "${name}" of run "${pass.run.id}"`)
+      ? pass.binding.hash(args, () => `arguments of ${kind} "${name}" of run "${pass.run.id}"`)
       : null;
   const address = reference
     ? referenceAddress(kind, name, reference.id)
@@ -82,20 +84,25 @@ class StepRun {
     return deferred.promise;
   }
 
+  #place(attempt?: number): Place {
+    return this.#pass.binding.placeOf(this.#slot, attempt);
+  }
+
   /** A recorded outcome, for the body. */
   #replay(recorded: Recorded): Outcome["settle"] {
     const { reference } = this.#definition;
     if (reference?.onConflict === "error" && recorded.hash !== this.hash) {
       return (deferred) => void this.conflict().catch(deferred.reject);
     }
-    if (recorded.outcome === "failed") return this.#throws(recorded.value!);
-    const value = this.#pass.ports.codec.decode(recorded.value!, `result of ${this.#what}`);
+    const { value: text, attempt } = recorded;
+    if (recorded.outcome === "failed") return this.#throws(text!, attempt);
+    const value = this.#pass.ports.codec.decode(text!, `result of ${this.#what}`, this.#place(attempt));
     return (deferred) => deferred.resolve(value);
   }
 
   /** Throws a stored error into the body, and remembers where it came from. */
-  #throws(text: string): Outcome["settle"] {
-    const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`);
+  #throws(text: string, attempt?: number): Outcome["settle"] {
+    const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`, this.#place(attempt));
     this.#pass.escaped.threw(error, this.#slot);
     return (deferred) => deferred.reject(error);
   }
@@ -110,7 +117,9 @@ class StepRun {
   #try(call: Call): void {
     if (this.#pass.draining) return;
     this.#pass.working(call);
-    this.#pass.ledger.afterCommit(() => void this.#run(call));
+    // What it came to cannot be stored: nothing goes on from here.
+    const refused = (error: unknown): void => this.#pass.end({ how: "refused", error });
+    this.#pass.ledger.afterCommit(() => void this.#run(call).catch(refused));
   }
 
   async #run(call: Call): Promise<void> {
@@ -172,13 +181,13 @@ class StepRun {
 
   /** What the body gets is what replay will get: the value as it was stored. */
   #gives(value: string): Outcome["settle"] {
-    const copy = this.#pass.ports.codec.decode(value, `result of ${this.#what}`);
+    const copy = this.#pass.ports.codec.decode(value, `result of ${this.#what}`, this.#place());
     return (deferred) => deferred.resolve(copy);
   }
 
   #encode(result: unknown): string {
     try {
-      return this.#pass.ports.codec.encode(result, `result of ${this.#what}`);
+      return this.#pass.ports.codec.encode(result, `result of ${this.#what}`, this.#place());
     } catch (error) {
       // The same value would be refused again.
       this.#final = error;
@@ -239,15 +248,19 @@ class StepRun {
   /** Records a failed try: with the time of the next, or as the outcome. */
   async #fail(call: Call, started: number, thrown: unknown, mayRetry: boolean): Promise<void> {
     const pass = this.#pass;
+    const what = `error of ${this.#what}`;
     const { delay, thrown: last } = mayRetry ? await this.#judge(thrown) : { delay: null, thrown };
-    const error = pass.ports.codec.encodeError(last, `error of ${this.#what}`);
+    const error = pass.ports.codec.encodeError(last, what, this.#place());
     if (pass.over) return;
     this.#failed += 1;
     const { attempt } = pass.claim;
     const at = pass.ports.clock.now();
     const { name } = this.#definition;
     if (this.#failed > 1 || delay !== null) {
-      void pass.ledger.write("try", { slot: this.#slot, attempt, try: this.#failed, name, started, at, error });
+      const place = { run: pass.run.id, slot: tryIn(this.#slot, attempt, this.#failed) };
+      const failure = pass.ports.codec.encodeError(last, what, place);
+      const row = { slot: this.#slot, attempt, try: this.#failed, name, started, at, error: failure };
+      void pass.ledger.write("try", row);
     }
     if (delay === null) {
       const row = { outcome: "failed", value: error, hash: this.hash, tries: this.#failed, started, mail: null };
@@ -273,7 +286,7 @@ class StepRun {
     const delay = delayAfter(plan, this.#failed + 1);
     if (delay === null || thrown === this.#final || isNonRetryable(thrown)) return { delay: null, thrown };
     try {
-      return { delay: plan.shouldRetry && !(await plan.shouldRetry(thrown)) ? null : delay, thrown };
+      return { delay: plan.shouldRetry && !(await quietly(() => plan.shouldRetry!(thrown))) ? null : delay, thrown };
     } catch (error) {
       return { delay: null, thrown: error };
     }

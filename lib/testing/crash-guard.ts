@@ -58,14 +58,15 @@ export class CrashGuard {
     throw new Killed();
   }
 
-  /** A logger that says no more once the process is dead; by default the one of an engine. */
+  /** A logger of the same shape that says no more once the process is dead; by default the one of an engine. */
   until(logger: Logger = QUIET): Logger {
-    const say =
-      (level: keyof Logger) =>
-      (message: string, ...details: unknown[]): void => {
-        if (!this.hit) logger[level](message, ...details);
-      };
-    return { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") };
+    return new Proxy(logger, {
+      get: (target, key) => {
+        const found: unknown = Reflect.get(target, key);
+        if (typeof found !== "function") return found;
+        return (...line: unknown[]): unknown => (this.hit ? undefined : Reflect.apply(found, target, line));
+      },
+    });
   }
 }
 

@@ -171,7 +171,7 @@ class Trial<A extends unknown[], R> {
       guard.onKill = async () => {
         kit.engines.delete(dying);
         await dying.die();
-        await kit.schema.takeBack(dying.worker);
+        await kit.schema.takeBack(dying.key);
         heir.takeOver();
       };
       const run = await perdure.start(workflow.with({ id: "crash-everywhere", ...start }), ...args);

@@ -2,12 +2,16 @@
 import { AssertionError } from "node:assert";
 import { inspect, isDeepStrictEqual } from "node:util";
 import { notFound } from "../client/control.ts";
+import type { Claim, Recorded } from "../core/claim.ts";
 import { type ErrorClass, ValueCodec } from "../core/codec.ts";
+import { checkCodecs } from "../core/codecs.ts";
 import { registeredName } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkArray, checkKeys, isPlainObject, nearest, shorten } from "../core/options.ts";
-import type { Claim, Recorded, WorkflowDefinition } from "../core/types.ts";
-import { toEnded, toMails } from "../db/loaded.ts";
+import { StoredCodec } from "../core/stored.ts";
+import { type Codec, resultOf } from "../core/stored-place.ts";
+import type { RunInfo, WorkflowDefinition } from "../core/types.ts";
+import { toEnded, toFork, toMails } from "../db/loaded.ts";
 import type { WholeRow } from "../db/whole.ts";
 import { internalsOf, type Workflow } from "../define/workflow.ts";
 import { engineOf } from "../launched.ts";
@@ -70,6 +74,10 @@ export interface ReplayOptions {
   workflows: readonly Workflow<any, any>[];
   /** Error classes, as the engine of the run was given them. */
   errors?: readonly ErrorClass[] | undefined;
+  /** The codecs of that engine, with a key that the values were encrypted with. */
+  codec?: Codec | readonly Codec[] | undefined;
+  /** Makes what `currentRun().context` is, as that of the engine does. Default: null. */
+  context?: ((run: RunInfo) => unknown) | undefined;
 }
 
 /** What a replay found. */
@@ -165,11 +173,12 @@ function toGolden(row: WholeRow): GoldenHistory {
  */
 export async function replayHistory(golden: GoldenHistory, options: ReplayOptions): Promise<ReplayReport> {
   const where = "replayHistory()";
-  const { workflows, errors = [] } = checkKeys(options, ["workflows", "errors"], where);
+  const { workflows, errors = [] } = checkKeys(options, ["workflows", "errors", "codec", "context"], where);
+  const codecs = options.codec === undefined ? [] : checkCodecs(options.codec, `codec of ${where}`);
   const { run } = checkGolden(golden);
   const definition = find(run, checkArray(workflows, `workflows of ${where}`));
-  const codec = new ValueCodec({ errors });
-  const found = await rehearse(toClaim(golden), definition, codec);
+  const codec = new StoredCodec(new ValueCodec({ errors }), codecs);
+  const found = await rehearse(toClaim(golden), definition, { codec, makeContext: options.context ?? null });
   const flexible = run.flexible || definition.replay === "flexible";
   return judge(golden, flexible ? { ...found, unasked: [] } : found, codec);
 }
@@ -205,7 +214,6 @@ const textOf = (value: Json): string | null => (value === null ? null : JSON.str
 function toClaim({ run, input, options, outcomes, open }: GoldenHistory): Claim {
   const history = outcomes.map((outcome) => ({ ...outcome, value: textOf(outcome.value) }) as Recorded);
   const startedAt = run.startedAt ?? 0;
-  const fork = run.fork as [number, [string, number][]] | null;
   // What a cancelled run was never given does not come in a replay either.
   const news = run.state === "cancelled" ? { mail: [], ended: [] } : open;
   const waits = open.waits as [string, Claim["waits"][number]["kind"], number | null, number | null, number, boolean][];
@@ -220,7 +228,7 @@ function toClaim({ run, input, options, outcomes, open }: GoldenHistory): Claim 
     mail: 0,
     args: JSON.stringify(input),
     options: textOf(options),
-    fork: fork && { startedAt: fork[0], seeds: fork[1] },
+    fork: toFork(textOf(run.fork)),
     startedAt,
     // What timers are due is not the question.
     deadline: null,
@@ -245,9 +253,9 @@ function toClaim({ run, input, options, outcomes, open }: GoldenHistory): Claim 
 function judge(
   golden: GoldenHistory,
   { came, next, reason, value, unasked }: Rehearsed,
-  codec: ValueCodec,
+  codec: StoredCodec,
 ): ReplayReport {
-  const { id, workflow, state } = golden.run;
+  const { id, workflow, state, attempt } = golden.run;
   const who = `run "${id}" of workflow "${workflow}"`;
   if (came === "blocked") throw different(`${who} does not replay against today's code: ${reason}`);
   const ended = came === "completed" || came === "failed";
@@ -258,10 +266,11 @@ function judge(
   const stored = textOf(golden.result);
   if (state !== "completed" && state !== "failed") return { same: next.length === 0 && !ended, came, next };
   // A run whose time ran out was cut off, wherever it stood.
-  const expected = codec.decode(stored!, `result of ${who}`);
+  const read = (text: string): unknown => codec.decode(text, `result of ${who}`, resultOf(id, attempt));
+  const expected = read(stored!);
   if (!ended && state === "failed" && (expected as Error | null)?.name === "TimeoutError")
     return { same: true, came, next };
-  const actual = ended ? codec.decode(value!, `result of ${who}`) : undefined;
+  const actual = ended ? read(value!) : undefined;
   if (came === state && isSame(state, actual, expected)) return { same: next.length === 0, came, next };
   const now = ended ? `${came}: ${inspect(actual)}` : next.length > 0 ? `goes on with ${next.join(", ")}` : "waits";
   throw different(

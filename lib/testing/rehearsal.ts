@@ -1,8 +1,10 @@
 /** A replay that does nothing: a pass over ports that write nowhere, until it ends, rests, or wants to do something new. */
-import type { ValueCodec } from "../core/codec.ts";
+import type { Claim } from "../core/claim.ts";
 import { PerdureError, TimeoutError } from "../core/errors.ts";
-import type { Claim, Logger, WorkflowDefinition } from "../core/types.ts";
+import { engineLog } from "../core/logging.ts";
+import type { WorkflowDefinition } from "../core/types.ts";
 import type { BlockRow, FinishRow, RecordRow, RetryRow, StartRow, WaitRow, WriteKind, Writes } from "../db/writes.ts";
+import { Delays } from "../engine/delays.ts";
 import { type ExecutePorts, execute } from "../engine/execute.ts";
 import type { Pass } from "../engine/pass.ts";
 import { TestClock } from "./clock.ts";
@@ -20,32 +22,35 @@ export interface Rehearsed {
   readonly unasked: readonly string[];
 }
 
+/** What is the engine's, and not the run's. */
+export type Given = Pick<ExecutePorts, "codec" | "makeContext">;
+
 /** With something new to do, so long nothing more may come up until that is all. */
 const QUIET_MS = 25;
 /** A body that awaits what is not durable is waited for. */
 const PATIENCE_MS = 5000;
 
-export function rehearse(claim: Claim, definition: WorkflowDefinition, codec: ValueCodec): Promise<Rehearsed> {
-  return new Rehearsal(claim, definition, codec).run();
+export function rehearse(claim: Claim, definition: WorkflowDefinition, given: Given): Promise<Rehearsed> {
+  return new Rehearsal(claim, definition, given).run();
 }
 
 const never = <T>(): Promise<T> => new Promise(() => {});
 const silent = (): void => {};
-const LOGGER: Logger = { debug: silent, info: silent, warn: silent, error: silent };
+const LOGGER = engineLog({ debug: silent, info: silent, warn: silent, error: silent });
 
 class Rehearsal {
   readonly #claim: Claim;
   readonly #definition: WorkflowDefinition;
-  readonly #codec: ValueCodec;
+  readonly #given: Given;
   readonly #next: string[] = [];
   #pass: Pass | undefined;
   #quiet: NodeJS.Timeout | undefined;
   #settle!: (came: Rehearsed["came"], more?: { reason?: string; value?: string }) => void;
 
-  constructor(claim: Claim, definition: WorkflowDefinition, codec: ValueCodec) {
+  constructor(claim: Claim, definition: WorkflowDefinition, given: Given) {
     this.#claim = claim;
     this.#definition = definition;
-    this.#codec = codec;
+    this.#given = given;
   }
 
   async run(): Promise<Rehearsed> {
@@ -81,9 +86,11 @@ class Rehearsal {
   #ports(): ExecutePorts {
     const outside = (): Promise<never> => Promise.reject(new PerdureError("PERDURE_STATE", "a replay sends nothing"));
     return {
-      codec: this.#codec,
+      ...this.#given,
       clock: new TestClock(this.#claim.now),
       logger: LOGGER,
+      delays: new Delays(),
+      strict: false,
       flusher: { write: (kind, row) => this.#write(kind, row) },
       // A transaction that begins is new.
       transactor: { run: (work) => work(undefined as never).then(() => never()) },

@@ -1,12 +1,16 @@
 /** The runs in work in this process: claims what there are free slots for, runs passes, and lets go of what is done. */
+
+import type { Claim } from "../core/claim.ts";
 import type { DatabaseClock } from "../core/clock.ts";
 import { registeredName } from "../core/engines.ts";
-import type { Claim, Logger, WorkflowDefinition } from "../core/types.ts";
+import type { EngineLog } from "../core/logging.ts";
+import type { WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import { toClaims, toEnded, toMails } from "../db/loaded.ts";
 import type { Look, Store } from "../db/store.ts";
 import type { LoadedRow, Writes } from "../db/writes.ts";
 import { Alarm } from "../engine/alarm.ts";
+import { Delays } from "../engine/delays.ts";
 import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { Ending, EnginePorts, News, Rung } from "../engine/ports.ts";
@@ -28,8 +32,8 @@ export interface WorkerOptions {
   readonly flusher: Flusher;
   readonly store: Store;
   readonly clock: DatabaseClock;
-  readonly logger: Logger;
-  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside" | "hooks">;
+  readonly logger: EngineLog;
+  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside" | "makeContext" | "strict" | "hooks">;
   /** Fires the schedules whose slots are due. Returns how many went on to their next. */
   readonly fire: () => Promise<number>;
   /** A run has ended for good in this process. */
@@ -72,6 +76,7 @@ export class Worker {
       flusher,
       clock,
       logger,
+      delays: new Delays(),
       look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
       loadMore: (key, offset) => store.loadMore(key, offset),
       onEnd: (pass, ending) => this.#ended(pass, ending),
@@ -169,6 +174,8 @@ export class Worker {
       this.#again = false;
       this.poke();
     }
+    // What was asked during the claim, which held the free slots, was answered with none.
+    this.#options.onLoad();
   }
 
   #begin(claim: Claim): void {
@@ -189,7 +196,9 @@ export class Worker {
       const whole = await load(claim, this.#ports);
       this.#enter(execute(whole, definition, this.#ports));
     } catch (error) {
-      this.#options.logger.error(`reading the history of run "${claim.id}" failed`, error);
+      this.#options.logger.error(`perdure: reading the history of run "${claim.id}" failed`, error, {
+        runId: claim.id,
+      });
       this.#options.onStray();
     } finally {
       this.#loading.delete(claim.key);

@@ -82,7 +82,7 @@ create table :SCHEMA.input (
   args    json not null,                       -- the codec's envelope around the array of arguments
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
-  fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...]]
+  fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
 );
 
 create table :SCHEMA.checkpoint (

@@ -1,19 +1,19 @@
 -- Claiming runs, with all that a replay needs.
 
--- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at]; at most 1,000.
+-- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at, token]; at most 1,000.
 create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json language sql stable as $perdure$
-  select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at)) order by m.seq)
+  select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
   from (
     select * from :SCHEMA.mail m where m.run = p_run and m.seq > p_after and m.slot is null order by m.seq limit 1000
   ) m
 $perdure$;
 
--- Of the runs whose end a run waits for, those that have ended, as a JSON array of [id, state, value, reason]: about 4 MiB at a time, so
+-- Of the runs whose end a run waits for, those that have ended, as a JSON array of [id, state, value, reason, attempt]: about 4 MiB at a time, so
 -- that who gets many takes them in and looks again.
 create function :SCHEMA.ended(p_run bigint) returns json language sql stable as $perdure$
-  select json_agg(json_build_array(e.id, e.state, e.value, e.reason) order by e.key)
+  select json_agg(json_build_array(e.id, e.state, e.value, e.reason, e.attempt) order by e.key)
   from (
-    select c.key, c.id, c.state, c.reason, o.value::text as value,
+    select c.key, c.id, c.state, c.reason, c.attempt, o.value::text as value,
       sum(coalesce(octet_length(o.value::text), 0)) over (order by c.key) - coalesce(octet_length(o.value::text), 0) as before
     from (
       select distinct substr(t.topic, 7) as id from :SCHEMA.wait w cross join unnest(w.topics) as t(topic)
@@ -70,7 +70,7 @@ begin
     limit p_limit
   ), claimed as (
     update :SCHEMA.run r
-    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null,
+    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
       started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
     returning r.key

@@ -155,6 +155,37 @@ begin
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
+-- Hands back runs whose body could not begin, as the application could not make its context: nothing has run, and it is no attempt. They
+-- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: milliseconds until then.
+-- Called by the flusher. Locks: runs, in key order.
+create function :SCHEMA.postpone_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_delays float8[], p_wait boolean)
+returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  return query
+  with given as materialized (
+    select * from unnest(p_runs, p_epochs, p_reasons, p_delays) with ordinality as g(run, epoch, reason, delay, ord)
+  ), held as materialized (
+    select * from :SCHEMA.hold_runs(p_runs, p_wait)
+  ), done as (
+    update :SCHEMA.run r set worker = null, pausing = false, reason = g.reason,
+      state = case when r.pausing then 'paused' else 'pending' end,
+      due = least(v_now + :SCHEMA.ms(g.delay), r.deadline)
+    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
+    where r.key = g.run
+    returning r.key, r.due
+  )
+  select g.ord::integer, case
+      when d.key is not null then 'ok'
+      when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('pending', 'paused')) then 'ok'
+      else :SCHEMA.refusal(g.run, g.epoch)
+    end,
+    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
+  from given g left join done d on d.key = g.run;
+end $perdure$;
+
 -- Sets runs aside until a person or a deploy acts; nothing is lost. Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.block_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_wait boolean)
 returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$

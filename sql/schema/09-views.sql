@@ -5,7 +5,7 @@ create view :SCHEMA.runs as
     case
       when r.state = 'suspended' and cardinality(r.topics) = 1 then replace(split_part(r.topics[1], ':', 1), 'children', 'child')
       when r.state = 'suspended' then 'several'
-      when r.state = 'pending' and r.due is not null and r.attempt > 1 then 'retry'
+      when r.state = 'pending' and r.due is not null and (r.attempt > 1 or r.started_at is not null) then 'retry'
       when r.state = 'pending' and r.due is not null then 'start'
     end as waiting_for,
     case
@@ -21,7 +21,7 @@ create view :SCHEMA.runs as
     r.queue, r.priority, r.attempt, (select p.id from :SCHEMA.run p where p.key = r.parent) as parent_id, r.created_at, r.started_at, r.finished_at,
     r.due, r.worker, r.epoch, coalesce(r.tags, '{}') as tags
   from :SCHEMA.run r;
-comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked or was cancelled; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
+comment on view :SCHEMA.runs is 'One row per run. waiting_for: sleep, event, child, retry, several, or start for a delayed one. reason: why it is blocked, was cancelled, or could not begin; unserved: no process that is alive serves its workflow, version and queue; pausing; or which child is blocked.';
 
 create view :SCHEMA.steps as
   select r.id as run_id, c.slot, c.kind, c.name, c.tries as attempts, c.started_at, c.at as finished_at, c.outcome, c.attempt as run_attempt

@@ -12,6 +12,12 @@ create view :SCHEMA.schedule_history as
   select t.seq as id, t.schedule, t.what, t.application, t.from_slot, t.until_slot, t.run as run_id, t.at from :SCHEMA.schedule_trace t;
 comment on view :SCHEMA.schedule_history is 'What became of schedules: added, changed, removed, paused, resumed; slots skipped (a run was unfinished), missed (nobody was there), taken (the run id was in use).';
 
+-- Which codecs wrote a value, as a JSON array; null: none did. Looks into nothing else: json cannot read a NUL of the application's.
+-- Called by put_schedules and the view codecs. Locks: nothing.
+create function :SCHEMA.codecs_of(p_value json) returns json language sql immutable parallel safe as $perdure$
+  select case when starts_with(p_value::text, '{"codec":[') then p_value -> 'codec' end
+$perdure$;
+
 -- Makes schedules, or changes those of the same application; p_application null: made at run time. One whose times change begins anew with
 -- p_nexts, counted from p_anchor; otherwise it goes on from where it is, and a paused one stays paused. p_all: these are all that the
 -- application declares, its others are removed. Verdicts: added, changed, kept, or foreign: left alone, it belongs to somebody else (owner).
@@ -66,6 +72,11 @@ begin
     returning s.name, s.created_at = s.updated_at as added
   )
   select array_agg(put.name) filter (where put.added), array_agg(put.name) filter (where not put.added) into v_added, v_changed from put;
+
+  -- Equal arguments that another codec or another key wrote: written anew, so that what wrote them goes out of use.
+  update :SCHEMA.schedule s set args = g.args::json from unnest(p_names, p_args, p_hashes) as g(name, args, hash)
+    where s.name = g.name and s.application is not distinct from p_application and s.hash = g.hash
+      and :SCHEMA.codecs_of(s.args)::text is distinct from :SCHEMA.codecs_of(g.args::json)::text;
 
   with gone as (
     delete from :SCHEMA.schedule s where p_all and s.application = p_application and s.name <> all (p_names) returning s.name

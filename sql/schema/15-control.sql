@@ -183,8 +183,13 @@ begin
     return;
   end if;
   insert into :SCHEMA.input (run, args, hash, options, fork)
-    select key, i.args, i.hash, i.options, case when v_last is not null then json_build_array(coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)),
-      coalesce((i.fork -> 1)::jsonb, '[]') || jsonb_build_array(jsonb_build_array(v_old.id, v_last))) end
+    select key, i.args, i.hash, i.options, json_build_array(
+      case when v_last is not null then coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)) end,
+      (select json_agg(json_build_array(s.run, least(s.until, coalesce(v_last, 0))) order by s.no) from (
+        select e.value ->> 0 as run, (e.value ->> 1)::integer as until, e.no from json_array_elements(i.fork -> 1) with ordinality as e(value, no)
+        union all select v_old.id, v_last, null
+      ) s),
+      coalesce(i.fork ->> 2, v_old.schedule))
     from :SCHEMA.input i where i.run = v_old.key;
   insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
     select key, h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, 0, h.started_at, h.at

@@ -91,6 +91,32 @@ test("a process killed with SIGKILL leaves no server and no folder within 5 s", 
   t.ok(await becomesTrue(async () => !existsSync(home), 5000), "no folder");
 });
 
+test("an engine that is given no database says once which one it has taken", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "perdure-announced-"));
+  t.teardown(() => rm(folder, { recursive: true, force: true, maxRetries: 5 }));
+  const library = new URL("../../lib/index.js", import.meta.url).href;
+  const script = `
+    const { Perdure } = await import(${JSON.stringify(library)});
+    const logger = { debug() {}, info() {}, warn: (line) => console.log(line), error: console.error };
+    for (const schema of ["one", "two"]) {
+      const perdure = new Perdure({ schema, logger });
+      await perdure.launch();
+      await perdure.shutdown();
+    }`;
+  const { DATABASE_URL: _, ...env } = process.env;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    stdio: ["ignore", "pipe", "inherit"],
+    cwd: folder,
+    env: { ...env, NODE_ENV: "test" },
+  });
+  let text = "";
+  for await (const chunk of child.stdout) text += chunk;
+  t.match(
+    text,
+    /^perdure: no database is given, so this is an embedded Postgres for development, at postgres:.*; set DATABASE_URL.*\n$/,
+  );
+});
+
 test("a package whose install script did not run, in a private folder, is copied with its links", async (t) => {
   const binaries = await findBinaries();
   if (!binaries.native) return t.pass("no platform package here");

@@ -5,15 +5,17 @@ import { inDatabase } from "./postgres.ts";
 
 const made: library.Workflow<any, any>[] = [];
 const engines: library.Perdure[] = [];
+let latest: Promise<unknown> = Promise.resolve();
 let served = 0;
 let assertions = 0;
 
-/** As the library's, and the workflow is registered in the chapter's engine. */
-export const workflow: typeof library.workflow = (nameOrOptions, fn) => {
-  const one = library.workflow(nameOrOptions, fn);
-  made.push(one);
+/** As the library's, and the workflow is registered in the chapter's engine; an instance is registered by the chapter itself. */
+export const workflow = ((...given: Parameters<typeof define>) => {
+  const one = define(...given);
+  if (given.length > 1) made.push(one);
   return one;
-};
+}) as typeof library.workflow;
+const define = library.workflow as (...given: unknown[]) => library.Workflow<any, any>;
 
 /** The engine on DATABASE_URL, launched when it is first asked for something. */
 export const perdure: library.Perdure = new Proxy({} as library.Perdure, {
@@ -33,7 +35,14 @@ function using(client: library.CallerClient): library.CallerTransaction {
   return new Proxy({}, { get } as ProxyHandler<object>) as library.CallerTransaction;
 }
 
-async function engine(): Promise<library.Perdure> {
+/** Calls that come side by side share one launch. */
+function engine(): Promise<library.Perdure> {
+  const turn = latest.then(launched, launched);
+  latest = turn;
+  return turn;
+}
+
+async function launched(): Promise<library.Perdure> {
   if (served === made.length && engines.length > 0) return engines.at(-1)!;
   // Workflows called like functions need the one engine that registers them.
   await Promise.all(engines.splice(0).map((old) => old.shutdown()));

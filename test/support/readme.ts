@@ -26,13 +26,15 @@ export interface Chapter {
 export function chapters(): Chapter[] {
   return README.split(/^#{1,2} /m)
     .slice(1)
-    .map((text) => ({
-      title: text.slice(0, text.indexOf("\n")),
-      blocks: [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language, body]) => ({
-        language: language!,
-        text: body!,
-      })),
-    }));
+    .map((text) => ({ title: text.slice(0, text.indexOf("\n")), blocks: blocksOf(text) }));
+}
+
+/** The code on a page or in a part of one. */
+export function blocksOf(text: string): Block[] {
+  return [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language, body]) => ({
+    language: language!,
+    text: body!,
+  }));
 }
 
 /** The rows of the table under a title, as the texts of their cells. */
@@ -52,26 +54,40 @@ export function tableUnder(title: string): string[][] {
 
 const fileOf = ({ title }: Chapter): string => title.toLowerCase().replace(/\W+/g, "-");
 export const firstProgram = `${OUT}/order.mjs`;
-export const programOf = (chapter: Chapter): string => `${OUT}/${fileOf(chapter)}.js`;
+export const programOf = (chapter: Chapter, folder: string = OUT): string => `${folder}/${fileOf(chapter)}.js`;
 
 /** Compiles the first program and a program for each chapter with `ts` or `sql` blocks. Throws what the compiler says. */
 export async function compileReadme(): Promise<Chapter[]> {
   const [first, ...rest] = chapters();
   const programs = rest.filter(({ blocks }) => blocks.some(({ language }) => /^(ts|sql)$/.test(language)));
-  rmSync(OUT, { recursive: true, force: true });
-  mkdirSync(OUT, { recursive: true });
-  writeFileSync(`${OUT}/order.mts`, first!.blocks.find(({ language }) => language === "ts")!.text);
-  for (const chapter of programs) writeFileSync(`${OUT}/${fileOf(chapter)}.ts`, programText(chapter));
+  const order = first!.blocks.find(({ language }) => language === "ts")!.text;
+  await compileChapters(OUT, programs, { "order.mts": order });
+  return programs;
+}
+
+/** Compiles a program for each chapter into a new folder. Throws what the compiler says. */
+export async function compileChapters(
+  folder: string,
+  programs: readonly Chapter[],
+  others: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  for (const [file, text] of Object.entries(others)) writeFileSync(`${folder}/${file}`, text);
+  for (const chapter of programs) writeFileSync(`${folder}/${fileOf(chapter)}.ts`, programText(chapter));
   const options = {
     rootDir: ".",
     outDir: ".",
     declaration: false,
-    paths: { perdure: ["../lib/index.d.ts"], "perdure/adapters": ["../lib/adapters.d.ts"] },
+    paths: {
+      perdure: ["../lib/index.d.ts"],
+      "perdure/adapters": ["../lib/adapters.d.ts"],
+      "perdure/aiki": ["../lib/aiki/index.d.ts"],
+    },
   };
   const config = { extends: "../../tsconfig.json", compilerOptions: options, include: ["*.ts", "*.mts"], exclude: [] };
-  writeFileSync(`${OUT}/tsconfig.json`, JSON.stringify(config));
-  await compile(OUT);
-  return programs;
+  writeFileSync(`${folder}/tsconfig.json`, JSON.stringify(config));
+  await compile(folder);
 }
 
 /** Compiles a folder with a tsconfig.json. Throws what the compiler says. */
@@ -96,7 +112,8 @@ function programText({ blocks }: Chapter): string {
     })
     .join("\n");
   const uses = (name: string): boolean => new RegExp(`\\b${name}\\b`).test(body);
-  const makes = (name: string): boolean => new RegExp(`\\b(const|class|let) ${name}\\b`).test(body);
+  const makes = (name: string): boolean =>
+    new RegExp(`\\b(const|class|let) ${name}\\b|^import \\{[^}]*\\b${name}\\b`, "m").test(body);
   const support = ["workflow", "perdure", "sql", "equal"].filter((name) => uses(name) && !makes(name));
   const library = Object.keys(perdure).filter((name) => uses(name) && !support.includes(name) && !makes(name));
   return [

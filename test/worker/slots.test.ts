@@ -75,3 +75,17 @@ test("a process whose slots are all in use goes on leasing runs at birth as they
   ]);
   t.ok(born.n > 500, `${born.n} of 1,000`);
 });
+
+test("a process that has just been launched is told of work by others, and does not find it by the next poll", async (t) => {
+  const short = workflow("short", async (_n: number) => {});
+  const { perdure, another } = await bench(t, { worker: false });
+  const waited: number[] = [];
+  for (let round = 0; round < 6; round += 1) {
+    const worker = await another({ worker: {}, workflows: [short] });
+    const begun = performance.now();
+    await (await perdure.start(short, round)).result({ timeout: PATIENCE_MS });
+    waited.push(performance.now() - begun);
+    await worker.shutdown();
+  }
+  t.ok(Math.max(...waited) < 2000, waited.map(Math.round).join(", "));
+});

@@ -1,18 +1,18 @@
 /** Children: runs that a body starts. Their ids follow from the parent's and from the call, so that a crash anywhere leaves exactly one. */
 import { createHash } from "node:crypto";
 import { argumentsAddress, referenceAddress } from "../../core/address.ts";
+import type { Ended, Recorded } from "../../core/claim.ts";
 import type { Started } from "../../core/context.ts";
 import { RunConflictError } from "../../core/errors.ts";
-import { canonicalHash } from "../../core/hash.ts";
 import { checkInput } from "../../core/schema.ts";
-import type { Recorded, StartOptions, WorkflowDefinition } from "../../core/types.ts";
+import type { StartOptions, WorkflowDefinition } from "../../core/types.ts";
 import { leased } from "../../db/leased.ts";
-import { toStartRow } from "../../db/start-row.ts";
+import { madeBefore, toStartRow } from "../../db/start-row.ts";
 import type { StartAnswer } from "../../db/writes.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 import { defer } from "../promise.ts";
-import { type Awaited, beginEnd, replayEnd, ringEnd } from "./end.ts";
+import { type Awaited, beginEnd, ringEnd, settleEnd } from "./end.ts";
 import { waited } from "./wait.ts";
 
 const LONGEST_ID = 255;
@@ -64,7 +64,7 @@ class ChildCall {
     this.#definition = definition;
     this.#options = options;
     this.#args = args;
-    this.#hash = canonicalHash(args, () => `input of workflow "${name}", a child of run "${pass.run.id}"`);
+    this.#hash = pass.binding.hash(args, () => `input of workflow "${name}", a child of run "${pass.run.id}"`);
     const named = options.id !== undefined;
     const address = named
       ? referenceAddress(this.#kind, name, options.id!)
@@ -111,11 +111,13 @@ class ChildCall {
     if (this.#options.id !== undefined && this.#differs(recorded.hash)) {
       return (deferred) => void this.#conflict().catch(deferred.reject);
     }
+    const { outcome, value, slot, attempt } = recorded;
+    if (outcome === "completed" && this.#kind === "start") return this.#gives(idOf(value!));
+    const { codec } = this.#pass.ports;
+    const text = codec.open(value!, this.#whatError, this.#pass.binding.placeOf(slot, attempt));
     // A child that could not be started has no end: its error stands alone.
-    if (recorded.outcome === "failed" && !isEnd(recorded.value!)) return this.#throws(recorded.value!);
-    return this.#kind === "start"
-      ? this.#gives(idOf(recorded.value!))
-      : replayEnd(this.#pass, recorded, this.#awaited());
+    if (outcome === "failed" && !isEnd(text)) return this.#throws(text);
+    return settleEnd(this.#pass, JSON.parse(text) as Ended, [slot]);
   }
 
   #awaited(): Awaited {
@@ -127,8 +129,13 @@ class ChildCall {
     return (deferred) => deferred.resolve(handle);
   }
 
+  get #whatError(): string {
+    return `error of child "${this.#id}"`;
+  }
+
+  /** From an opened text. */
   #throws(text: string): Outcome["settle"] {
-    const error = this.#pass.ports.codec.decodeError(text, `error of child "${this.#id}"`);
+    const error = this.#pass.ports.codec.decodePlain(text, this.#whatError);
     this.#pass.escaped.threw(error, this.#slot);
     return (deferred) => deferred.reject(error);
   }
@@ -159,8 +166,14 @@ class ChildCall {
 
   #write(args: unknown[]): Promise<StartAnswer | undefined> {
     const { ledger, ports } = this.#pass;
-    const row = toStartRow(this.#definition, { ...this.#options, id: this.#id }, args, ports.codec);
-    return leased(row, ports.slots, (start, onAside) => ledger.write("start", start, onAside));
+    const made = toStartRow(this.#definition, { ...this.#options, id: this.#id }, args, ports.codec);
+    // Of a claim, also where it is leased at birth: its end is followed.
+    const row = { ...made, ...ledger.claim };
+    const started = leased(row, ports.slots, (start, onAside) => ledger.write("start", start, onAside));
+    return started.then((answer) => {
+      const before = madeBefore(answer, row, args, ports.codec);
+      return before ? ledger.write("start", before) : answer;
+    });
   }
 
   #refusal({ verdict, workflow, state }: StartAnswer): RunConflictError {
@@ -179,11 +192,13 @@ class ChildCall {
 
   /** It cannot be started: that is its outcome. */
   #fail(call: Call, started: number, thrown: unknown): void {
-    const error = this.#pass.ports.codec.encodeError(thrown, `error of child "${this.#id}"`);
+    const { codec } = this.#pass.ports;
+    const place = this.#pass.binding.placeOf(this.#slot);
+    const error = codec.encodeError(thrown, this.#whatError, place);
     if (this.#pass.over) return;
     const { row } = waited("failed", error, started);
     this.#pass.ready(call, {
-      settle: this.#throws(error),
+      settle: this.#throws(codec.open(error, this.#whatError, place)),
       write: { kind: "record", row: { ...row, hash: this.#hash } },
     });
   }

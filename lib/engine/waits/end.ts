@@ -1,11 +1,11 @@
 /** A wait for the end of another run: its result, or an error that says how it ended; or a TimeoutError. */
 import { nameAddress } from "../../core/address.ts";
-import { endError } from "../../core/ended.ts";
+import type { Ended, Recorded } from "../../core/claim.ts";
+import { endError, openEnd } from "../../core/ended.ts";
 import { TimeoutError } from "../../core/errors.ts";
-import type { Ended, Recorded } from "../../core/types.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
-import { beginWait, waited } from "./wait.ts";
+import { beginWait, opened, sealed, waited } from "./wait.ts";
 
 /** Whose end is waited for, and how it is recorded. */
 export interface Awaited {
@@ -41,10 +41,11 @@ export function beginEnd(pass: Pass, call: Call, awaited: Awaited): void | Promi
 
 /** The run has ended, or the time is up. */
 export function ringEnd(pass: Pass, call: Call, awaited: Awaited): void {
-  const end = pass.ends.get(awaited.id);
+  const found = pass.ends.get(awaited.id);
+  const end = found && openEnd(found, pass.ports.codec);
   const now = pass.ports.clock.now();
   const { row } = end
-    ? waited(end.state === "completed" ? "completed" : "failed", JSON.stringify(end), now)
+    ? waited(end.state === "completed" ? "completed" : "failed", sealed(pass, call.slot, end), now)
     : waited("timeout", null, now);
   pass.ready(call, {
     settle: end ? settleEnd(pass, end, [call.slot, ...awaited.origins]) : late(awaited),
@@ -54,7 +55,7 @@ export function ringEnd(pass: Pass, call: Call, awaited: Awaited): void {
 
 export function replayEnd(pass: Pass, recorded: Recorded, awaited: Awaited): Outcome["settle"] {
   if (recorded.outcome === "timeout") return late(awaited);
-  return settleEnd(pass, JSON.parse(recorded.value!) as Ended, [recorded.slot, ...awaited.origins]);
+  return settleEnd(pass, opened(pass, recorded) as Ended, [recorded.slot, ...awaited.origins]);
 }
 
 function late({ id, timeoutMs }: Awaited): Outcome["settle"] {
@@ -62,11 +63,11 @@ function late({ id, timeoutMs }: Awaited): Outcome["settle"] {
   return (deferred) => deferred.reject(new TimeoutError(text));
 }
 
-/** Hands over how a run ended. An error that escapes the body is known by `slots`, which a retry of the workflow then sets aside. */
+/** Hands over how a run ended, opened. An error that escapes the body is known by `slots`, which a retry of the workflow then sets aside. */
 export function settleEnd(pass: Pass, end: Ended, slots: readonly string[]): Outcome["settle"] {
   const { codec } = pass.ports;
   if (end.state === "completed") {
-    const result = codec.decode(end.value!, `result of run "${end.id}"`);
+    const result = codec.decodePlain(end.value!, `result of run "${end.id}"`);
     return (deferred) => deferred.resolve(result);
   }
   const error = endError(end, codec);

@@ -1,11 +1,13 @@
 /** A wait for an event: mail of a name, consumed once, or nothing in time. */
 import { nameAddress } from "../../core/address.ts";
-import type { EventDefinition, Mail, Received, Recorded } from "../../core/types.ts";
+import type { Mail, Recorded } from "../../core/claim.ts";
+import { mailOf } from "../../core/stored-place.ts";
+import type { EventDefinition, Received } from "../../core/types.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
-import { beginWait, waited } from "./wait.ts";
+import { beginWait, opened, sealed, waited } from "./wait.ts";
 
-/** How a consumed event is recorded: the sender's text as it came, so that no limit is met twice, and what the mail says of it. */
+/** How a consumed event is recorded: the sender's text, so that no limit is met twice, and what the mail says of it. */
 export type Envelope = Pick<Mail, "data" | "reference" | "sentAt"> & { readonly id: string };
 
 export function eventCall(pass: Pass, { name }: EventDefinition, timeoutMs: number | null): Promise<unknown> {
@@ -28,15 +30,15 @@ export function eventCall(pass: Pass, { name }: EventDefinition, timeoutMs: numb
 /** There is mail, or the time is up. */
 function ring(pass: Pass, call: Call): void {
   const mail = pass.mailbox.shift(call.name);
-  pass.ready(call, mail ? received(pass, call.name, mail) : late(pass));
+  pass.ready(call, mail ? received(pass, call, mail) : late(pass));
 }
 
-function received(pass: Pass, name: string, mail: Mail): Outcome {
-  const envelope = envelopeOf(mail);
+function received(pass: Pass, { name, slot }: Call, mail: Mail): Outcome {
+  const envelope = envelopeOf(pass, mail);
   const value = read(pass, name, envelope);
   return {
     settle: (deferred) => deferred.resolve(value),
-    write: waited("completed", JSON.stringify(envelope), mail.sentAt, mail.seq),
+    write: waited("completed", sealed(pass, slot, envelope), mail.sentAt, mail.seq),
   };
 }
 
@@ -46,18 +48,23 @@ function late(pass: Pass): Outcome {
 
 function replay(pass: Pass, recorded: Recorded): Outcome["settle"] {
   if (recorded.outcome === "timeout") return (deferred) => deferred.resolve(null);
-  const value = read(pass, recorded.name, JSON.parse(recorded.value!) as Envelope);
+  const value = read(pass, recorded.name, opened(pass, recorded) as Envelope);
   return (deferred) => deferred.resolve(value);
 }
 
-export function envelopeOf({ seq, data, reference, sentAt }: Mail): Envelope {
-  return { id: seq, sentAt, reference, data };
+/** The mail as it is recorded: its text is bound to the slot then, in place of the mailbox. */
+export function envelopeOf(pass: Pass, { seq, name, data, reference, sentAt, token }: Mail): Envelope {
+  const { ports, run } = pass;
+  const text = ports.codec.open(data, whatOf(pass, name), mailOf(run.id, name, token));
+  return { id: seq, sentAt, reference, data: text };
 }
+
+const whatOf = ({ run }: Pass, name: string): string => `event "${name}" of run "${run.id}"`;
 
 /** A consumed event, as the body is given it. */
 export function read(pass: Pass, name: string, { id, sentAt, reference, data }: Envelope): Received<unknown> {
   return {
-    data: pass.ports.codec.decode(data, `event "${name}" of run "${pass.run.id}"`),
+    data: pass.ports.codec.decodePlain(data, whatOf(pass, name)),
     id,
     sentAt: new Date(sentAt),
     ...(reference !== null && { reference }),

@@ -1,14 +1,15 @@
 /** A race of waits: the first of several that there is news for, or a timer. What loses is left as it is, for later waits. */
 import { argumentsAddress } from "../../core/address.ts";
+import type { Ended, Recorded } from "../../core/claim.ts";
 import type { RaceEntry } from "../../core/context.ts";
+import { openEnd } from "../../core/ended.ts";
 import { canonicalHash } from "../../core/hash.ts";
-import type { Ended, Recorded } from "../../core/types.ts";
 import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 import type { Deferred } from "../promise.ts";
 import { settleEnd } from "./end.ts";
 import { type Envelope, envelopeOf, read } from "./event.ts";
-import { beginWait, waited } from "./wait.ts";
+import { beginWait, opened, sealed, waited } from "./wait.ts";
 
 /** A race of many has a slot that an index can hold. */
 const LONGEST_NAME = 255;
@@ -76,19 +77,20 @@ function outcome(pass: Pass, call: Call, entries: readonly RaceEntry[]): Outcome
   if (ready.kind === "event") {
     const { name } = ready.definition;
     const mail = pass.mailbox.shift(name)!;
-    const won: Won = { winner, event: { name, ...envelopeOf(mail) } };
+    const won: Won = { winner, event: { name, ...envelopeOf(pass, mail) } };
     return {
       settle: settle(pass, call.slot, won, entries),
-      write: waited("completed", JSON.stringify(won), now, mail.seq),
+      write: waited("completed", sealed(pass, call.slot, won), now, mail.seq),
     };
   }
-  const won: Won = ready.kind === "child" ? { winner, end: pass.ends.get(ready.id)! } : { winner };
+  const won: Won =
+    ready.kind === "child" ? { winner, end: openEnd(pass.ends.get(ready.id)!, pass.ports.codec) } : { winner };
   const kind = won.end && won.end.state !== "completed" ? "failed" : won.end ? "completed" : "timeout";
-  return { settle: settle(pass, call.slot, won, entries), write: waited(kind, JSON.stringify(won), now) };
+  return { settle: settle(pass, call.slot, won, entries), write: waited(kind, sealed(pass, call.slot, won), now) };
 }
 
 function replay(pass: Pass, recorded: Recorded, entries: readonly RaceEntry[]): Outcome["settle"] {
-  return settle(pass, recorded.slot, JSON.parse(recorded.value!) as Won, entries);
+  return settle(pass, recorded.slot, opened(pass, recorded) as Won, entries);
 }
 
 function settle(

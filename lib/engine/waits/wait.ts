@@ -1,5 +1,5 @@
 /** What all waits share: a row that keeps their start, a timer, and what beside it ends them. */
-import type { OpenWait } from "../../core/types.ts";
+import type { OpenWait, Recorded } from "../../core/claim.ts";
 import type { Call } from "../call.ts";
 import type { Pass } from "../pass.ts";
 
@@ -33,6 +33,16 @@ export async function beginWait(pass: Pass, call: Call, waiting: Waiting): Promi
   // It ended before anybody waited for it, so nobody was told.
   if (answer.ended) void pass.look();
 }
+
+/** What a wait came to, as a text to store: data and where it came from, whole. */
+export const sealed = (pass: Pass, slot: string, won: object): string =>
+  pass.ports.codec.seal(JSON.stringify(won), whatOf(pass, slot), pass.binding.placeOf(slot));
+
+/** What was stored so. */
+export const opened = (pass: Pass, { slot, value, attempt }: Recorded): unknown =>
+  JSON.parse(pass.ports.codec.open(value!, whatOf(pass, slot), pass.binding.placeOf(slot, attempt)));
+
+const whatOf = ({ run }: Pass, slot: string): string => `outcome of "${slot}" of run "${run.id}"`;
 
 /** How the outcome of a wait is recorded: it took no try, and nothing but its value says what it was. */
 export function waited(

@@ -1,0 +1,169 @@
+/** Values as they stand in their columns: the text of the value codec, and around it what the engine's codecs make of it. */
+import type { ValueCodec } from "./codec.ts";
+import { describe } from "./codec-refuse.ts";
+import { PerdureError } from "./errors.ts";
+import { canonicalHash } from "./hash.ts";
+import type { Codec, CodecPlace, Encoded, Place } from "./stored-place.ts";
+
+/** How the text of what codecs wrote begins. No value codec's text, and nothing that SQL can send, begins so. */
+const SEALED = '{"codec":[';
+/** Before a keyed hash, so that it is told from a plain one, which is base64url. */
+const KEYED = "~";
+const HASH_LENGTH = 16;
+
+interface Sealed {
+  readonly tags: readonly string[];
+  readonly data: Uint8Array;
+}
+
+/** The codec of one engine. Without codecs of the application it adds nothing to what the value codec does. */
+export class StoredCodec {
+  readonly #values: ValueCodec;
+  readonly #codecs: readonly Codec[];
+  readonly #keyed: ((text: string) => string) | undefined;
+
+  constructor(values: ValueCodec, codecs: readonly Codec[] = []) {
+    this.#values = values;
+    this.#codecs = codecs;
+    const hashing = codecs.find((codec) => codec.hash !== undefined);
+    if (hashing) this.#keyed = (text) => checkHash(hashing.hash!(text), hashing.name);
+  }
+
+  /** Whether a value may be bound to its place. */
+  get binds(): boolean {
+    return this.#codecs.length > 0;
+  }
+
+  /** Whether hashes are keyed. */
+  get isKeyed(): boolean {
+    return this.#keyed !== undefined;
+  }
+
+  /** The canonical hash of arguments as this engine stores it. `plain`: without a key, as it was before there was one. */
+  hash(values: readonly unknown[], what?: () => string, plain = false): string {
+    return canonicalHash(values, what, plain ? undefined : this.#keyed);
+  }
+
+  /** The text to store: see ValueCodec. Throws PERDURE_SERIALIZE also where a codec throws. */
+  encode(value: unknown, what: string, place: CodecPlace): string {
+    return this.seal(this.#values.encode(value, what), what, place);
+  }
+
+  /** The value of a stored text: see ValueCodec. Throws PERDURE_DECODE also for what is not of this place. */
+  decode(text: string, what: string, place: Place): unknown {
+    return this.#values.decode(this.open(text, what, place), what);
+  }
+
+  /** For settings, which are no data of the application's, and for texts that are opened: no codec sees them. */
+  encodePlain(value: unknown, what: string): string {
+    return this.#values.encode(value, what);
+  }
+
+  decodePlain(text: string, what: string): unknown {
+    return this.#values.decode(text, what);
+  }
+
+  /** The text to store of what was thrown. Throws only where a codec does. */
+  encodeError(error: unknown, what: string, place: CodecPlace): string {
+    return this.seal(this.#values.encodeError(error, what), what, place);
+  }
+
+  decodeError(text: string, what: string, place: Place): unknown {
+    return this.decode(text, what, place);
+  }
+
+  /** A text as it is to stand in a column. */
+  seal(text: string, what: string, place: CodecPlace): string {
+    if (this.#codecs.length === 0) return text;
+    const tags: string[] = [];
+    let data: Uint8Array = Buffer.from(text);
+    for (const codec of this.#codecs) {
+      const encoded = encodeWith(codec, data, what, place, tags);
+      if (!encoded) continue;
+      data = encoded.data;
+      tags.push(encoded.note === undefined ? codec.name : `${codec.name}:${encoded.note}`);
+    }
+    if (tags.length === 0) return text;
+    const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+    return `{"codec":${JSON.stringify(tags)},"data":"${bytes.toString("base64")}"}`;
+  }
+
+  /** What `seal` was given: for this place, or for one that it may have been copied from. */
+  open(text: string, what: string, place: Place): string {
+    // A row that somebody meddled with may hold null where a text belongs: the value codec refuses it.
+    const sealed = (text as string | null)?.startsWith(SEALED) ? parse(text, what) : null;
+    this.#checkPlain(sealed?.tags ?? [], what, place);
+    if (!sealed) return text;
+    let first: unknown;
+    for (const candidate of [place, ...(place.copiedFrom ?? [])]) {
+      try {
+        return this.#open(sealed, candidate);
+      } catch (cause) {
+        first ??= cause;
+      }
+    }
+    throw unreadable(what, place, textOf(first), first);
+  }
+
+  #open({ tags, data }: Sealed, { run, slot }: CodecPlace): string {
+    let opened = data;
+    for (let at = tags.length - 1; at >= 0; at -= 1) {
+      const [name, note] = split(tags[at]!);
+      const codec = this.#codecs.find((known) => known.name === name);
+      if (!codec)
+        throw new Error(`codec "${name}" wrote it, and this engine has none of that name: add it to \`codec\``);
+      opened = codec.decode({ data: opened, note }, { run, slot, before: tags.slice(0, at).join(" ") });
+    }
+    return Buffer.from(opened.buffer, opened.byteOffset, opened.byteLength).toString();
+  }
+
+  #checkPlain(tags: readonly string[], what: string, place: CodecPlace): void {
+    for (const { name, plaintext } of this.#codecs) {
+      if (plaintext !== "refuse" || tags.some((tag) => split(tag)[0] === name)) continue;
+      throw unreadable(what, place, `codec "${name}" did not write it, and its \`plaintext\` is "refuse"`);
+    }
+  }
+}
+
+/** Whether a hash was made without a key. */
+export const isPlainHash = (hash: string): boolean => !hash.startsWith(KEYED);
+
+function checkHash(hash: unknown, name: string): string {
+  if (typeof hash === "string" && /^[\w-]{16,}$/.test(hash)) return KEYED + hash.slice(0, HASH_LENGTH);
+  const text = `hash() of codec "${name}" must return at least ${HASH_LENGTH} characters of base64url`;
+  throw new PerdureError("PERDURE_OPTION", text);
+}
+
+function encodeWith(codec: Codec, data: Uint8Array, what: string, place: CodecPlace, tags: string[]): Encoded | null {
+  const { run, slot } = place;
+  try {
+    return codec.encode(data, { run, slot, before: tags.join(" ") });
+  } catch (cause) {
+    const text = `${what}: codec "${codec.name}" could not encode it: ${textOf(cause)}`;
+    throw new PerdureError("PERDURE_SERIALIZE", text, { cause });
+  }
+}
+
+function parse(text: string, what: string): Sealed {
+  try {
+    const { codec, data } = JSON.parse(text) as { codec: unknown[]; data: unknown };
+    if (typeof data !== "string" || !codec.every((tag) => typeof tag === "string")) throw new Error("it is malformed");
+    return { tags: codec as string[], data: Buffer.from(data, "base64") };
+  } catch (cause) {
+    const problem = `${what}: the stored value cannot be read back: ${textOf(cause)}`;
+    throw new PerdureError("PERDURE_DECODE", problem, { cause });
+  }
+}
+
+const textOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : describe(thrown));
+
+function split(tag: string): [name: string, note: string | undefined] {
+  const end = tag.indexOf(":");
+  return end === -1 ? [tag, undefined] : [tag.slice(0, end), tag.slice(end + 1)];
+}
+
+function unreadable(what: string, { run, slot }: CodecPlace, problem: string, cause?: unknown): PerdureError {
+  const where = run === "" ? `"${slot}"` : `"${slot}" of run "${run}"`;
+  const text = `${what}: the stored value cannot be read back (it is to be ${where}): ${problem}`;
+  return new PerdureError("PERDURE_DECODE", text, { cause });
+}

@@ -1,0 +1,34 @@
+/** How the values of one run are bound to it, and how the arguments of its calls are hashed. Pure. */
+
+import type { Claim } from "../core/claim.ts";
+import type { StoredCodec } from "../core/stored.ts";
+import { type Ancestors, ancestorsOf, type Place, placeIn, slotIn } from "../core/stored-place.ts";
+import type { History } from "./history.ts";
+
+export class Binding {
+  readonly #run: string;
+  readonly #attempt: number;
+  readonly #ancestors: Ancestors;
+  readonly #codec: StoredCodec;
+  readonly #history: History;
+  #plain: boolean | undefined;
+
+  constructor(claim: Pick<Claim, "id" | "attempt" | "fork">, codec: StoredCodec, history: History) {
+    this.#run = claim.id;
+    this.#attempt = claim.attempt;
+    this.#ancestors = ancestorsOf(claim.fork);
+    this.#codec = codec;
+    this.#history = history;
+  }
+
+  /** Where the outcome of a slot is stored. */
+  placeOf(slot: string, attempt = this.#attempt): Place {
+    return placeIn(this.#run, slotIn(slot, attempt), this.#ancestors);
+  }
+
+  /** The hash of arguments: without a key in a run that began so. */
+  hash(values: readonly unknown[], what: () => string): string {
+    if (this.#codec.isKeyed) this.#plain ??= this.#history.hasPlainHashes;
+    return this.#codec.hash(values, what, this.#plain);
+  }
+}
