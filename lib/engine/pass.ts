@@ -75,11 +75,14 @@ export class Pass {
     this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
-    const fence = { run: claim.key, epoch: claim.epoch };
-    this.ledger = new Ledger(ports.flusher, fence, {
-      lost: () => this.lose("its claim is over"),
-      refused: (error) => this.end({ how: "refused", error }),
-    });
+    this.ledger = new Ledger(
+      ports.flusher,
+      { run: claim.key, epoch: claim.epoch },
+      {
+        lost: () => this.lose("its claim is over"),
+        refused: (error) => this.end({ how: "refused", error }),
+      },
+    );
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
     this.patches = new Patches(this);
     this.facts = runInfo(claim, ports.logger, () => this.#handover.voice.silent);
@@ -227,18 +230,15 @@ export class Pass {
 
   /** One turn: whatever the turn before woke has run as far as it can. */
   #turn(): void {
-    if (this.#handover.next()) this.#moved();
-    else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
+    if (this.#handover.next()) {
+      this.#impatient = 0;
+      this.#schedule();
+    } else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
     else if (this.#pausing) void this.#restForPause();
     else if (this.#calls.held.length > 0) this.#quiescent();
     else if (!this.#calls.working && this.#calls.waiting.size > 0) void this.#suspend();
     else if (!this.#calls.working) this.#stall?.rests();
-  }
-
-  #moved(): void {
-    this.#impatient = 0;
-    this.#schedule();
   }
 
   /** Nothing recorded can be handed over, and the body has run as far as it can: what is new may begin, unless it diverges. */
