@@ -658,7 +658,7 @@ const inferred = workflow(
   async (text, more: number) => [text, more] as const,
 );
 same<Parameters<typeof inferred>, [input: string | undefined, more: number]>(true);
-const unbySchema = workflow({ name: "unchecked", output: z.object({ n: z.number() }) }, async (n: number) => ({ n }));
+const unchecked = workflow({ name: "unchecked", output: z.object({ n: z.number() }) }, async (n: number) => ({ n }));
 same<Parameters<typeof unchecked>, [n: number]>(true);
 same<ReturnType<typeof unchecked>, Promise<{ n: number }>>(true);
 // @ts-expect-error the function takes something else than the schema returns
