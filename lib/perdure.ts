@@ -218,8 +218,12 @@ export class Perdure {
    * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
    * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
    */
-  async send<T>(ids: readonly string[], event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<SentMany>;
-  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
+  async send<T, S = T>(
+    ids: readonly string[],
+    event: EventLike<T, S>,
+    ...rest: SendArguments<NoInfer<S>>
+  ): Promise<SentMany>;
+  async send<T, S = T>(id: string, event: EventLike<T, S>, ...rest: SendArguments<NoInfer<S>>): Promise<void>;
   async send(
     ids: string | readonly string[],
     event: EventLike<unknown>,
