@@ -135,13 +135,17 @@ export class Perdure {
 
   async #launch(): Promise<void> {
     try {
-      this.#engine = await Engine.launch(this.#settings);
+      await Engine.launch(this.#settings, (engine) => {
+        this.#engine = engine;
+        engineOf.set(this, engine);
+        engines.add(this.#launched);
+      });
     } catch (error) {
+      engines.delete(this.#launched);
+      this.#engine = null;
       this.#launching = null;
       throw error;
     }
-    engineOf.set(this, this.#engine);
-    engines.add(this.#launched);
     for (const signal of this.#settings.shutdownOn) process.on(signal, this.#signalled);
   }
 
