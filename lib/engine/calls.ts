@@ -57,18 +57,21 @@ export class Calls {
     this.waiting.add(call);
   }
 
-  /** The waiting calls whose timers a look has found due: in the order of their instants; those of one instant as they were called. */
-  dueBy({ due, askedAt }: News): Call[] {
-    const at = (call: Call): number => due.get(call.slot)!.at;
-    // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
-    const rung = [...this.waiting].filter((call) => due.has(call.slot) && call.timedAt <= askedAt);
-    return rung.sort((a, b) => at(a) - at(b));
-  }
-
   /** A call has its outcome. */
   end(call: Call): void {
     this.#rest(call);
     call.state = "ready";
+  }
+
+  /** Tells those that wait what a look has found: news, then timers, in the order of their instants, those of one instant as they were called. */
+  hear({ due, askedAt }: Pick<News, "due" | "askedAt">): void {
+    for (const call of [...this.waiting]) if (call.hasNews()) call.ring(false);
+    const at = (call: Call): number => due.get(call.slot)!.at;
+    const rung = [...this.waiting].filter((call) => due.has(call.slot)).sort((a, b) => at(a) - at(b));
+    for (const call of rung) {
+      // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
+      if (call.timedAt <= askedAt) call.ring(due.get(call.slot)!.woken);
+    }
   }
 
   #rest(call: Call): void {
