@@ -6,6 +6,7 @@ import { PerdureError, RunFailedError } from "../core/errors.ts";
 import { checkArray, shorten } from "../core/options.ts";
 import type { StartOptions } from "../core/types.ts";
 import { connectDatabase, type Database } from "../db/connect.ts";
+import { KeptConnections } from "../db/kept.ts";
 import { prepare } from "../db/prepare.ts";
 import { TestSchema } from "../db/testing.ts";
 import { internalsOf, type Workflow } from "../define/workflow.ts";
@@ -111,6 +112,7 @@ class Trial<A extends unknown[], R> {
   readonly #name = newSchemaName();
   #database: Database | undefined;
   #schema: TestSchema | undefined;
+  #kept: KeptConnections | undefined;
 
   constructor(workflow: Workflow<A, R> | (() => Workflow<A, R>), options: CrashOptions<A, R>) {
     const { args = [], with: _, drive, check, ...test } = options;
@@ -128,11 +130,13 @@ class Trial<A extends unknown[], R> {
     new TestPerdure({ ...this.#test, worker: false });
     const database = await connectDatabase(this.#test.database);
     this.#database = database;
+    this.#kept = new KeptConnections(database.clientConfig());
     this.#schema = new TestSchema(database.pool, this.#name);
     await this.#schema.make(() => prepare(database, this.#name, true), 0);
   }
 
   async close(): Promise<void> {
+    this.#kept?.close();
     await this.#schema?.drop().catch(() => {});
     await this.#database?.close();
   }
@@ -140,7 +144,7 @@ class Trial<A extends unknown[], R> {
   /** One go, with a crash or without. */
   async go(at: { write: number; side: "before" | "after" } | null): Promise<Go<R>> {
     const { args = [] as unknown as A, with: start = {}, drive = toTheEnd } = this.#options;
-    const test = { now: this.#now, ...this.#test };
+    const test = { now: this.#now, ...this.#test, database: this.#kept!.config };
     const workflow = this.#make();
     const perdure = new TestPerdure({
       ...test,
