@@ -77,11 +77,14 @@ export class Pass {
     this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
-    const fence = { run: claim.key, epoch: claim.epoch };
-    this.ledger = new Ledger(ports.flusher, fence, {
-      lost: () => this.lose("its claim is over"),
-      refused: (error) => this.end({ how: "refused", error }),
-    });
+    this.ledger = new Ledger(
+      ports.flusher,
+      { run: claim.key, epoch: claim.epoch },
+      {
+        lost: () => this.lose("its claim is over"),
+        refused: (error) => this.end({ how: "refused", error }),
+      },
+    );
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
     this.patches = new Patches(this);
     this.facts = runInfo(claim, ports.logger, () => this.#handover.voice.silent);
