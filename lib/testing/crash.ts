@@ -13,14 +13,23 @@ import { internalsOf, type Workflow } from "../define/workflow.ts";
 import { engineOf } from "../launched.ts";
 import { Perdure } from "../perdure.ts";
 import { CrashGuard } from "./crash-guard.ts";
-import { engineOptions, newSchemaName, SHARED, type TestOptions } from "./kit.ts";
-import { kitOf, TestPerdure } from "./test-perdure.ts";
+import { engineOptions, kitOf, newSchemaName, SHARED } from "./kit.ts";
+import type { TestOptions } from "./options.ts";
+import { TestPerdure } from "./test-perdure.ts";
 
 /** How a run has ended, or where it stands when nothing is left to do. */
 export type CrashEnd<R = unknown> =
   | { readonly state: "completed"; readonly value: R }
-  | { readonly state: "failed"; readonly error: unknown }
-  | { readonly state: "cancelled" | "blocked"; readonly reason: string | null }
+  | {
+      readonly state: "failed";
+      /** What its code threw. */
+      readonly error: unknown;
+    }
+  | {
+      readonly state: "cancelled" | "blocked";
+      /** As `status()` has it. */
+      readonly reason: string | null;
+    }
   | { readonly state: "suspended" | "paused" | "pending" };
 
 /** Where a process was killed. */

@@ -4,10 +4,11 @@ export {
   exportHistory,
   type GoldenHistory,
   type GoldenOutcome,
+  type GoldenRun,
   type ReplayOptions,
   type ReplayReport,
   replayHistory,
 } from "./golden.ts";
-export type { TestOptions } from "./kit.ts";
-export { type StandIn, standIn } from "./stand-ins.ts";
+export type { TestOptions } from "./options.ts";
+export { type StandIn, standIn } from "./stand-in.ts";
 export { type SettleOptions, TestPerdure } from "./test-perdure.ts";

@@ -7,6 +7,8 @@ import { test } from "tap";
 import { server } from "../support/postgres.ts";
 
 const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+/** Put in where the text is: this file imports no such thing. */
+const HERE = "./";
 const LIB = new URL("../../lib/", import.meta.url).href;
 
 /** A workflow, and what its test looks at; `DAYS` is how long its trial lasts. */
@@ -41,17 +43,17 @@ const FILES = {
   "node.test.mjs": `
     import assert from "node:assert/strict";
     import { test } from "node:test";
-    import { everywhere, EXPECTED, fortnight } from "./trial.mjs";
+    import { everywhere, EXPECTED, fortnight } from "${HERE}trial.mjs";
     test("a trial is charged after 14 days", async () => assert.deepEqual(await fortnight(), EXPECTED));
     test("wherever it crashes", async () => assert.deepEqual(await everywhere(), { state: "completed", value: "charged u1" }));`,
   "tap.test.mjs": `
     import { test } from "tap";
-    import { everywhere, EXPECTED, fortnight } from "./trial.mjs";
+    import { everywhere, EXPECTED, fortnight } from "${HERE}trial.mjs";
     test("a trial is charged after 14 days", async (t) => t.same(await fortnight(), EXPECTED));
     test("wherever it crashes", async (t) => t.same(await everywhere(), { state: "completed", value: "charged u1" }));`,
   "vitest.test.mjs": `
     import { expect, test } from "vitest";
-    import { everywhere, EXPECTED, fortnight } from "./trial.mjs";
+    import { everywhere, EXPECTED, fortnight } from "${HERE}trial.mjs";
     test("a trial is charged after 14 days", async () => expect(await fortnight()).toEqual(EXPECTED), 60_000);
     test("wherever it crashes", async () => expect(await everywhere()).toEqual({ state: "completed", value: "charged u1" }), 60_000);`,
 };
