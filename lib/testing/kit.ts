@@ -119,9 +119,9 @@ export class Kit {
     if (run) throw new PerdureError("PERDURE_STATE", `run "${run.id}" is blocked: ${run.reason}`);
   }
 
-  /** Moves the clock to `target`, from one instant at which something is due to the next. */
-  moveTo(target: number, timeoutMs: number): Promise<void> {
-    const moved = this.#moving.then(() => this.#moveTo(target, timeoutMs));
+  /** Moves the clock from one instant at which something is due to the next. `target`: from where it stands when it is this call's turn. */
+  move(target: (now: number) => number, timeoutMs: number): Promise<void> {
+    const moved = this.#moving.then(() => this.#moveTo(target(this.clock.now()), timeoutMs));
     this.#moving = moved.catch(() => {});
     return moved;
   }
