@@ -168,7 +168,10 @@ test("what is no stand-in, or stands in twice, is refused", async (t) => {
     [standIn(paid, null), standIn(paid, null)],
     [standIn("charge", () => 1), standIn("charge", () => 2)],
   ]) {
-    t.throws(() => new TestPerdure({ standIns: twice }), { code: "PERDURE_DUPLICATE", message: /is stood in for twice/ });
+    t.throws(() => new TestPerdure({ standIns: twice }), {
+      code: "PERDURE_DUPLICATE",
+      message: /is stood in for twice/,
+    });
   }
   const perdure = new TestPerdure({ standIns: [standIn(charge, () => 1)] });
   t.throws(() => perdure.calls(paid as never), { message: /calls\(\) needs a step/ });
