@@ -48,13 +48,6 @@ test("what a schema throws is told with a code and the name of what it checks, a
   }
 });
 
-test("an equal start from TypeScript is the run that SQL started, also where the schema transforms", async (t) => {
-  const order = workflow({ name: "order", input: z.number().transform(String) }, async (input) => input);
-  const { perdure, sql } = await bench(t, { workflows: [order] });
-  await sql(`select :SCHEMA.start_run('order', '[1]', 'r')`);
-  t.equal((await perdure.start(order.with({ id: "r" }), 1).catch((error) => error)).id, "r");
-});
-
 test("a schema that is taken away does not block the runs that SQL started under it", async (t) => {
   const order = workflow({ name: "order", input: z.number() }, async (input) => {
     await gate.wait();
