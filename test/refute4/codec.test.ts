@@ -2,7 +2,7 @@
 import { gzipSync } from "node:zlib";
 import pg from "pg";
 import { test } from "tap";
-import { compress, type EncryptOptions, encrypt } from "../../lib/codec/index.ts";
+import { compression, type EncryptionOptions, encryption } from "../../lib/codec/index.ts";
 import {
   event,
   patched,
@@ -22,8 +22,8 @@ import { eventually } from "../support/eventually.ts";
 import { reaches } from "../support/gate.ts";
 import { atGate, gate, unhandled } from "../support/replay.ts";
 
-const KEYS: EncryptOptions = { keys: { one: Buffer.alloc(32, 1) }, current: "one", hashKey: Buffer.alloc(32, 9) };
-const strict = encrypt({ ...KEYS, plaintext: "refuse" });
+const KEYS: EncryptionOptions = { keys: { one: Buffer.alloc(32, 1) }, current: "one", hashKey: Buffer.alloc(32, 9) };
+const strict = encryption({ ...KEYS, plaintext: "refuse" });
 const SECRET = "s3cr3t-4711";
 const HOUR_MS = 3_600_000;
 const patient = { timeout: "30s" } as const;
@@ -131,7 +131,7 @@ test("nothing of the data is in a column, a reason or a hint, whatever goes wron
 test("what looks like a codec's writing is data, from SQL and from TypeScript, with codecs and without", async (t) => {
   const fake = { codec: ["encrypt:one"], data: "AAAA" };
   const both = workflow("both", async (what: unknown) => [what, (await news.wait()).data]);
-  for (const codec of [[compress({ above: 10 }), encrypt(KEYS)], []]) {
+  for (const codec of [[compression({ above: 10 }), encryption(KEYS)], []]) {
     const { perdure, sql } = await bench(t, { workflows: [both], codec });
     await sql("select :SCHEMA.start_run('both', $1, 'sql')", [JSON.stringify([fake])]);
     await sql("select :SCHEMA.send_event('sql', 'news', $1)", [JSON.stringify(fake)]);
@@ -144,8 +144,8 @@ test("what looks like a codec's writing is data, from SQL and from TypeScript, w
 
 test("a row that was meddled with blocks its run in words, the process lives, and the next run is not touched", async (t) => {
   const escaped = unhandled(t);
-  const { perdure, sql, advance } = await bench(t, { workflows: [echo], codec: [compress({ above: 0 }), strict] });
-  const lenient = await bench(t, { workflows: [echo], codec: compress({ above: 0 }) });
+  const { perdure, sql, advance } = await bench(t, { workflows: [echo], codec: [compression({ above: 0 }), strict] });
+  const lenient = await bench(t, { workflows: [echo], codec: compression({ above: 0 }) });
   const row = (tags: unknown, data: unknown): string => JSON.stringify({ codec: tags, data });
   const packed = (data: Buffer, method = "gzip"): string => row([`compress:${method}`], data.toString("base64"));
   const small = gzipSync('{"json":["x"]}');

@@ -24,7 +24,7 @@ for (const [what, schema] of Object.entries(ODD)) {
     const told = event({ name: "told", schema });
     const late = workflow("late", async () => gate.wait());
     const { perdure, sql } = await bench(t, { workflows: [order, late] });
-    t.equal((await rejection(perdure.start(order, 1))).code, "PERDURE_OPTION");
+    t.equal((await rejection(perdure.start(order, 1))).code, "PERDURE_INVALID");
     t.equal((await sql("select count(*)::integer as n from :SCHEMA.run"))[0].n, 0);
     const run = await perdure.start(late);
     t.equal((await rejection(run.send(told, 1))).code, "PERDURE_OPTION");
