@@ -3,6 +3,7 @@ import type { ValueCodec } from "./codec.ts";
 import { describe } from "./codec-refuse.ts";
 import { PerdureError } from "./errors.ts";
 import { canonicalHash } from "./hash.ts";
+import { quietly } from "./quiet.ts";
 import type { Codec, CodecPlace, Encoded, Place } from "./stored-place.ts";
 
 /** How the text of what codecs wrote begins. No value codec's text, and nothing that SQL can send, begins so. */
@@ -26,7 +27,12 @@ export class StoredCodec {
     this.#values = values;
     this.#codecs = codecs;
     const hashing = codecs.find((codec) => codec.hash !== undefined);
-    if (hashing) this.#keyed = (text) => checkHash(hashing.hash!(text), hashing.name);
+    if (hashing)
+      this.#keyed = (text) =>
+        checkHash(
+          quietly(() => hashing.hash!(text)),
+          hashing.name,
+        );
   }
 
   /** Whether a value may be bound to its place. */
@@ -112,7 +118,8 @@ export class StoredCodec {
       const codec = this.#codecs.find((known) => known.name === name);
       if (!codec)
         throw new Error(`codec "${name}" wrote it, and this engine has none of that name: add it to \`codec\``);
-      opened = codec.decode({ data: opened, note }, { run, slot, before: tags.slice(0, at).join(" ") });
+      const sealed = { data: opened, note };
+      opened = quietly(() => codec.decode(sealed, { run, slot, before: tags.slice(0, at).join(" ") }));
     }
     return Buffer.from(opened.buffer, opened.byteOffset, opened.byteLength).toString();
   }
@@ -137,7 +144,7 @@ function checkHash(hash: unknown, name: string): string {
 function encodeWith(codec: Codec, data: Uint8Array, what: string, place: CodecPlace, tags: string[]): Encoded | null {
   const { run, slot } = place;
   try {
-    return codec.encode(data, { run, slot, before: tags.join(" ") });
+    return quietly(() => codec.encode(data, { run, slot, before: tags.join(" ") }));
   } catch (cause) {
     const text = `${what}: codec "${codec.name}" could not encode it: ${textOf(cause)}`;
     throw new PerdureError("PERDURE_SERIALIZE", text, { cause });
