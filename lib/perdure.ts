@@ -31,7 +31,7 @@ import type { ArgumentsOf, Started, StartedByName } from "./define/refused.ts";
 import { isRegistered } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, notAWorkflow, type Startable } from "./define/workflow.ts";
-import { Engine } from "./launched.ts";
+import { Engine, engineOf } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
 /** What `perdure.using()` does in a transaction of the caller's. */
@@ -140,6 +140,7 @@ export class Perdure {
       this.#launching = null;
       throw error;
     }
+    engineOf.set(this, this.#engine);
     engines.add(this.#launched);
     for (const signal of this.#settings.shutdownOn) process.on(signal, this.#signalled);
   }

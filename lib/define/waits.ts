@@ -9,7 +9,7 @@ import type { EventDefinition, Received, Schema, Slept } from "../core/types.ts"
 export interface EventOptions<T> {
   /** 1 to 255 bytes. */
   name: string;
-  /** Checks the data when it is sent from TypeScript; what the schema returns is stored. */
+  /** Checks the data when it is sent; what SQL sent, when it is consumed: a wait for it throws then. What the schema returns is stored. */
   schema?: Schema<T> | undefined;
 }
 

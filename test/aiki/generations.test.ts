@@ -1,4 +1,6 @@
 /** What programs of each generation of the Aiki API do, in that generation's own shape, with nothing changed but the import. */
+// Older generations await what client() and worker() return.
+/* oxlint-disable typescript/await-thenable */
 import { test } from "tap";
 import {
   client,

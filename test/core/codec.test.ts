@@ -13,6 +13,7 @@ import {
   TimeoutError,
 } from "../../lib/core/errors.ts";
 import { event } from "../../lib/define/waits.ts";
+import { ownKeys, VALUES } from "../support/values.ts";
 
 const codec = new ValueCodec();
 
@@ -35,10 +36,6 @@ function nested(levels: number, wrap: (inner: unknown) => unknown): unknown {
   return value;
 }
 
-function ownKeys(entries: [string, unknown][]): object {
-  return Object.fromEntries(entries);
-}
-
 class PaymentDeclined extends Error {
   readonly amount: number;
   constructor(amount: number) {
@@ -50,84 +47,6 @@ class PaymentDeclined extends Error {
 }
 
 class CardDeclined extends PaymentDeclined {}
-
-const shared = { street: "Main" };
-
-const VALUES: Record<string, unknown> = {
-  null: null,
-  undefined: undefined,
-  true: true,
-  string: "text",
-  "NUL in a string": "a\u0000b",
-  "lone surrogates": "\ud800 and \udc00",
-  "NUL and surrogates as keys": { "a\u0000b": 1, "\ud800": undefined },
-  zero: 0,
-  "minus zero": -0,
-  NaN: Number.NaN,
-  Infinity: Number.POSITIVE_INFINITY,
-  "-Infinity": Number.NEGATIVE_INFINITY,
-  bigint: 12345678901234567890n,
-  "bigint of 5,000 digits": 10n ** 5000n,
-  "empty object": {},
-  "empty array": [],
-  "undefined in an object": { a: undefined, b: 1 },
-  "undefined in an array": [undefined, 1, undefined],
-  "specials in an object": { a: -0, b: Number.NaN, c: 1n, d: 1n, e: Number.NaN },
-  Date: new Date("2026-01-02T03:04:05.678Z"),
-  "far Date": new Date(8.64e15),
-  Map: new Map<unknown, unknown>([
-    ["a", 1],
-    [{ key: 1 }, new Date(5)],
-    [1n, undefined],
-    [Number.NaN, "nan"],
-    ["NaN", "text"],
-  ]),
-  "nested Maps": new Map([[new Map([[1, 2]]), new Map([[new Set([1n]), [new Date(1)]]])]]),
-  Set: new Set([1, "1", 1n, undefined, null, Number.NaN, "NaN", { a: 1 }]),
-  "repeated NaN in Set, Map and beside": {
-    s: new Set([Number.NaN, 1, 2n]),
-    m: new Map([[Number.NaN, 2n]]),
-    n: Number.NaN,
-  },
-  RegExp: /a\/b[/]"\u2028/giu,
-  "RegExp in use": Object.assign(/x/g, { lastIndex: 3 }),
-  URL: new URL("https://user:pw@example.org:8080/p?q=1#h"),
-  Buffer: Buffer.from([0, 1, 254, 255]),
-  "empty Buffer": Buffer.alloc(0),
-  Int8Array: new Int8Array([-1, 0, 1]),
-  Uint8Array: new Uint8Array([0, 255]),
-  Uint8ClampedArray: new Uint8ClampedArray([0, 255]),
-  Int16Array: new Int16Array([-32768, 1]),
-  Uint16Array: new Uint16Array([65535]),
-  Int32Array: new Int32Array([-1]),
-  Uint32Array: new Uint32Array([2 ** 32 - 1]),
-  Float32Array: new Float32Array([1.5, Number.NaN, -0, Number.POSITIVE_INFINITY]),
-  Float64Array: new Float64Array([0.1, Number.NaN, -0]),
-  BigInt64Array: new BigInt64Array([-1n, 1n]),
-  BigUint64Array: new BigUint64Array([2n ** 64n - 1n]),
-  "view into a larger buffer": new Uint16Array(new Uint16Array([1, 2, 3, 4]).buffer, 2, 2),
-  ArrayBuffer: new Uint8Array([1, 2, 3]).buffer,
-  DataView: new DataView(new Uint8Array([1, 2, 3]).buffer, 1, 2),
-  "dangerous keys": ownKeys([
-    ["__proto__", { polluted: true }],
-    ["constructor", { prototype: { x: 1n } }],
-    ["prototype", undefined],
-  ]),
-  "dangerous keys in plain JSON": JSON.parse('{"a": {"__proto__": 1, "constructor": 2}}'),
-  "odd keys": { "": 1n, ".": 1n, "a.b": { "\\": new Date(1), "c\\.d": undefined }, "0": -0 },
-  "shared reference": { billing: shared, shipping: shared, all: [shared, new Map([[shared, shared]])] },
-  Error: new Error("plain"),
-  TypeError: new TypeError("typed", { cause: new RangeError("cause") }),
-  "error with properties": Object.assign(new Error("x"), {
-    code: "E_X",
-    errno: -2,
-    at: new Date(1),
-    nested: { a: 1n },
-  }),
-  AggregateError: new AggregateError([new SyntaxError("a"), "b", undefined], "several"),
-  "error with an undefined cause": new Error("x", { cause: undefined }),
-  "errors in containers": { list: [new EvalError("e")], map: new Map([[new URIError("u"), new ReferenceError("r")]]) },
-};
 
 await t.test("what is accepted comes back deeply equal and of the same types", async (t) => {
   for (const [name, value] of Object.entries(VALUES)) {
