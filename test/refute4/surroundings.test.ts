@@ -1,0 +1,156 @@
+/** What a stranger found of the code around an engine, its async context, its services, its connections: each is one promise that did not hold. */
+import { AsyncLocalStorage } from "node:async_hooks";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { connect } from "node:net";
+import { mock } from "node:test";
+import pg from "pg";
+import { test } from "tap";
+import { event, runStep, sleep, step, workflow } from "../../lib/index.ts";
+import { bench, collector } from "../support/engine.ts";
+import { eventually } from "../support/eventually.ts";
+import { reaches } from "../support/gate.ts";
+import { freshDatabase, server } from "../support/postgres.ts";
+import { ROOT } from "../support/readme.ts";
+
+const patient = { timeout: "20s" } as const;
+const store = new AsyncLocalStorage<string>();
+const seen = async (): Promise<string> => store.getStore() ?? "none";
+
+test("a run does not see the async context of another's request", async (t) => {
+  const work = workflow("work", async (_: string) => [
+    await seen(),
+    await runStep("s", seen),
+    await sleep(5),
+    await seen(),
+  ]);
+  const { perdure } = await bench(t, { workflows: [work], worker: { concurrency: 1 } });
+  const tenants = ["A", "B", "C"];
+  const runs = await Promise.all(tenants.map((tenant) => store.run(tenant, () => perdure.start(work, tenant))));
+  for (const [at, run] of runs.entries()) {
+    const others = tenants.filter((tenant) => tenant !== tenants[at]);
+    const found = (await run.result(patient)).filter((one) => others.includes(one as string));
+    t.same(found, [], `in the run of tenant ${tenants[at]}`);
+  }
+});
+
+test("what a run sees of the async context is the same live and on replay", async (t) => {
+  const go = event("go");
+  const sights: string[] = [];
+  const work = workflow("work", async () => {
+    sights.push(await seen());
+    await go.wait();
+  });
+  const { perdure, another } = await bench(t, { workflows: [work] });
+  const run = await store.run("the starter's", () => perdure.start(work));
+  await reaches(run, "suspended");
+  await perdure.shutdown();
+  const other = await another();
+  await store.run("the sender's", () => other.send(run.id, go, undefined));
+  await other.get(run.id).result(patient);
+  t.equal(new Set(sights).size, 1, sights.join(", then "));
+});
+
+test("a step that is called in an async context of the body's own runs in it, the second one too", async (t) => {
+  const look = step("look", seen);
+  const work = workflow("work", () => store.run("the body's", async () => [await look(), await look(), await look()]));
+  const { perdure } = await bench(t, { workflows: [work] });
+  const run = await store.run("the starter's", () => perdure.start(work));
+  t.same(await run.result(patient), ["the body's", "the body's", "the body's"]);
+});
+
+test("two instances with one step name are not mistaken for each other where neither is registered", async (t) => {
+  const go = event("go");
+  class Warehouse {
+    readonly #place: string;
+    constructor(place: string) {
+      this.#place = place;
+    }
+    @step()
+    async pack(order: string): Promise<string> {
+      return `${order} in ${this.#place}`;
+    }
+  }
+  const shop = (reordered: boolean) => {
+    class Shop {
+      readonly eu = new Warehouse("eu");
+      readonly us = new Warehouse("us");
+      @workflow()
+      async both(order: string): Promise<object> {
+        const first = await (reordered ? this.us : this.eu).pack(order);
+        const second = await (reordered ? this.eu : this.us).pack(order);
+        await go.wait();
+        return reordered ? { us: first, eu: second } : { eu: first, us: second };
+      }
+    }
+    return new Shop();
+  };
+  const { perdure, another } = await bench(t, { workflows: [shop(false)] });
+  const run = await perdure.start("Shop.both", "o").catch((error: Error) => error);
+  // A refusal that names both would do as well.
+  if (run instanceof Error) return void t.match(run, { code: "PERDURE_DUPLICATE" });
+  await reaches(run, "suspended");
+  await perdure.shutdown();
+  const other = await another({ workflows: [shop(true)] });
+  await other.send(run.id, go, undefined);
+  const outcome = await other
+    .get(run.id)
+    .result(patient)
+    .catch((error: Error) => error);
+  if (outcome instanceof Error) return void t.match(outcome, { name: "RunFailedError" });
+  t.same(outcome, { eu: "o in eu", us: "o in us" });
+});
+
+test("a test's mock takes the place of a decorated method", (t) => {
+  class Service {
+    @step()
+    async reserve(): Promise<string> {
+      return "real";
+    }
+  }
+  const service = new Service();
+  t.doesNotThrow(() => mock.method(service, "reserve", async () => "mocked"));
+  mock.restoreAll();
+  t.end();
+});
+
+test("strict mode names what a body asks through a connection that is open already", async (t) => {
+  const pool = new pg.Pool({ connectionString: await server(), max: 1 });
+  t.teardown(() => pool.end());
+  await pool.query("select 1");
+  const logger = collector();
+  const work = workflow("work", async () => (await pool.query("select 1")).rowCount);
+  const { perdure } = await bench(t, { workflows: [work], logger, strict: true });
+  await (await perdure.start(work)).result(patient);
+  t.match(logger.lines.join("\n"), /uses the network in the body of workflow "work"/);
+});
+
+test("under strict mode Date is still the Date that was there before: metadata and maps keyed by it go on working", async (t) => {
+  const kept = Date;
+  await bench(t, { strict: true });
+  t.equal(Date, kept);
+});
+
+test("a client that never ends its request does not keep a program that was told to stop from handing over its runs", async (t) => {
+  const env = { ...process.env, NODE_OPTIONS: "", PORT: "0", DATABASE_URL: await freshDatabase(t) };
+  const program = spawn(process.execPath, [`${ROOT}dist/examples/frameworks/http.js`], {
+    env,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  t.teardown(() => program.kill("SIGKILL"));
+  let printed = "";
+  program.stdout.on("data", (chunk) => {
+    printed += chunk;
+  });
+  const port = await eventually(() => /listening on http:\S+:(\d+)/.exec(printed)?.[1], 20_000);
+  const slow = connect(Number(port), "127.0.0.1").on("error", () => {});
+  t.teardown(() => slow.destroy());
+  await once(slow, "connect");
+  slow.write("POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-length: 500\r\n\r\n{");
+  // Answered after what the slow one has sent was read.
+  await fetch(`http://127.0.0.1:${port}/health`, { headers: { connection: "close" } });
+  const ended = once(program, "exit");
+  program.kill("SIGTERM");
+  await eventually(() => printed.includes("handing over"), 20_000);
+  t.same(await ended, [0, null]);
+});
