@@ -81,8 +81,8 @@ export class Engine {
   readonly #wants: Wants;
   readonly #hints: Hints;
 
-  /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
-  static async launch(settings: Settings): Promise<Engine> {
+  /** Opens the database, migrates it, and goes to work: `onWork` is told right before, as runs that it takes up may use it. Throws what is wrong with the server or the schema. */
+  static async launch(settings: Settings, onWork: (engine: Engine) => void): Promise<void> {
     const database = await connectDatabase(settings.database);
     announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
@@ -90,8 +90,7 @@ export class Engine {
       const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
       await (settings.seam ? settings.seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
-      await engine.#start();
-      return engine;
+      await engine.#start(() => onWork(engine!));
     } catch (error) {
       if (!engine) await settings.seam?.close(database).catch(() => {});
       await (engine ? engine.shutdown(0) : database.close());
@@ -272,12 +271,13 @@ export class Engine {
       : { connectionString: listenUrl, application_name: "perdure", keepAlive: true, connectionTimeoutMillis: 5000 };
   }
 
-  async #start(): Promise<void> {
+  async #start(onWork: () => void): Promise<void> {
     await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
     const { schedules, application, logger } = this.#settings;
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();
+    onWork();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
     if (this.#settings.strict) this.#watchBodies();

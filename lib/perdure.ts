@@ -135,13 +135,17 @@ export class Perdure {
 
   async #launch(): Promise<void> {
     try {
-      this.#engine = await Engine.launch(this.#settings);
+      await Engine.launch(this.#settings, (engine) => {
+        this.#engine = engine;
+        engineOf.set(this, engine);
+        engines.add(this.#launched);
+      });
     } catch (error) {
+      engines.delete(this.#launched);
+      this.#engine = null;
       this.#launching = null;
       throw error;
     }
-    engineOf.set(this, this.#engine);
-    engines.add(this.#launched);
     for (const signal of this.#settings.shutdownOn) process.on(signal, this.#signalled);
   }
 
@@ -214,8 +218,12 @@ export class Perdure {
    * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
    * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
    */
-  async send<T>(ids: readonly string[], event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<SentMany>;
-  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
+  async send<T, S = T>(
+    ids: readonly string[],
+    event: EventLike<T, S>,
+    ...rest: SendArguments<NoInfer<S>>
+  ): Promise<SentMany>;
+  async send<T, S = T>(id: string, event: EventLike<T, S>, ...rest: SendArguments<NoInfer<S>>): Promise<void>;
   async send(
     ids: string | readonly string[],
     event: EventLike<unknown>,

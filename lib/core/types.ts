@@ -14,6 +14,12 @@ export interface Schema<Output = unknown, Input = unknown> {
     readonly types?: { readonly input: Input; readonly output: Output } | undefined;
   };
 }
+declare const sends: unique symbol;
+/** What is sent, where it differs from what is received: a schema in between may change it. */
+export interface Sends<S> {
+  /** @internal known to the compiler alone */
+  readonly [sends]?: S;
+}
 /** What a function whose first argument a schema checks is called with. A schema that does not say what it takes takes what it returns. */
 export type Checked<Input, Output, Rest extends unknown[]> = unknown extends Input
   ? [input: Output, ...rest: Rest]

@@ -213,10 +213,11 @@ function callable(definition: StepDefinition, outside: (args: unknown[]) => unkn
     return here ? callIn(here.body, definition, args) : outside(args);
   };
   Object.defineProperty(call, "name", { value: definition.name, configurable: true });
+  // Not to be seen where a step is printed.
+  Object.defineProperty(call, DEFINITION, { value: definition });
   return Object.assign(call, {
-    [DEFINITION]: definition,
     with: (options: StepCallOptions) => callable(configure(definition, options), outside),
-  });
+  }) as Callable;
 }
 
 /** The definition behind a step or a transaction; undefined when `value` is none. */
