@@ -1,6 +1,6 @@
 /** How a body begins: with the context that the application makes for this execution, in the scope of its run. */
 import { isFromSql } from "../core/codec.ts";
-import { type Scope, scope } from "../core/context.ts";
+import { detached, scope } from "../core/context.ts";
 import type { Pass, Settled } from "./pass.ts";
 import { sqlInput } from "./steps.ts";
 
@@ -11,8 +11,7 @@ export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled)
     enter(pass, args, settled);
     return;
   }
-  // A run may be begun from within another's body: what makes the context runs in neither.
-  const made = scope.run(undefined as unknown as Scope, async () => makeContext(pass.run));
+  const made = detached(async () => makeContext(pass.run));
   made.then(
     (context) => {
       pass.ports.delays.forget(pass.run.id);
@@ -28,14 +27,16 @@ const call = ({ definition }: Pass, args: unknown[]): unknown => definition.fn(.
 /** SQL started it, and the workflow has a schema. */
 const isUnchecked = ({ definition, claim }: Pass): boolean => definition.input !== undefined && isFromSql(claim.args);
 
+/** Runs `work` in the scope of a run, and in no other async context. */
+export const inBody = <T>(pass: Pass, work: () => T): T =>
+  detached(() => scope.run({ body: pass.body, step: null }, work));
+
 function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
-  scope.run({ body: pass.body, step: null }, () => {
-    Promise.resolve()
-      .then(() => (isUnchecked(pass) ? sqlInput(pass, args).then((checked) => call(pass, checked)) : call(pass, args)))
-      .then(
-        (value) => settled({ value }),
-        (thrown) => settled({ thrown }),
-      );
-  });
+  const run = async (): Promise<unknown> =>
+    isUnchecked(pass) ? call(pass, await sqlInput(pass, args)) : call(pass, args);
+  inBody(pass, () => Promise.resolve().then(run)).then(
+    (value) => settled({ value }),
+    (thrown) => settled({ thrown }),
+  );
   pass.begun();
 }

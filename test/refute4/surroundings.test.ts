@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { mock } from "node:test";
 import pg from "pg";
 import { test } from "tap";
-import { event, runStep, sleep, step, workflow } from "../../lib/index.ts";
+import { currentRun, currentStep, event, runStep, sleep, step, workflow } from "../../lib/index.ts";
 import { bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { reaches } from "../support/gate.ts";
@@ -57,6 +57,39 @@ test("a step that is called in an async context of the body's own runs in it, th
   const { perdure } = await bench(t, { workflows: [work] });
   const run = await store.run("the starter's", () => perdure.start(work));
   t.same(await run.result(patient), ["the body's", "the body's", "the body's"]);
+});
+
+test("a further try of a step, and what judges it, are in the context of the call; what makes a run's context is in nobody's", async (t) => {
+  const sights: string[] = [];
+  const note = async (what: string): Promise<boolean> => {
+    sights.push(`${what}: ${await seen()} of ${currentRun().workflow}`);
+    return true;
+  };
+  const retry = (what: string) => ({
+    type: "fixed" as const,
+    maxAttempts: 2,
+    delay: 1,
+    shouldRetry: () => note(what),
+  });
+  const flaky = step({ name: "flaky", retry: retry("judged") }, async () => {
+    await note(`try ${currentStep().attempt}`);
+    if (currentStep().attempt === 1) throw new Error("once");
+  });
+  const work = workflow({ name: "work", retry: retry("run judged") }, async () => {
+    await store.run("the body's", flaky);
+    if (currentRun().attempt === 1) throw new Error("once");
+  });
+  const context = async (): Promise<object> => ({ seen: sights.push(`made: ${await seen()}`) });
+  const { perdure } = await bench(t, { workflows: [work], context });
+  await (await store.run("the starter's", () => perdure.start(work))).result(patient);
+  t.strictSame(sights.slice(0, 5), [
+    "made: none",
+    "try 1: the body's of work",
+    "judged: the body's of work",
+    "try 2: the body's of work",
+    "run judged: none of work",
+  ]);
+  t.notMatch(sights, /starter/);
 });
 
 test("two instances with one step name are not mistaken for each other where neither is registered", async (t) => {
