@@ -172,8 +172,8 @@ export class Perdure {
   }
 
   async #start(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<RunHandle> {
-    const id = await startRun(definition, options, args, this.#live().starter);
-    return makeHandle(id, { ...this.#parts(), exists: true });
+    const parts = { ...this.#parts(), exists: true };
+    return makeHandle(await startRun(definition, options, args, this.#engine!.starter), parts);
   }
 
   #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {

@@ -5,13 +5,13 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { mock } from "node:test";
 import pg from "pg";
-import { test } from "tap";
+import { type Test, test } from "tap";
 import { currentRun, currentStep, event, runStep, sleep, step, workflow } from "../../lib/index.ts";
 import { bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { reaches } from "../support/gate.ts";
 import { freshDatabase, server } from "../support/postgres.ts";
-import { ROOT } from "../support/readme.ts";
+import { compile, ROOT } from "../support/readme.ts";
 
 const patient = { timeout: "20s" } as const;
 const store = new AsyncLocalStorage<string>();
@@ -164,15 +164,15 @@ test("under strict mode Date is still the Date that was there before: metadata a
   t.equal(Date, kept);
 });
 
-test("a client that never ends its request does not keep a program that was told to stop from handing over its runs", async (t) => {
+async function checkSlowClient(t: Test, program: string): Promise<void> {
   const env = { ...process.env, NODE_OPTIONS: "", PORT: "0", DATABASE_URL: await freshDatabase(t) };
-  const program = spawn(process.execPath, [`${ROOT}dist/examples/frameworks/http.js`], {
+  const shop = spawn(process.execPath, [`${ROOT}dist/examples/frameworks/${program}`], {
     env,
     stdio: ["ignore", "pipe", "inherit"],
   });
-  t.teardown(() => program.kill("SIGKILL"));
+  t.teardown(() => shop.kill("SIGKILL"));
   let printed = "";
-  program.stdout.on("data", (chunk) => {
+  shop.stdout.on("data", (chunk) => {
     printed += chunk;
   });
   const port = await eventually(() => /listening on http:\S+:(\d+)/.exec(printed)?.[1], 20_000);
@@ -182,8 +182,13 @@ test("a client that never ends its request does not keep a program that was told
   slow.write("POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-length: 500\r\n\r\n{");
   // Answered after what the slow one has sent was read.
   await fetch(`http://127.0.0.1:${port}/health`, { headers: { connection: "close" } });
-  const ended = once(program, "exit");
-  program.kill("SIGTERM");
+  const ended = once(shop, "exit");
+  shop.kill("SIGTERM");
   await eventually(() => printed.includes("handing over"), 20_000);
-  t.same(await ended, [0, null]);
+  t.same(await ended, [0, null], program);
+}
+
+test("a client that never ends its request does not keep a program that was told to stop from handing over its runs", async (t) => {
+  await compile(`${ROOT}examples/frameworks/nest`);
+  await Promise.all(["http.js", "fastify.js", "nest/main.js"].map((program) => checkSlowClient(t, program)));
 });
