@@ -6,10 +6,21 @@ import { connect } from "node:net";
 import { mock } from "node:test";
 import pg from "pg";
 import { type Test, test } from "tap";
-import { currentRun, currentStep, event, runStep, sleep, step, workflow } from "../../lib/index.ts";
+import {
+  currentRun,
+  currentStep,
+  event,
+  named,
+  type PerdureError,
+  runStep,
+  type Step,
+  sleep,
+  step,
+  workflow,
+} from "../../lib/index.ts";
 import { bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
-import { reaches } from "../support/gate.ts";
+import { reaches, rejection } from "../support/gate.ts";
 import { freshDatabase, server } from "../support/postgres.ts";
 import { compile, ROOT } from "../support/readme.ts";
 
@@ -92,8 +103,7 @@ test("a further try of a step, and what judges it, are in the context of the cal
   t.notMatch(sights, /starter/);
 });
 
-test("two instances with one step name are not mistaken for each other where neither is registered", async (t) => {
-  const go = event("go");
+test("two instances with one step name are not mistaken for each other in a run: the second one's call is refused, with both named", async (t) => {
   class Warehouse {
     readonly #place: string;
     constructor(place: string) {
@@ -104,34 +114,30 @@ test("two instances with one step name are not mistaken for each other where nei
       return `${order} in ${this.#place}`;
     }
   }
-  const shop = (reordered: boolean) => {
-    class Shop {
-      readonly eu = new Warehouse("eu");
-      readonly us = new Warehouse("us");
-      @workflow()
-      async both(order: string): Promise<object> {
-        const first = await (reordered ? this.us : this.eu).pack(order);
-        const second = await (reordered ? this.eu : this.us).pack(order);
-        await go.wait();
-        return reordered ? { us: first, eu: second } : { eu: first, us: second };
-      }
+  class Shop {
+    readonly eu = new Warehouse("eu");
+    readonly us = new Warehouse("us");
+    readonly asia = named("asia", new Warehouse("asia"));
+    @workflow()
+    async one(order: string): Promise<string[]> {
+      return [await this.eu.pack(order), await this.eu.pack(order), await this.asia.pack(order)];
     }
-    return new Shop();
-  };
-  const { perdure, another } = await bench(t, { workflows: [shop(false)] });
-  const run = await perdure.start("Shop.both", "o").catch((error: Error) => error);
-  // A refusal that names both would do as well.
-  if (run instanceof Error) return void t.match(run, { code: "PERDURE_DUPLICATE" });
-  await reaches(run, "suspended");
-  await perdure.shutdown();
-  const other = await another({ workflows: [shop(true)] });
-  await other.send(run.id, go, undefined);
-  const outcome = await other
-    .get(run.id)
-    .result(patient)
-    .catch((error: Error) => error);
-  if (outcome instanceof Error) return void t.match(outcome, { name: "RunFailedError" });
-  t.same(outcome, { eu: "o in eu", us: "o in us" });
+    @workflow()
+    async both(order: string): Promise<string[]> {
+      return Promise.all([this.eu.pack(order), withTime(this.us.pack)(order)]);
+    }
+  }
+  const withTime = (pack: Warehouse["pack"]) => (pack as Step<Warehouse["pack"]>).with({ timeout: "1m" });
+  const { perdure } = await bench(t, { workflows: [new Shop()] });
+  t.same(await (await perdure.start("Shop.one", "o")).result(patient), ["o in eu", "o in eu", "o in asia"]);
+  const { error } = await rejection((await perdure.start("Shop.both", "o")).result(patient));
+  const which = /an instance of class Warehouse at .*surroundings\.test\.[tj]s:\d+/.source;
+  const cause = error.cause as PerdureError;
+  t.equal(cause.code, "PERDURE_DUPLICATE");
+  t.match(
+    cause.message,
+    new RegExp(`calls step "Warehouse\\.pack" of ${which}, and of ${which}: .*named\\("…", instance\\)`),
+  );
 });
 
 test("a test's mock takes the place of a decorated method", (t) => {
