@@ -172,6 +172,7 @@ export class Perdure {
   }
 
   async #start(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<RunHandle> {
+    // Taken first: a shutdown meanwhile hides no durable run.
     const parts = { ...this.#parts(), exists: true };
     return makeHandle(await startRun(definition, options, args, this.#engine!.starter), parts);
   }
@@ -257,7 +258,6 @@ export class Perdure {
     runs: RunFilter | readonly string[],
     options: { reason?: string | undefined } = {},
   ): Promise<ControlledMany> {
-    refuseInBody("perdure.cancel()", "call it in a step, or cancel() of a child's handle");
     const { reason } = checkKeys(options, ["reason"], "cancel()");
     const args = [checkReason(reason, "cancel()")];
     return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES }, this.#bulk());
