@@ -16,9 +16,9 @@ export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled)
     (context) => {
       pass.ports.delays.forget(pass.run.id);
       pass.facts.provide(context);
-      if (!pass.over) enter(pass, args, settled);
+      pass.prepared(() => enter(pass, args, settled));
     },
-    (error: unknown) => pass.end({ how: "unprepared", error }),
+    (error: unknown) => pass.prepared(() => pass.end({ how: "unprepared", error })),
   );
 }
 
