@@ -248,6 +248,7 @@ export class Engine {
     this.#flusher.kill();
     this.#worker.mute("this process was killed by a test");
     const stopped = this.#worker.stop(0);
+    if (this.#unwatch) this.#unwatch();
     this.#poll.stop();
     this.#wants.stop();
     this.#hints.stop();
