@@ -253,6 +253,7 @@ export class Engine {
     this.#flusher.kill();
     this.#worker.mute("this process was killed by a test");
     const stopped = this.#worker.stop(0);
+    if (this.#unwatch) this.#unwatch();
     this.#poll.stop();
     this.#wants.stop();
     this.#hints.stop();
@@ -378,8 +379,8 @@ export class Engine {
     return this.#drains.drain(parts, max, ms);
   }
 
-  /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */
-  async shutdown(timeoutMs: number): Promise<void> {
+  /** Ends the work: attempts in flight end or time runs out, what is left is handed back. Who waits is told once `over` resolves. */
+  async shutdown(timeoutMs: number, over?: Promise<void>): Promise<void> {
     this.#poll.stop();
     this.#wants.stop();
     this.#hints.stop();
@@ -387,8 +388,8 @@ export class Engine {
     if (this.#unwatch) this.#unwatch();
     await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
-    this.results.close();
-    this.publications.close();
+    this.results.close(over);
+    this.publications.close(over);
     await this.store.handBack(this.key, []).catch(() => {});
     this.#liveness.stop();
     await this.store.leave(this.key).catch(() => {});

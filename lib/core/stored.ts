@@ -3,6 +3,7 @@ import type { ValueCodec } from "./codec.ts";
 import { describe } from "./codec-refuse.ts";
 import { PerdureError } from "./errors.ts";
 import { canonicalHash } from "./hash.ts";
+import { quietly } from "./quiet.ts";
 import type { Codec, CodecPlace, Encoded, Place } from "./stored-place.ts";
 
 /** How the text of what codecs wrote begins. No value codec's text, and nothing that SQL can send, begins so. */
@@ -115,7 +116,8 @@ export class StoredCodec {
       const codec = this.#codecs.find((known) => known.name === name);
       if (!codec)
         throw new Error(`codec "${name}" wrote it, and this engine has none of that name: add it to \`codec\``);
-      opened = codec.decode({ data: opened, note }, { run, slot, before: tags.slice(0, at).join(" ") });
+      const sealed = { data: opened, note };
+      opened = quietly(() => codec.decode(sealed, { run, slot, before: tags.slice(0, at).join(" ") }));
       if (!(opened instanceof Uint8Array)) throw new Error(`codec "${name}" decoded it to no bytes`);
     }
     return Buffer.from(opened.buffer, opened.byteOffset, opened.byteLength).toString();
@@ -135,7 +137,7 @@ export const isPlainHash = (hash: string): boolean => !hash.startsWith(KEYED);
 function hashWith(codec: Codec, text: string): string {
   let made: unknown;
   try {
-    made = codec.hash!(text);
+    made = quietly(() => codec.hash!(text));
   } catch (cause) {
     const problem = `codec "${codec.name}" could not hash arguments: ${textOf(cause)}`;
     throw new PerdureError("PERDURE_SERIALIZE", problem, { cause });
@@ -148,7 +150,7 @@ function hashWith(codec: Codec, text: string): string {
 function encodeWith(codec: Codec, data: Uint8Array, what: string, place: CodecPlace, tags: string[]): Encoded | null {
   const { run, slot } = place;
   try {
-    const encoded: unknown = codec.encode(data, { run, slot, before: tags.join(" ") });
+    const encoded: unknown = quietly(() => codec.encode(data, { run, slot, before: tags.join(" ") }));
     return encoded === null ? null : checkEncoded(encoded);
   } catch (cause) {
     const text = `${what}: codec "${codec.name}" could not encode it: ${textOf(cause)}`;

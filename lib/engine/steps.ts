@@ -1,4 +1,5 @@
 /** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
+import { AsyncResource } from "node:async_hooks";
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
 import type { Recorded } from "../core/claim.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
@@ -68,6 +69,8 @@ export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> 
 /** The tries of one call of a step. */
 class StepRun {
   readonly hash: string | null;
+  /** The async context of the call. */
+  readonly #there = new AsyncResource("perdure.step", { requireManualDestroy: true });
   readonly #pass: Pass;
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
@@ -266,10 +269,11 @@ class StepRun {
     const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey: this.#key, tx });
     pass.attempts.add(attempt);
     try {
-      return await attempt.run(pass.body, timeoutMs, this.#what, async () => {
+      const work = async (): Promise<unknown> => {
         const args = input ? await this.#checked(input) : this.#args;
         return validate(output, await call(args), `result of ${this.#what}`);
-      });
+      };
+      return await this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
     } finally {
       pass.attempts.delete(attempt);
     }
@@ -290,7 +294,9 @@ class StepRun {
   async #fail(call: Call, started: number, thrown: unknown, mayRetry: boolean): Promise<void> {
     const pass = this.#pass;
     const what = `error of ${this.#what}`;
-    const { delay, thrown: last } = mayRetry ? await this.#judge(thrown) : { delay: null, thrown };
+    const { delay, thrown: last } = mayRetry
+      ? await this.#there.runInAsyncScope(() => this.#judge(thrown))
+      : { delay: null, thrown };
     const error = pass.ports.codec.encodeError(last, what, this.#place());
     if (pass.over) return;
     this.#failed += 1;
