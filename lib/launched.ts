@@ -238,6 +238,9 @@ export class Engine {
     this.changed();
   }
 
+  /** Runs are at work here: a test need not ask the database. */
+  readonly isBusy = (): boolean => this.#worker.busy;
+
   /** An engine without a worker of its own takes runs from now on. */
   takeOver(): void {
     this.#worker.allow(Infinity);

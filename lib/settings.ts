@@ -52,7 +52,7 @@ export interface PerdureOptions {
    * What encrypts or compresses values before they are stored: a codec of `perdure/codec` or of your own, or several in the order in which they are
    * applied. Default: none. Every process of the schema needs the same.
    *
-   * @example codec: [compress(), encrypt({ keys: { "2026-11": key }, current: "2026-11", hashKey })]
+   * @example codec: [compression(), encryption({ keys: { "2026-11": key }, current: "2026-11", hashKey })]
    */
   codec?: Codec | readonly Codec[] | undefined;
   /**

@@ -90,7 +90,8 @@ export class Kit {
     const deadline = performance.now() + timeoutMs;
     for (let looks = 1; ; looks += 1) {
       const quiet = this.standIns.pending === 0;
-      const { busy } = await this.rest();
+      // Where somebody is at work, there is no need to ask the database, and it has less to do.
+      const busy = [...this.engines].some((engine) => engine.isBusy()) || (await this.rest()).busy;
       if (quiet && !busy && this.standIns.pending === 0) break;
       if (performance.now() > deadline) throw await this.#stillAtWork(timeoutMs);
       if (looks % NUDGE_AFTER === 0) for (const engine of this.engines) engine.moved();
@@ -118,9 +119,9 @@ export class Kit {
     if (run) throw new PerdureError("PERDURE_STATE", `run "${run.id}" is blocked: ${run.reason}`);
   }
 
-  /** Moves the clock to `target`, from one instant at which something is due to the next. */
-  moveTo(target: number, timeoutMs: number): Promise<void> {
-    const moved = this.#moving.then(() => this.#moveTo(target, timeoutMs));
+  /** Moves the clock from one instant at which something is due to the next. `target`: from where it stands when it is this call's turn. */
+  move(target: (now: number) => number, timeoutMs: number): Promise<void> {
+    const moved = this.#moving.then(() => this.#moveTo(target(this.clock.now()), timeoutMs));
     this.#moving = moved.catch(() => {});
     return moved;
   }

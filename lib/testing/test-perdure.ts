@@ -71,7 +71,7 @@ export class TestPerdure extends Perdure {
    */
   async advance(duration: Duration, options: SettleOptions = {}): Promise<void> {
     const ms = toMs(duration, "advance()");
-    await this.#kit.moveTo(Math.ceil(this.#kit.clock.now() + ms), patience(options, "advance()"));
+    await this.#kit.move((now) => Math.ceil(now + ms), patience(options, "advance()"));
   }
 
   /**
@@ -86,7 +86,7 @@ export class TestPerdure extends Perdure {
       const text = `advanceTo() cannot go back: the clock stands at ${this.now().toISOString()}, after ${instant.toISOString()}`;
       throw new PerdureError("PERDURE_OPTION", text);
     }
-    await this.#kit.moveTo(target, patience(options, "advanceTo()"));
+    await this.#kit.move(() => target, patience(options, "advanceTo()"));
   }
 
   /**

@@ -1,7 +1,7 @@
 /** Golden histories: exported in any state, replayed against today's code, and nothing is done. */
 import { AssertionError } from "node:assert";
 import { test } from "tap";
-import { encrypt } from "../../lib/codec/index.ts";
+import { encryption } from "../../lib/codec/index.ts";
 import {
   currentRun,
   event,
@@ -289,7 +289,7 @@ test("a run of any engine can be exported, before it has begun too; what is no h
 
 test("an encrypted history stays encrypted in its file, and replays with its key; a context is made for the replay too", async (t) => {
   const key = (byte: number): Uint8Array => Buffer.alloc(32, byte);
-  const codec = encrypt({ keys: { a: key(1) }, current: "a", hashKey: key(2) });
+  const codec = encryption({ keys: { a: key(1) }, current: "a", hashKey: key(2) });
   const reserve = step("reserve", async (card: string) => `reserved ${card}`);
   const order = workflow("order", async (card: string) => {
     const { greeting } = currentRun().context as { greeting: string };
