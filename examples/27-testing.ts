@@ -6,7 +6,7 @@
  */
 import assert from "node:assert/strict";
 import { event, now, sleep, step, workflow } from "perdure";
-import { crashEverywhere, exportHistory, replayHistory, standIn, TestPerdure } from "perdure/testing";
+import { exportHistory, replayHistory, testPerdure } from "perdure/testing";
 
 const remind = step("remind", async (user: string, _at: Date) => `mail to ${user}`);
 const charge = step(
@@ -25,44 +25,34 @@ const trial = workflow("trial", async (user: string) => {
   return `${await charge(user)}, approved by ${data.by}`;
 });
 
+const t = await testPerdure({ workflows: [trial], now: new Date("2027-03-01T09:00:00Z"), replay: "always" });
+t.stub(approved, { by: "Ada" });
 let calls = 0;
-const standIns = [
-  standIn(approved, { by: "Ada" }),
-  standIn(charge, async (user) => {
-    calls += 1;
-    if (calls % 2 === 1) throw new Error("the bank is down");
-    return `charged ${user}`;
-  }),
-];
-
-const perdure = new TestPerdure({
-  workflows: [trial],
-  standIns,
-  now: new Date("2027-03-01T09:00:00Z"),
-  replay: "always",
+t.stub(charge, async (user) => {
+  calls += 1;
+  if (calls === 1) throw new Error("the bank is down");
+  return `charged ${user}`;
 });
-await perdure.launch();
-const run = await perdure.start(trial.with({ id: "trial-u1" }), "u1");
+const run = await t.perdure.start(trial.with({ id: "trial-u1" }), "u1");
 
-await perdure.advance({ days: 11 });
-assert.deepEqual(perdure.calls(remind), []);
-await perdure.advance({ days: 2 });
-console.log("reminded at", perdure.calls(remind)[0]![1].toISOString());
-const resting = await exportHistory(perdure, "trial-u1");
+await t.advance({ days: 11 });
+assert.deepEqual(t.calls(remind), []);
+await t.advance({ days: 2 });
+console.log("reminded at", t.calls(remind)[0]![1].toISOString());
+const resting = await exportHistory(t.perdure, "trial-u1");
 
-await perdure.advance({ days: 1 });
-console.log(perdure.now().toISOString(), (await run.status()).waitingFor);
-await perdure.advance({ hours: 1 });
-console.log(perdure.now().toISOString(), await run.result());
-await perdure.shutdown();
+await t.advance({ days: 1 });
+console.log(t.now().toISOString(), (await run.status()).waitingFor);
+await t.advance({ hours: 1 });
+console.log(t.now().toISOString(), await run.result());
 
-// The bank of this test answers every call: what it remembers would differ from go to go.
-const answers = [standIns[0]!, standIn(charge, async (user) => `charged ${user}`)];
-const { points, end } = await crashEverywhere(trial, { args: ["u1"], standIns: answers });
+// The bank of this test is down only once, so that all goes are alike.
+const { points, end } = await t.crashEverywhere(trial, "u1");
 console.log(
   points.every(({ side }, at) => side === (at % 2 === 0 ? "before" : "after")),
   end,
 );
+await t.stop();
 
 console.log(await replayHistory(resting, { workflows: [trial] }));
 const changed = workflow("trial", async (user: string) => charge(user));

@@ -36,7 +36,7 @@ import { eventually } from "./support/eventually.ts";
 import { reaches, rejection } from "./support/gate.ts";
 
 test("perdure/codec has two codecs, and whatever has their form is one", async (t) => {
-  t.same(Object.keys(codecs).sort(), ["compress", "encrypt"]);
+  t.same(Object.keys(codecs).sort(), ["compression", "encryption"]);
   const reversing: codecs.Codec = {
     name: "reversing",
     encode: (data, { run, slot, before }) => ({

@@ -139,9 +139,7 @@ function programOf(entry: string, text: string): string {
   ] as const;
   const lines = imports.map(([from, list]) => (list.length ? `import { ${list.join(", ")} } from "${from}";` : ""));
   const engine =
-    entry === "perdure/testing"
-      ? GIVEN.replace('import("perdure").Perdure', 'import("perdure/testing").TestPerdure')
-      : GIVEN;
+    entry === "perdure/testing" ? `${GIVEN}\ndeclare const t: import("perdure/testing").TestBench;` : GIVEN;
   const given = entry === "perdure/aiki" ? "" : engine;
   // "…" stands for code that the reader has.
   const code = text.replaceAll("…", "null! as any");

@@ -13,12 +13,12 @@ export function checkSchema(schema: unknown, what: string): void {
   }
 }
 
-/** The value as the schema returns it. Throws PERDURE_OPTION with the path of each issue. Async only if the schema is. */
+/** The value as the schema returns it. Throws PERDURE_INVALID with the path of each issue. Async only if the schema is. */
 export function validate<T>(schema: Schema<T> | undefined, value: unknown, what: string): unknown | Promise<unknown> {
   if (!schema) return value;
   const accept = (given: unknown): unknown => {
     const result = (given ?? {}) as { readonly issues?: unknown; readonly value?: unknown };
-    if (result.issues) throw refused(what, `does not fit its schema: ${issuesText(result.issues)}`);
+    if (result.issues) throw misfit(what, Array.isArray(result.issues) ? result.issues : [result.issues]);
     if ("value" in result) return result.value;
     throw refused(what, "cannot be checked: its schema returned neither a value nor issues");
   };
@@ -39,6 +39,11 @@ export function validate<T>(schema: Schema<T> | undefined, value: unknown, what:
 const isThenable = (value: unknown): value is PromiseLike<unknown> =>
   typeof (value as { then?: unknown } | null)?.then === "function";
 
+const misfit = (what: string, issues: readonly unknown[]): PerdureError =>
+  Object.assign(new PerdureError("PERDURE_INVALID", `${what} does not fit its schema: ${issuesText(issues)}`), {
+    issues,
+  });
+
 const refused = (what: string, text: string, cause?: unknown): PerdureError =>
   new PerdureError("PERDURE_OPTION", `${what} ${text}`, { cause });
 
@@ -54,8 +59,7 @@ export async function checkInput(
 /** So many issues are told of. */
 const MOST_ISSUES = 20;
 
-function issuesText(issues: unknown): string {
-  const given: unknown[] = Array.isArray(issues) ? issues : [issues];
+function issuesText(given: readonly unknown[]): string {
   const more = given.length > MOST_ISSUES ? [`and ${given.length - MOST_ISSUES} more`] : [];
   return [...given.slice(0, MOST_ISSUES).map(issueText), ...more].join("; ");
 }

@@ -1,5 +1,6 @@
 /** `perdure/testing`: what tests of workflows need. The public names, nothing else. */
-export { type CrashEnd, type CrashOptions, type CrashPoint, type CrashReport, crashEverywhere } from "./crash.ts";
+export { type TestBench, type TestPerdureOptions, testPerdure } from "./bench.ts";
+export type { CrashEnd, CrashPoint, CrashReport } from "./crash.ts";
 export {
   exportHistory,
   type GoldenHistory,
@@ -9,6 +10,4 @@ export {
   type ReplayReport,
   replayHistory,
 } from "./golden.ts";
-export type { TestOptions } from "./options.ts";
-export { type StandIn, standIn } from "./stand-in.ts";
-export { type SettleOptions, TestPerdure } from "./test-perdure.ts";
+export type { SettleOptions } from "./test-perdure.ts";

@@ -2,9 +2,9 @@
 import type { PerdureOptions } from "../settings.ts";
 import type { StandIn } from "./stand-in.ts";
 
-/** Options of `new TestPerdure`: those of an engine, and these. */
+/** Options of `testPerdure`: those of an engine, and these. */
 export interface TestOptions extends Omit<PerdureOptions, "migrate"> {
-  /** What runs in place of steps, transactions and child workflows, and what is sent to runs that wait for an event: see `standIn`. */
+  /** @internal what `stub` makes, for engines that begin with them */
   standIns?: readonly StandIn[] | undefined;
   /**
    * How often bodies are replayed. `"usual"` (default): whenever a run goes on that was suspended. `"always"`: after every checkpoint as

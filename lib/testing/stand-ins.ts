@@ -41,10 +41,12 @@ export class StandIns implements PassHooks {
 
   constructor(given: readonly StandIn[], replays: boolean) {
     this.replays = replays;
-    for (const value of checkArray(given, "standIns of new TestPerdure()")) this.#add(insideOf(value), value);
+    for (const value of checkArray(given, "standIns of new TestPerdure()")) this.add(value);
   }
 
-  #add(inside: Inside | undefined, value: unknown): void {
+  /** From now on; what a workflow is stood in for that runs, from its next pass. */
+  add(value: StandIn): void {
+    const inside = insideOf(value);
     if (!inside) {
       const text = `standIns of new TestPerdure() holds ${shorten(value)}, which standIn() did not make`;
       throw new PerdureError("PERDURE_OPTION", text);
@@ -108,8 +110,8 @@ export class StandIns implements PassHooks {
   }
 
   #counting(definition: WorkflowDefinition): WorkflowDefinition {
-    const fn = this.#workflows.find(({ of }) => of.fn === definition.fn)?.fn ?? definition.fn;
     const counting = (...args: unknown[]): unknown => {
+      const fn = this.#workflows.find(({ of }) => of.fn === definition.fn)?.fn ?? definition.fn;
       const { id } = currentRun();
       if (!this.#counted.has(id)) this.#calls.push({ of: definition, args });
       this.#counted.add(id);
@@ -156,8 +158,5 @@ export class StandIns implements PassHooks {
 }
 
 function twice(what: string): PerdureError {
-  return new PerdureError(
-    "PERDURE_DUPLICATE",
-    `standIns of new TestPerdure() holds two stand-ins for ${what}; leave one`,
-  );
+  return new PerdureError("PERDURE_DUPLICATE", `${what} is stood in for twice; leave one`);
 }

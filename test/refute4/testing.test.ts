@@ -3,6 +3,9 @@ import { AssertionError } from "node:assert";
 import pg from "pg";
 import { test } from "tap";
 import { event, now, schedule, sleep, step, transaction, workflow } from "../../lib/index.ts";
+import { collector } from "../support/engine.ts";
+import { rejection } from "../support/gate.ts";
+import { freshDatabase, inDatabase, server } from "../support/postgres.ts";
 import {
   crashEverywhere,
   exportHistory,
@@ -10,10 +13,7 @@ import {
   standIn,
   type TestOptions,
   TestPerdure,
-} from "../../lib/testing/index.ts";
-import { collector } from "../support/engine.ts";
-import { rejection } from "../support/gate.ts";
-import { freshDatabase, inDatabase, server } from "../support/postgres.ts";
+} from "../support/testing.ts";
 
 async function launched(t: { teardown(work: () => unknown): void }, options: TestOptions): Promise<TestPerdure> {
   const perdure = new TestPerdure({ database: await server(), logger: collector(), ...options });

@@ -2,10 +2,10 @@
 import { AssertionError } from "node:assert";
 import { test } from "tap";
 import { event, sleep, step, workflow } from "../../lib/index.ts";
-import { type CrashOptions, type CrashPoint, crashEverywhere } from "../../lib/testing/index.ts";
 import { collector } from "../support/engine.ts";
 import { rejection } from "../support/gate.ts";
 import { server } from "../support/postgres.ts";
+import { type CrashOptions, type CrashPoint, crashEverywhere } from "../support/testing.ts";
 
 const go = event<string>("go");
 

@@ -20,9 +20,9 @@ import {
   type Workflow,
   workflow,
 } from "../../lib/index.ts";
-import { type CrashOptions, type CrashReport, crashEverywhere, standIn } from "../../lib/testing/index.ts";
 import { collector } from "../support/engine.ts";
 import { server } from "../support/postgres.ts";
+import { type CrashOptions, type CrashReport, crashEverywhere, standIn } from "../support/testing.ts";
 
 const on = async (): Promise<{ database: string; logger: ReturnType<typeof collector> }> => ({
   database: await server(),

@@ -19,6 +19,9 @@ import {
   type Workflow,
   workflow,
 } from "../../lib/index.ts";
+import { bench, collector } from "../support/engine.ts";
+import { rejection } from "../support/gate.ts";
+import { server } from "../support/postgres.ts";
 import {
   exportHistory,
   type GoldenHistory,
@@ -26,10 +29,7 @@ import {
   replayHistory,
   type TestOptions,
   TestPerdure,
-} from "../../lib/testing/index.ts";
-import { bench, collector } from "../support/engine.ts";
-import { rejection } from "../support/gate.ts";
-import { server } from "../support/postgres.ts";
+} from "../support/testing.ts";
 
 const go = event<string>("go");
 

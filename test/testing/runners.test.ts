@@ -14,30 +14,40 @@ const LIB = new URL("../../lib/", import.meta.url).href;
 /** A workflow, and what its test looks at; `DAYS` is how long its trial lasts. */
 const TRIAL = `
   import { sleep, step, workflow } from "${LIB}index.js";
-  import { crashEverywhere, exportHistory, replayHistory, standIn, TestPerdure } from "${LIB}testing/index.js";
+  import { exportHistory, replayHistory, testPerdure } from "${LIB}testing/index.js";
   const charge = step("charge", async (user) => { throw new Error("the real one: " + user); });
   const trial = workflow("trial", async (user) => {
     await sleep({ days: Number(process.env.DAYS) });
     return charge(user);
   });
-  const standIns = [standIn(charge, async (user) => "charged " + user)];
+  async function bench() {
+    const t = await testPerdure({ workflows: [trial], replay: "always" });
+    t.stub(charge, async (user) => "charged " + user);
+    return t;
+  }
   export async function fortnight() {
-    const perdure = new TestPerdure({ workflows: [trial], standIns, replay: "always" });
+    const t = await bench();
     try {
-      await perdure.launch();
-      const run = await perdure.start(trial, "u1");
-      await perdure.advance({ days: 14 });
+      const run = await t.perdure.start(trial, "u1");
+      await t.advance({ days: 14 });
       const { state } = await run.status();
-      const { same } = await replayHistory(await exportHistory(perdure, run.id), { workflows: [trial] });
-      return [state, same, perdure.calls(charge)];
+      const { same } = await replayHistory(await exportHistory(t.perdure, run.id), { workflows: [trial] });
+      return [state, same, t.calls(charge)];
     } finally {
-      await perdure.shutdown();
+      await t.stop();
     }
   }
   const fine = { state: "completed", value: "charged u1" };
   // One of the two is enough.
-  export const everywhere = async () =>
-    process.env.DAYS === "14" ? (await crashEverywhere(trial, { args: ["u1"], standIns })).end : fine;
+  export async function everywhere() {
+    if (process.env.DAYS !== "14") return fine;
+    const t = await bench();
+    try {
+      return (await t.crashEverywhere(trial, "u1")).end;
+    } finally {
+      await t.stop();
+    }
+  }
   export const EXPECTED = ["completed", true, [["u1"]]];
 `;
 

@@ -14,10 +14,10 @@ import {
   transaction,
   workflow,
 } from "../../lib/index.ts";
-import { standIn, type TestOptions, TestPerdure } from "../../lib/testing/index.ts";
 import { collector } from "../support/engine.ts";
 import { rejection } from "../support/gate.ts";
 import { server } from "../support/postgres.ts";
+import { standIn, type TestOptions, TestPerdure } from "../support/testing.ts";
 
 async function launched(t: { teardown(work: () => unknown): void }, options: TestOptions): Promise<TestPerdure> {
   const perdure = new TestPerdure({ database: await server(), logger: collector(), ...options });
@@ -168,7 +168,10 @@ test("what is no stand-in, or stands in twice, is refused", async (t) => {
     [standIn(paid, null), standIn(paid, null)],
     [standIn("charge", () => 1), standIn("charge", () => 2)],
   ]) {
-    t.throws(() => new TestPerdure({ standIns: twice }), { code: "PERDURE_DUPLICATE", message: /two stand-ins for/ });
+    t.throws(() => new TestPerdure({ standIns: twice }), {
+      code: "PERDURE_DUPLICATE",
+      message: /is stood in for twice/,
+    });
   }
   const perdure = new TestPerdure({ standIns: [standIn(charge, () => 1)] });
   t.throws(() => perdure.calls(paid as never), { message: /calls\(\) needs a step/ });
