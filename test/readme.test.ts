@@ -141,7 +141,7 @@ test("the package holds what a user needs and nothing else", (t) => {
   });
   const files: string[] = JSON.parse(text)[0].files.map(({ path }: { path: string }) => path);
   const wanted =
-    /^(dist\/lib\/[\w/-]+\.(js|d\.ts)|sql\/(schema|committed)\/[\w-]+\.sql|sql\/README\.md|README\.md|CHANGELOG\.md|LICENSE|package\.json)$/;
+    /^(dist\/lib\/[\w/-]+\.(js|d\.ts)|sql\/(schema|committed)\/[\w-]+\.sql|(sql\/|lib\/|lib\/aiki\/)?README\.md|examples\/[\w/.-]+|CHANGELOG\.md|LICENSE|package\.json)$/;
   t.same(
     files.filter((file) => !wanted.test(file)),
     [],

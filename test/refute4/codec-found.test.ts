@@ -2,7 +2,7 @@
 import { gzipSync } from "node:zlib";
 import { test } from "tap";
 import { type Codec, compression, type EncryptionOptions, encryption } from "../../lib/codec/index.ts";
-import { event, type RunHandle, runStep, schedule, step, transaction, value, workflow } from "../../lib/index.ts";
+import { event, type RunHandle, runStep, schedule, step, transaction, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { rejection } from "../support/gate.ts";
@@ -14,12 +14,12 @@ const KEYS: EncryptionOptions = {
   hashKey: Buffer.alloc(32, 9),
 };
 const strict = encryption({ ...KEYS, plaintext: "refuse" });
-const patient = { timeout: "20s" } as const;
+const _patient = { timeout: "20s" } as const;
 const HOUR_MS = 3_600_000;
 
 const tell = step("tell", async (what: string) => what);
 const echo = workflow("echo", async (what: string) => what);
-const keyOf = (id: string): string => `(select key from :SCHEMA.run where id = '${id}')`;
+const _keyOf = (id: string): string => `(select key from :SCHEMA.run where id = '${id}')`;
 
 /** The state of a run that has come to rest: it went on, or it did not. */
 async function rests(run: RunHandle): Promise<string> {
