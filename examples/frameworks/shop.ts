@@ -77,6 +77,7 @@ export async function health(perdure: Perdure): Promise<{ ok: boolean }> {
 const STATUS: Partial<Record<ErrorCode, number>> = {
   PERDURE_OPTION: 400,
   PERDURE_NAME: 400,
+  PERDURE_INVALID: 400,
   PERDURE_NOT_FOUND: 404,
   PERDURE_CONFLICT: 409,
   PERDURE_FINISHED: 409,

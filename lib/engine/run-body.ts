@@ -2,7 +2,7 @@
 import { isFromSql } from "../core/codec.ts";
 import { detached, scope } from "../core/context.ts";
 import type { Pass, Settled } from "./pass.ts";
-import { sqlInput } from "./steps.ts";
+import { SQL_INPUT, sqlInput } from "./steps.ts";
 
 /** Runs the body of a pass. `settled` is told what it came to. A context that cannot be made ends the pass: its run is tried again later. */
 export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
@@ -24,8 +24,9 @@ export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled)
 
 const call = ({ definition }: Pass, args: unknown[]): unknown => definition.fn(...args);
 
-/** SQL started it, and the workflow has a schema. */
-const isUnchecked = ({ definition, claim }: Pass): boolean => definition.input !== undefined && isFromSql(claim.args);
+/** SQL started it, and the workflow has a schema, or had one when the run began. */
+const isUnchecked = ({ definition, claim, history }: Pass): boolean =>
+  isFromSql(claim.args) && (definition.input !== undefined || !history.isNew(SQL_INPUT));
 
 /** Runs `work` in the scope of a run, and in no other async context. */
 export const inBody = <T>(pass: Pass, work: () => T): T =>

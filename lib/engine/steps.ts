@@ -50,13 +50,17 @@ const INPUT: Omit<StepDefinition, "fn"> = {
   addressByArguments: false,
 };
 
+const INPUT_ADDRESS = nameAddress("input", "");
+/** The slot of the check of what SQL brought in. */
+export const SQL_INPUT = `${INPUT_ADDRESS}#0`;
+
 /**
  * The arguments of a run that SQL started, as the workflow's schema returns them: checked once, and recorded as a step before all others. A
  * run that began before there was a schema goes on without.
  */
 export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> {
   const { definition, history } = pass;
-  const slot = pass.take(nameAddress("input", ""));
+  const slot = pass.take(INPUT_ADDRESS);
   if (!history.isEmpty && history.isNew(slot)) return args;
   const check = async (): Promise<unknown> => (await checkInput(definition, args))[0];
   return [await new StepRun(pass, { ...INPUT, fn: check }, [], slot, null).enter(), ...args.slice(1)];
@@ -197,19 +201,21 @@ class StepRun {
     const result = await this.#attempt(undefined, (args) => this.#definition.fn(...args));
     if (this.#pass.over) return;
     const value = this.#encode(result);
-    this.#pass.ready(call, {
-      settle: this.#gives(value),
-      write: {
-        kind: "record",
-        row: { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null },
-      },
-    });
+    const settle = this.#gives(value);
+    const row = { outcome: "completed" as const, value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
+    if (settle) this.#pass.ready(call, { settle, write: { kind: "record", row } });
   }
 
-  /** What the body gets is what replay will get: the value as it was stored. */
-  #gives(value: string): Outcome["settle"] {
-    const copy = this.#pass.ports.codec.decode(value, `result of ${this.#what}`, this.#place());
-    return (deferred) => deferred.resolve(copy);
+  /** What the body gets is what replay will get: the value as it was stored. Undefined: it cannot be read back, which is no failure of the step's. */
+  #gives(value: string): Outcome["settle"] | undefined {
+    const { ports } = this.#pass;
+    try {
+      const copy = ports.codec.decode(value, `result of ${this.#what}`, this.#place());
+      return (deferred) => deferred.resolve(copy);
+    } catch (error) {
+      this.#pass.end({ how: "refused", error });
+      return undefined;
+    }
   }
 
   #encode(result: unknown): string {
@@ -252,7 +258,8 @@ class StepRun {
       () => pass.over,
     );
     if (verdict === "stale") return pass.lose("its claim is over");
-    pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt, at } });
+    const settle = this.#gives(value);
+    if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at } });
   }
 
   /** One try: the function, told of by its signal when the pass ends. */
