@@ -19,6 +19,10 @@ import {
   type VersionDefinition,
 } from "./version.ts";
 
+/** A workflow of one version, in the oldest form. The first overload, so that an unannotated `run({ workflowRun, payload })` has its types. */
+export function workflow<Input = void, Output = void, E extends Events = Record<never, never>>(
+  options: RunOptions<Input, Output, E>,
+): WorkflowVersion<Input, Output, null, E>;
 /**
  * Declares a workflow. Its code must ask for the same things in every replay: the clock, randomness and the world belong into tasks.
  *
@@ -27,9 +31,6 @@ import {
  * const greetV1 = workflow({ name: "greet" }).v("1.0.0", { async handler(run, name: string) { await sendMail.start(run, name); } });
  */
 export function workflow<Context = null>(options: { name: string } & Replaying): Workflow<Context>;
-export function workflow<Input = void, Output = void, E extends Events = Record<never, never>>(
-  options: RunOptions<Input, Output, E>,
-): WorkflowVersion<Input, Output, null, E>;
 export function workflow(options: ({ name: string } & Replaying) | RunOptions<any, any, any>): unknown {
   const { options: given, where } = checkNamed(options, [...VERSION_KEYS, "name", "version"], "workflow");
   const { name, version, ...rest } = given as RunOptions<any, any, any>;
