@@ -10,8 +10,8 @@ import { ValueCodec } from "./core/codec.ts";
 import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import type { EngineLog } from "./core/logging.ts";
 import { StoredCodec } from "./core/stored.ts";
+import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { within } from "./db/deadline.ts";
@@ -24,16 +24,17 @@ import { prepare } from "./db/prepare.ts";
 import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
 import { PgTransactor } from "./db/transactor.ts";
-import type { StartRow } from "./db/writes.ts";
+import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
 import type { Settings } from "./settings.ts";
 import { watchBodies } from "./strict/strict.ts";
-import { toDefinitionRow, unservedText } from "./worker/catalogue.ts";
+import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
 import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
+import { Unserved } from "./worker/unserved.ts";
 import { Wants } from "./worker/wants.ts";
 import { Worker } from "./worker/worker.ts";
 
@@ -46,10 +47,9 @@ const RECOUNTS = 3;
 const LOCK_MS = 30_000;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
-/** So many workflows, versions and queues that nobody serves are warned of at most. */
-const MOST_UNSERVED = 20;
-/** Heartbeats from the start of a run that is left to others to the look for who serves it: it is committed by then. */
-const UNSERVED_BEATS = 2;
+
+/** The engine behind what an application holds. */
+export const engineOf = new WeakMap<object, Engine>();
 
 export class Engine {
   readonly codec: StoredCodec;
@@ -60,10 +60,12 @@ export class Engine {
   readonly starter: StarterParts;
   readonly transactor: PgTransactor;
   readonly schedules: SchedulesParts;
+  readonly lanes: Lanes;
   readonly #settings: Settings;
   readonly #database: Database;
-  readonly #id = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
-  readonly #clock = new DatabaseClock();
+  /** Of this process among the workers. */
+  readonly key: string = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
+  readonly #clock: DatabaseClock;
   readonly #flusher: Flusher;
   readonly #worker: Worker;
   readonly #notifier: Notifier;
@@ -74,55 +76,60 @@ export class Engine {
   #listener: Listener | undefined;
   #unwatch: (() => void) | false = false;
   #recounts = 0;
-  /** Lanes that this process does not serve and has started runs in. */
-  readonly #met = new Set<string>();
-  #unservedIn = 0;
+  readonly #unserved: Unserved;
   readonly #drains = new Drains();
   readonly #wants: Wants;
   readonly #hints: Hints;
 
-  /** Opens the database, migrates it, and goes to work. Throws what is wrong with the server or the schema. */
-  static async launch(settings: Settings): Promise<Engine> {
+  /** Opens the database, migrates it, and goes to work: `onWork` is told right before, as runs that it takes up may use it. Throws what is wrong with the server or the schema. */
+  static async launch(settings: Settings, onWork: (engine: Engine) => void): Promise<void> {
     const database = await connectDatabase(settings.database);
-    if (database.stopEmbedded) announceEmbedded(database, settings.logger);
+    announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
-      await prepare(database, settings.schema, settings.migrate);
+      const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
+      await (settings.seam ? settings.seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
-      await engine.#start();
-      return engine;
+      await engine.#start(() => onWork(engine!));
     } catch (error) {
+      if (!engine) await settings.seam?.close(database).catch(() => {});
       await (engine ? engine.shutdown(0) : database.close());
       throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
     }
   }
 
   constructor(settings: Settings, database: Database) {
-    const { schema, logger, makeContext, strict } = settings;
+    const { schema, logger, makeContext, strict, seam } = settings;
+    const { clock = new DatabaseClock(), hooks = null, guard = null } = seam ?? {};
+    this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
     this.#settings = settings;
+    this.lanes = lanesOf(settings);
     this.#database = database;
     this.codec = new StoredCodec(new ValueCodec({ errors: settings.errors, warn }), settings.codecs);
     this.store = new Store(schema, database.pool);
-    this.transactor = new PgTransactor(database.pool, schema);
+    const { workflows, works } = settings;
+    this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
+    this.transactor = new PgTransactor(database.pool, schema, guard);
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
     });
-    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.#id, onTrouble: warn });
+    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
     this.#flusher = new Flusher({
       schema,
-      worker: this.#id,
-      lanes: lanesOf(settings),
+      worker: this.key,
+      lanes: this.lanes,
       connect: () => connectClient(database.clientConfig({ pipeline: true } as object)),
       beside: (work) => database.beside(work),
       asksWanted: () => settings.notify && this.#hints.heard,
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recountFor(RECOUNTS),
+      guard,
     });
     const slots: Slots = {
-      reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#meet(start)),
+      reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#unserved.meet(start)),
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.watch(dueMs),
     };
@@ -137,12 +144,20 @@ export class Engine {
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       works: settings.works,
-      workflows: settings.workflows,
+      workflows: seam?.replace(settings.workflows) ?? settings.workflows,
       flusher: this.#flusher,
       store: this.store,
       clock: this.#clock,
       logger,
-      engine: { codec: this.codec, transactor: this.transactor, slots, outside: this.#outside(), makeContext, strict },
+      engine: {
+        codec: this.codec,
+        transactor: this.transactor,
+        slots,
+        outside: this.#outside(),
+        hooks,
+        makeContext,
+        strict,
+      },
       fire: () => this.#firing.fire(),
       onStray: () => this.#recount(),
       onFinish: (id, finish) => this.results.tell({ id, ...finish, reason: null }),
@@ -158,7 +173,7 @@ export class Engine {
       onReading: (reading) => this.#wants.read(reading),
     });
     this.#wants = new Wants({
-      write: (wanted) => this.store.want(this.#id, wanted),
+      write: (wanted) => this.store.want(this.key, wanted),
       isHungry: () => this.#worker.hungry,
       onKnown: () => this.#worker.poke(),
     });
@@ -169,7 +184,7 @@ export class Engine {
       slots,
     };
     this.#liveness = new Liveness({
-      worker: this.#id,
+      worker: this.key,
       name: settings.name,
       leaseMs: settings.leaseMs,
       // Who only drains now and then serves nobody in between.
@@ -215,6 +230,40 @@ export class Engine {
     };
   }
 
+  /** The clock was moved: what is due now rings here. */
+  moved(): void {
+    void this.#worker.ring();
+    this.changed();
+  }
+
+  /** An engine without a worker of its own takes runs from now on. */
+  takeOver(): void {
+    this.#worker.allow(Infinity);
+    this.#loadChanged();
+    this.#worker.poke();
+  }
+
+  /** Ends as a killed process does: its steps are told to stop, nothing is written or handed back, its lock is free. */
+  async die(): Promise<void> {
+    this.#flusher.kill();
+    this.#worker.mute("this process was killed by a test");
+    const stopped = this.#worker.stop(0);
+    this.#poll.stop();
+    this.#wants.stop();
+    this.#hints.stop();
+    this.#liveness.stop();
+    this.results.close();
+    this.publications.close();
+    await Promise.all([
+      stopped,
+      this.#firing.stop(),
+      this.#notifier.close(),
+      this.#listener?.close(),
+      this.#certificate.close(),
+    ]);
+    await this.#database.close();
+  }
+
   #direct(): object {
     const { listenUrl } = this.#settings;
     return listenUrl === undefined
@@ -222,12 +271,13 @@ export class Engine {
       : { connectionString: listenUrl, application_name: "perdure", keepAlive: true, connectionTimeoutMillis: 5000 };
   }
 
-  async #start(): Promise<void> {
+  async #start(onWork: () => void): Promise<void> {
     await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
     const { schedules, application, logger } = this.#settings;
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();
+    onWork();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
     if (this.#settings.strict) this.#watchBodies();
@@ -235,26 +285,7 @@ export class Engine {
     this.#poll.start();
     this.#worker.poke();
     await this.#look();
-    await this.#warnOfUnserved();
-  }
-
-  /** A run that this process starts and leaves to others, whose lane is met for the first time: soon it is looked whether others serve it. */
-  #meet({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): false {
-    const lane = JSON.stringify([workflow, version, queue]);
-    if (this.#met.size < MOST_UNSERVED && !this.#met.has(lane)) {
-      this.#met.add(lane);
-      this.#unservedIn = UNSERVED_BEATS;
-    }
-    return false;
-  }
-
-  /** Runs that wait for code which is not deployed wait without end, so a person is told. */
-  async #warnOfUnserved(): Promise<void> {
-    const { workflows, works, logger } = this.#settings;
-    if (!works) return;
-    // The engine works without it.
-    const lanes = await this.store.unserved(MOST_UNSERVED).catch(() => []);
-    if (lanes.length > 0) logger.warn(unservedText(lanes, [...workflows.values()]));
+    await this.#unserved.warn();
   }
 
   #watchBodies(): void {
@@ -284,7 +315,7 @@ export class Engine {
   }
 
   #circle(others: number, leads: boolean): void {
-    if (this.#unservedIn > 0 && --this.#unservedIn === 0) void this.#warnOfUnserved();
+    this.#unserved.beat();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
@@ -297,7 +328,7 @@ export class Engine {
 
   /** Behind the hints: work, timers, others' runs, news for the runs in work. */
   async #look(): Promise<void> {
-    const found = await this.store.peek(this.#id, lanesOf(this.#settings));
+    const found = await this.store.peek(this.key, this.lanes);
     if (found.work) this.#worker.poke();
     if (found.others_hold) this.#liveness.watch();
     this.#worker.hear(found.next_ms);
@@ -336,7 +367,7 @@ export class Engine {
   async drain(max: number, ms: number | null): Promise<Drained> {
     const parts = {
       worker: this.#worker,
-      peek: () => this.store.peek(this.#id, lanesOf(this.#settings)),
+      peek: () => this.store.peek(this.key, this.lanes),
       handBack: () => this.#flusher.write("handBack", { keep: () => this.#worker.keys() }),
     };
     return this.#drains.drain(parts, max, ms);
@@ -353,34 +384,12 @@ export class Engine {
     await this.#flusher.close(CLOSE_MS);
     this.results.close();
     this.publications.close();
-    await this.store.handBack(this.#id, []).catch(() => {});
+    await this.store.handBack(this.key, []).catch(() => {});
     this.#liveness.stop();
-    await this.store.leave(this.#id).catch(() => {});
+    await this.store.leave(this.key).catch(() => {});
     await this.#notifier.close();
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
+    await this.#settings.seam?.close(this.#database).catch(() => {});
     await this.#database.close();
   }
-}
-
-let announced = false;
-
-/** Data in a place that nobody chose is not to be a surprise. Once a process. */
-function announceEmbedded(database: Database, logger: EngineLog): void {
-  if (announced) return;
-  announced = true;
-  const { connectionString } = database.clientConfig();
-  logger.warn(
-    `perdure: no database is given, so this is an embedded Postgres for development, at ${connectionString}, kept under .perdure/; set DATABASE_URL, or \`database\` of new Perdure(), for another`,
-  );
-}
-
-function lanesOf({ workflows, queues }: Settings): { workflows: string[]; versions: string[]; queues: string[] } {
-  const lanes = [...workflows.values()].flatMap(({ name, version }) =>
-    queues.map((queue) => ({ name, version, queue })),
-  );
-  return {
-    workflows: lanes.map((l) => l.name),
-    versions: lanes.map((l) => l.version),
-    queues: lanes.map((l) => l.queue),
-  };
 }

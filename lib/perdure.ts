@@ -31,7 +31,7 @@ import type { ArgumentsOf, Started, StartedByName } from "./define/refused.ts";
 import { isRegistered } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, notAWorkflow, type Startable } from "./define/workflow.ts";
-import { Engine } from "./launched.ts";
+import { Engine, engineOf } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 
 /** What `perdure.using()` does in a transaction of the caller's. */
@@ -135,12 +135,17 @@ export class Perdure {
 
   async #launch(): Promise<void> {
     try {
-      this.#engine = await Engine.launch(this.#settings);
+      await Engine.launch(this.#settings, (engine) => {
+        this.#engine = engine;
+        engineOf.set(this, engine);
+        engines.add(this.#launched);
+      });
     } catch (error) {
+      engines.delete(this.#launched);
+      this.#engine = null;
       this.#launching = null;
       throw error;
     }
-    engines.add(this.#launched);
     for (const signal of this.#settings.shutdownOn) process.on(signal, this.#signalled);
   }
 
@@ -213,8 +218,12 @@ export class Perdure {
    * @throws PERDURE_NOT_FOUND; RunFinishedError unless `ignoreFinished`. With many ids those are returned as `failed`.
    * @example await perdure.send("order-42", paymentReceived, { amount: 99 });
    */
-  async send<T>(ids: readonly string[], event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<SentMany>;
-  async send<T>(id: string, event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
+  async send<T, S = T>(
+    ids: readonly string[],
+    event: EventLike<T, S>,
+    ...rest: SendArguments<NoInfer<S>>
+  ): Promise<SentMany>;
+  async send<T, S = T>(id: string, event: EventLike<T, S>, ...rest: SendArguments<NoInfer<S>>): Promise<void>;
   async send(
     ids: string | readonly string[],
     event: EventLike<unknown>,

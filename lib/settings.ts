@@ -24,6 +24,7 @@ import type { DatabaseOption } from "./db/database-option.ts";
 import { isRegistered, registry } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import type { ServiceInstance, Workflow } from "./define/workflow.ts";
+import { SEAM, type Seam } from "./seam.ts";
 
 /** How this process works on runs. */
 export interface WorkerSettings {
@@ -113,6 +114,7 @@ export interface Settings {
   readonly application: string;
   readonly shutdownOn: readonly NodeJS.Signals[];
   readonly name: string;
+  readonly seam: Seam | null;
 }
 
 const KEYS = [
@@ -165,6 +167,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     application: applicationOf(options),
     shutdownOn: checkArray(shutdownOn, `shutdownOn of ${WHERE}`).map(checkSignal),
     name: `${hostname()}:${process.pid}`,
+    seam: (options as { readonly [SEAM]?: Seam })[SEAM] ?? null,
   };
 }
 

@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { test } from "tap";
+import { test, t as whole } from "tap";
 import { freshDatabase } from "./support/postgres.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
@@ -18,6 +18,10 @@ function promised(file: string): string {
 
 /** A run that fails is warned of, and in some stories one does. */
 const FAILED = /^perdure: run "[^"]+" of workflow "[^"]+" failed .*\n(?:[ }].*\n)*/gm;
+
+// Some forty processes on a machine that may be busy.
+whole.setTimeout(300_000);
+
 /** An example waits more than it works. */
 const SIDE_BY_SIDE = 3;
 

@@ -22,13 +22,14 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   worker: ["core", "db", "engine", "schedule"],
   client: ["core", "db", "schedule"],
   codec: ["core"],
-  "settings.ts": ["core", "define", "db"],
-  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "strict", "settings.ts"],
+  "seam.ts": ["core", "db", "engine"], // what perdure/testing puts into an engine; types, but for its key
+  "settings.ts": ["core", "define", "db", "seam.ts"],
+  "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "strict", "seam.ts", "settings.ts"],
   "perdure.ts": ["core", "define", "db", "client", "settings.ts", "launched.ts"],
   "index.ts": ["core", "define", "db", "client", "settings.ts", "perdure.ts"],
   cli: ["core", "define", "db", "client", "perdure.ts"],
   dashboard: ["core", "define", "client", "perdure.ts"],
-  testing: ["core", "define", "db", "client", "engine", "settings.ts", "launched.ts", "perdure.ts"],
+  testing: ["core", "define", "db", "client", "engine", "seam.ts", "settings.ts", "launched.ts", "perdure.ts"],
   "adapters.ts": ["core"], // an entry point of its own, over any client
   // A second set of names over the public core: types of the rooms that it shows, and the engine; no store, no engine code.
   aiki: ["core", "define", "client", "db", "settings.ts", "perdure.ts"],

@@ -47,6 +47,8 @@ import {
   workflow,
 } from "perdure";
 import type pg from "pg";
+import * as v from "valibot";
+import { z } from "zod";
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
 const same = <A, B>(_equal: Equal<A, B>): void => {};
@@ -631,4 +633,58 @@ export async function finding(perdure: Perdure, run: RunHandle<number>): Promise
   await perdure.cancel({ workflow: processOrder, limit: 5 });
   // @ts-expect-error one id is a handle's
   await perdure.cancel("a");
+}
+
+// ---- schemas: what goes in is what they take, what the function gets is what they return
+
+const orderOf = z.object({
+  id: z.string(),
+  at: z.string().transform((text) => new Date(text)),
+  note: z.string().optional(),
+});
+const totalOf = v.pipe(
+  v.object({ cents: v.string() }),
+  v.transform(({ cents }) => Number(cents)),
+);
+
+const bySchema = workflow({ name: "checked", input: orderOf, output: totalOf }, async (order) => {
+  same<typeof order, { id: string; at: Date; note?: string | undefined }>(true);
+  return { cents: "1" };
+});
+same<Parameters<typeof bySchema>, [input: { id: string; at: string; note?: string | undefined }]>(true);
+same<ReturnType<typeof bySchema>, Promise<number>>(true);
+const inferred = workflow(
+  { name: "inferred", input: z.string().optional() },
+  async (text, more: number) => [text, more] as const,
+);
+same<Parameters<typeof inferred>, [input: string | undefined, more: number]>(true);
+const unchecked = workflow({ name: "unchecked", output: z.object({ n: z.number() }) }, async (n: number) => ({ n }));
+same<Parameters<typeof unchecked>, [n: number]>(true);
+same<ReturnType<typeof unchecked>, Promise<{ n: number }>>(true);
+// @ts-expect-error the function takes something else than the schema returns
+workflow({ name: "x", input: z.object({ n: z.string() }) }, async (given: { n: number }) => given);
+
+const price = step({ name: "price", input: orderOf, output: totalOf }, async (order) => ({
+  cents: `${order.at.getTime()}`,
+}));
+same<Parameters<typeof price>, [input: { id: string; at: string; note?: string | undefined }]>(true);
+same<ReturnType<typeof price>, Promise<number>>(true);
+const fetched = step({ name: "fetched", output: totalOf }, async (sku: string): Promise<unknown> => JSON.parse(sku));
+same<Parameters<typeof fetched>, [sku: string]>(true);
+same<ReturnType<typeof fetched>, Promise<number>>(true);
+// @ts-expect-error the function takes something else than the schema returns
+step({ name: "x", input: z.object({ n: z.string() }) }, async (given: { n: number }) => given);
+
+const ordered = event({ name: "ordered", schema: orderOf });
+export async function checkedEvents(perdure: Perdure): Promise<void> {
+  const { data } = await ordered.wait();
+  same<typeof data, { id: string; at: Date; note?: string | undefined }>(true);
+  await perdure.send("id", ordered, { id: "1", at: "2026-11-01" });
+  await perdure.send(["id"], ordered, { id: "1", at: "2026-11-01" });
+  await perdure.get("id").send(ordered, { id: "1", at: "2026-11-01" });
+  // @ts-expect-error what is received is not what is sent
+  await perdure.send("id", ordered, { id: "1", at: new Date() });
+  const first = await race({ ordered, late: "1s" });
+  if (first.winner === "ordered")
+    same<typeof first.value.data, { id: string; at: Date; note?: string | undefined }>(true);
 }

@@ -51,7 +51,7 @@ export interface RunHandle<R = unknown> {
    */
   result(options?: ResultOptions): Promise<R>;
   /** Sends an event to the run: see `perdure.send`. */
-  send<T>(event: EventLike<T>, ...rest: SendArguments<NoInfer<T>>): Promise<void>;
+  send<T, S = T>(event: EventLike<T, S>, ...rest: SendArguments<NoInfer<S>>): Promise<void>;
   /**
    * Cancels the run and its children at once: steps are told by their signal, later writes are refused. A cancelled run stays so; a
    * finished one: PERDURE_STATE.

@@ -101,6 +101,7 @@ function errorOf({ slot, kind, value }: EntryRow, id: string, codec: StoredCodec
 
 function prizeOf(stored: string, id: string, codec: StoredCodec): Pick<HistoryEntry, "value" | "error"> {
   const { winner, event, end } = JSON.parse(stored);
+  if (winner === undefined) return { error: codec.decodePlain(stored, `error of a race of run "${id}"`) };
   if (event) return { value: { winner, value: received(event, id, codec) } };
   if (!end) return { value: { winner, value: null } };
   if (end.state !== "completed") return { error: endError(end, codec) };

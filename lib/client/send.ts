@@ -5,11 +5,11 @@ import { checkArray, checkBoolean, checkKeys, checkName, shorten } from "../core
 import { validate } from "../core/schema.ts";
 import type { StoredCodec } from "../core/stored.ts";
 import { mailOf } from "../core/stored-place.ts";
-import type { EventDefinition, Received } from "../core/types.ts";
+import type { EventDefinition, Received, Sends } from "../core/types.ts";
 import type { SendAnswer, SendRow, Writer } from "../db/writes.ts";
 
 /** An event as `event()` returns it. */
-export interface EventLike<T> {
+export interface EventLike<T, S = T> extends Sends<S> {
   readonly name: string;
   /** Waits for the next one, inside a workflow. */
   wait(): Promise<Received<T>>;
@@ -55,14 +55,19 @@ export class Sender {
   }
 
   /** Resolves when the event is in the run's mailbox for good. */
-  async one<T>(id: string, event: EventLike<T>, data: T, options: SendOptions = {}): Promise<void> {
+  async one(id: string, event: EventLike<unknown>, data: unknown, options: SendOptions = {}): Promise<void> {
     const { sent, failed } = await this.many([id], event, data, options);
     if (failed[0]) throw failed[0].error;
     void sent;
   }
 
   /** One statement for all; a run that cannot take it does not keep it from the others. */
-  async many<T>(runIds: readonly string[], event: EventLike<T>, data: T, options: SendOptions = {}): Promise<SentMany> {
+  async many(
+    runIds: readonly string[],
+    event: EventLike<unknown>,
+    data: unknown,
+    options: SendOptions = {},
+  ): Promise<SentMany> {
     const definition = this.#parts.definitionOf(event);
     if (!definition)
       throw new PerdureError("PERDURE_OPTION", `send() needs an event made by event(), not ${shorten(event)}`);

@@ -125,15 +125,15 @@ function finder(keys: EncryptOptions["keys"], hashKey: KeyObject): Find {
 function checkCurrent({ keys, current }: EncryptOptions, find: Find): string {
   const id = checkName(current, `current of ${WHERE}`);
   if (find(id)) return id;
-  throw new PerdureError("PERDURE_OPTION", `current of ${WHERE}: ${missing(id, keys)}`);
+  const meant = typeof keys === "function" ? undefined : nearest(id, Object.keys(keys));
+  const typo = meant === undefined ? "" : `; did you mean ${shorten(meant)}?`;
+  throw new PerdureError("PERDURE_OPTION", `current of ${WHERE}: ${missing(id, keys)}${typo}`);
 }
 
 function missing(id: string, keys: EncryptOptions["keys"]): string {
   const known = typeof keys === "function" ? [] : Object.keys(keys);
-  const meant = nearest(id, known);
   const has = known.length > 0 ? ` (they are ${known.map(shorten).join(", ")})` : "";
-  const typo = meant === undefined ? "" : `; did you mean ${shorten(meant)}?`;
-  return `key ${shorten(id)} is not among the keys of ${WHERE}${has}${typo}`;
+  return `key ${shorten(id)} is not among the keys of ${WHERE}${has}`;
 }
 
 /** What was given may be a key: no message shows it. */

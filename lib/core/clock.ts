@@ -2,6 +2,8 @@
 const TOLD_BACK = 3;
 /** By how much an answer must be behind to tell of that, in ms. */
 const SET_BACK_MS = 1000;
+// A longer timer would fire at once.
+const LONGEST = 2 ** 31 - 1;
 
 /** The database's clock as this process knows it: the last instant it was told, carried on by the monotonic timer. A hint for timers and for the order of what is written; what is due, the database decides. */
 export class DatabaseClock {
@@ -24,5 +26,14 @@ export class DatabaseClock {
     const known = this.#offset !== Number.NEGATIVE_INFINITY;
     this.#last = Math.max(this.#last, known ? performance.now() + this.#offset : Date.now());
     return this.#last;
+  }
+
+  /** Calls `ring` once, at an instant or a little later. Returns what calls it off. */
+  ringAt(instant: number, ring: () => void): () => void {
+    // A whole millisecond more: timers count in those, and too early is a look for nothing.
+    const length = Math.min(Math.max(0, instant - this.now()) + 1, LONGEST);
+    const timer = setTimeout(ring, length);
+    timer.unref();
+    return () => clearTimeout(timer);
   }
 }

@@ -11,6 +11,9 @@ import { PerdureError } from "./errors.ts";
 
 export type { ErrorClass } from "./codec-error-classes.ts";
 
+/** Whether a text is what SQL brought in: plain JSON that no schema has checked. */
+export const isFromSql = (text: string): boolean => text.startsWith('{"from":"sql",');
+
 export interface ValueCodecOptions {
   /** The largest stored text of one value, in bytes of UTF-8. Default 1 MiB; larger values cost memory in every replay. */
   limit?: number;
@@ -25,7 +28,7 @@ const ONE_MEBIBYTE = 1_048_576;
 
 /**
  * The codec of one engine. The text is superjson's envelope, `{"json": …, "meta": …}`; without `meta` it is plain JSON,
- * as SQL writes it.
+ * as SQL writes it, with a tag that says so.
  *
  * Accepted: plain objects, arrays, strings, numbers, booleans, null, undefined, bigint, Date, Map, Set, RegExp, URL,
  * Buffer, ArrayBuffer, typed arrays, DataView, errors, and cycles and shared references among them. An object without a

@@ -16,9 +16,13 @@ export interface LogLine {
 
 /** What `currentRun().log` is. */
 export interface RunLog {
+  /** What helps to follow the code. */
   readonly debug: LogLine;
+  /** What the run did, in the usual course. */
   readonly info: LogLine;
+  /** What works, but should not stay so. */
   readonly warn: LogLine;
+  /** What a person has to look at. */
   readonly error: LogLine;
 }
 

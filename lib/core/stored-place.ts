@@ -20,6 +20,7 @@ export interface CodecContext extends CodecPlace {
 
 /** What a codec made of bytes. */
 export interface Encoded {
+  /** What is stored in place of the value. */
   readonly data: Uint8Array;
   /** Stands readable in the row behind the codec's name, `encrypt:2026-11`, and is given back to `decode`: the id of a key, a method. At most 255 bytes. */
   readonly note?: string | undefined;

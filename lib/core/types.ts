@@ -6,14 +6,26 @@ import type { Retry, RetryPlan } from "./retry.ts";
 import type { RunState } from "./states.ts";
 
 /** A schema of any library that speaks Standard Schema (https://standardschema.dev): zod, valibot, arktype and others. */
-export interface Schema<Output = unknown> {
+export interface Schema<Output = unknown, Input = unknown> {
   readonly "~standard": {
     readonly version: 1;
     readonly vendor: string;
     readonly validate: (value: unknown) => SchemaResult<Output> | Promise<SchemaResult<Output>>;
-    readonly types?: { readonly input: unknown; readonly output: Output } | undefined;
+    readonly types?: { readonly input: Input; readonly output: Output } | undefined;
   };
 }
+declare const sends: unique symbol;
+/** What is sent, where it differs from what is received: a schema in between may change it. */
+export interface Sends<S> {
+  /** @internal known to the compiler alone */
+  readonly [sends]?: S;
+}
+/** What a function whose first argument a schema checks is called with. A schema that does not say what it takes takes what it returns. */
+export type Checked<Input, Output, Rest extends unknown[]> = unknown extends Input
+  ? [input: Output, ...rest: Rest]
+  : undefined extends Input
+    ? [input?: Input, ...rest: Rest]
+    : [input: Input, ...rest: Rest];
 export type SchemaResult<Output> =
   | { readonly value: Output; readonly issues?: undefined }
   | { readonly issues: readonly SchemaIssue[] };
@@ -115,7 +127,7 @@ export interface PublicationDefinition {
 
 /** An event as a wait returns it. */
 export interface Received<T> {
-  /** What was sent; from SQL, the JSON as it was given, unchecked. */
+  /** What was sent, as the event's schema returned it; from SQL, and without a schema, the JSON as it was given. */
   readonly data: T;
   /** The event's id, unique in the schema. */
   readonly id: string;

@@ -9,6 +9,7 @@ import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
+import type { Guard } from "./guard.ts";
 import { isConnectionLost, isLocked, isTransient, toPerdureError } from "./pg-errors.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
@@ -35,6 +36,8 @@ export interface FlusherOptions {
   readonly onTrouble: (message: string, error: unknown) => void;
   /** The answer to a batch was lost: claims may exist that nobody here knows of. */
   readonly onLostAnswer: () => void;
+  /** Stands around each commit, which then holds one write. */
+  readonly guard?: Guard | null;
 }
 
 /** What a batch brought about for others. */
@@ -112,6 +115,13 @@ export class Flusher {
     if (client) await hangUp(() => client.end(), { cut: () => client.connection.stream.destroy() });
   }
 
+  /** Writes nothing any more, not even what is queued. */
+  kill(): void {
+    this.#closed = true;
+    reject(this.#queue.splice(0), closed());
+    this.#client?.connection.stream.destroy();
+  }
+
   // Two turns of the event loop: what a pass does with an outcome in its next turn, its finish for one, rides along.
   #schedule(): void {
     if (this.#scheduled || this.#flying) return;
@@ -143,7 +153,8 @@ export class Flusher {
     const items: Item[] = [];
     let bytes = 0;
     let at = 0;
-    for (; at < this.#queue.length && items.length < MAX_ROWS && bytes < MAX_BYTES; at += 1) {
+    const most = this.#options.guard ? 1 : MAX_ROWS;
+    for (; at < this.#queue.length && items.length < most && bytes < MAX_BYTES; at += 1) {
       const item = this.#queue[at]!;
       if (this.#setAside(item)) continue;
       items.push(item);
@@ -170,13 +181,7 @@ export class Flusher {
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
         const client = await this.#connected();
-        this.#settle(
-          await answered(
-            runBatch(client, items, this.#context(again || failures > 0, null, apart), this.#options.asksWanted()),
-            ANSWER_MS,
-            "a batch of writes",
-          ),
-        );
+        this.#settle(await this.#commit(client, items, this.#context(again || failures > 0, null, apart)));
         return;
       } catch (error) {
         // A stranger has made a run of the same id and not committed: which one it is, each start finds out by itself.
@@ -234,6 +239,13 @@ export class Flusher {
     return { schema, worker, lanes, again, lockMs, apart };
   }
 
+  #commit(client: ClientBase, items: readonly Item[], context: Parameters<typeof runBatch>[2]): Promise<Batch> {
+    const { asksWanted, guard } = this.#options;
+    const commit = (): Promise<Batch> =>
+      answered(runBatch(client, items, context, asksWanted()), ANSWER_MS, "a batch of writes");
+    return guard ? guard(items, commit) : commit();
+  }
+
   #settle(batch: Batch): void {
     for (const item of batch.busy) this.#putAside(item);
     for (const { item, answer } of batch.answered) item.resolve(answer);
@@ -243,13 +255,7 @@ export class Flusher {
   async #runAlone(items: Item[], lockMs: number): Promise<Item[]> {
     try {
       if (this.#closed) throw closed();
-      const batch = await this.#options.beside((client) =>
-        answered(
-          runBatch(client, items, this.#context(true, lockMs), this.#options.asksWanted()),
-          ANSWER_MS,
-          "a batch of writes",
-        ),
-      );
+      const batch = await this.#options.beside((client) => this.#commit(client, items, this.#context(true, lockMs)));
       this.#settle({ ...batch, busy: [] });
       return [...batch.busy];
     } catch (error) {

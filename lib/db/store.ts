@@ -7,6 +7,7 @@ import { call } from "./batch.ts";
 import { toClaims, toFork } from "./loaded.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { WHOLE, type WholeRow } from "./whole.ts";
 import type { Lanes, LoadedRow } from "./writes.ts";
 
 interface Statement {
@@ -305,6 +306,11 @@ export class Store {
     const text = `select r.id, r.state, r.reason, r.attempt, o.value::text as value from :SCHEMA.run r left join :SCHEMA.outcome o on o.run = r.key
       where r.id = any($1) and r.finished_at is not null`;
     return this.#select(text, [ids]);
+  }
+
+  /** A run with all that a replay of it needs; undefined: there is none. */
+  async whole(id: string): Promise<WholeRow | undefined> {
+    return (await this.#select<WholeRow>(WHOLE, [id]))[0];
   }
 
   /** The runs that a run was forked from, the nearest first; undefined: none. */

@@ -8,6 +8,7 @@ import type { TransactionClient } from "../core/types.ts";
 import { call } from "./batch.ts";
 import { discard } from "./connect.ts";
 import { answered } from "./deadline.ts";
+import type { Guard } from "./guard.ts";
 import { isConnectionLost } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { type RecordRow, SHAPES } from "./writes.ts";
@@ -28,10 +29,12 @@ interface Ran<T> {
 export class PgTransactor {
   readonly #pool: pg.Pool;
   readonly #schema: string;
+  readonly #guard: Guard;
 
-  constructor(pool: pg.Pool, schema: string) {
+  constructor(pool: pg.Pool, schema: string, guard: Guard | null = null) {
     this.#pool = pool;
     this.#schema = schema;
+    this.#guard = guard ?? ((_, commit) => commit());
   }
 
   /** Runs `work` in a transaction that also holds the checkpoint. A lost connection, a deadlock or a serialization failure runs it again. */
@@ -43,7 +46,7 @@ export class PgTransactor {
     const since = performance.now();
     for (let reruns = 0; ; reruns += 1) {
       const client = await this.#connect(over);
-      const once = new Once<T>(client, this.#schema);
+      const once = new Once<T>(client, this.#schema, this.#guard);
       try {
         const ran = await once.run(work, record, over);
         once.over();
@@ -121,6 +124,7 @@ export class PgTransactor {
 class Once<T> {
   readonly #client: pg.PoolClient;
   readonly #schema: string;
+  readonly #guard: Guard;
   committing = false;
   #lost = false;
   /** The function has been called: what is thrown may be its own. */
@@ -130,9 +134,10 @@ class Once<T> {
   };
   recorded: { readonly row: RecordRow; readonly result: T } | null = null;
 
-  constructor(client: pg.PoolClient, schema: string) {
+  constructor(client: pg.PoolClient, schema: string, guard: Guard) {
     this.#client = client;
     this.#schema = schema;
+    this.#guard = guard;
     client.once("error", this.#lose).once("end", this.#lose);
   }
 
@@ -176,7 +181,7 @@ class Once<T> {
       return { result, verdict: "stale" };
     }
     this.committing = true;
-    await commit(this.#client);
+    await this.#guard([{ kind: "record", row }], () => commit(this.#client));
     return { result, verdict: "ok" };
   }
 

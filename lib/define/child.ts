@@ -22,7 +22,7 @@ export interface ChildHandle<R = unknown> {
    */
   result(options?: { timeout?: Duration | undefined }): Promise<R>;
   /** Sends an event to the child, once, as a step. */
-  send<T>(event: Event<T>, ...data: [T] extends [null] ? [data?: T] : [data: T]): Promise<void>;
+  send<T, S = T>(event: Event<T, S>, ...data: [S] extends [null] ? [data?: S] : [data: S]): Promise<void>;
   /** Cancels the child, as a step. One that has ended stays as it is. */
   cancel(reason?: string): Promise<void>;
 }
@@ -80,10 +80,10 @@ function makeChild<R>(started: Started): ChildHandle<R> {
 }
 
 /** What can run in a race: an event, a child, or a timer. */
-export type Racer = Event<any> | ChildHandle<any> | Duration;
+export type Racer = Event<any, any> | ChildHandle<any> | Duration;
 
 /** What a racer wins with: an event as it was received, a child's result, null for a timer. */
-export type Prize<T> = T extends Event<infer E> ? Received<E> : T extends ChildHandle<infer R> ? R : null;
+export type Prize<T> = T extends Event<infer E, any> ? Received<E> : T extends ChildHandle<infer R> ? R : null;
 
 /** Who won a race, and with what. */
 export type Winner<T extends Record<string, Racer>> = {

@@ -3,13 +3,15 @@ import { type Body, refuseInStep, scope } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { checkOutside, theEngine } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkChoice, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
+import { attempt, checkChoice, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
-import type { AnyFunction, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
+import type { AnyFunction, Checked, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
 import type { Maker } from "./member.ts";
 import type { is, Refused } from "./refused.ts";
+
+const DEFINITION: unique symbol = Symbol.for("perdure.step.1");
 
 /** Options of a step or a transaction. */
 export interface StepOptions {
@@ -74,7 +76,24 @@ export type Transaction<A extends unknown[], R> = ((...args: A) => Promise<R>) &
  * PERDURE_TOO_LARGE (1 MiB) for its arguments and its result; TimeoutError.
  * @example const charge = step({ name: "charge", retry: { type: "fixed", maxAttempts: 3, delay: "1s" } }, async (id: string) => { … });
  */
-export function step<F extends AnyFunction>(nameOrOptions: string | StepOptions, fn: F): Step<F>;
+export function step<F extends AnyFunction>(
+  nameOrOptions: string | (StepOptions & { input?: undefined; output?: undefined }),
+  fn: F,
+): Step<F>;
+/**
+ * The same with schemas: the function gets what `input` returns for the first argument, and what `output` returns is recorded. Result that does not fit
+ * fails the try.
+ *
+ * @example const price = step({ name: "price", output: z.object({ cents: z.number() }) }, async (sku: string) => (await fetch(urlOf(sku))).json());
+ */
+export function step<A extends unknown[], R, Stored>(
+  options: StepOptions & { input?: undefined; output: Schema<Stored> },
+  fn: (...args: A) => Promise<R> | R,
+): Step<(...args: A) => Promise<Stored>>;
+export function step<Input, Output, A extends unknown[], R, Stored = R>(
+  options: StepOptions & { input?: Schema<Output, Input> | undefined; output?: Schema<Stored> | undefined },
+  fn: (input: Output, ...rest: A) => Promise<R> | R,
+): Step<(...args: Checked<Input, Output, A>) => Promise<Stored>>;
 /**
  * Decorates an async method as a step. It keeps its type and its `this`, and is named `Class.method` unless `name` is given. Works under TC39
  * decorators and under `experimentalDecorators`; of several decorators it is the topmost.
@@ -166,7 +185,8 @@ function makerOf(kind: StepDefinition["kind"]): Maker<StepDefinition> {
       let made: Callable | undefined;
       const make = (): Callable => (made ??= callable({ ...template, name: finish(), fn }, outside));
       const call = (...args: unknown[]): unknown => (scope.getStore() ? make()(...args) : outside(args));
-      return Object.assign(call, { with: (options: StepCallOptions) => make().with(options) });
+      const bound = Object.assign(call, { with: (options: StepCallOptions) => make().with(options) });
+      return Object.defineProperty(bound, DEFINITION, { get: () => make()[DEFINITION] });
     },
   };
 }
@@ -182,7 +202,10 @@ async function transact(definition: StepDefinition, args: unknown[]): Promise<un
   return theEngine(`transaction "${definition.name}"`).transact(definition, args);
 }
 
-type Callable = ((...args: unknown[]) => unknown) & { with(options: StepCallOptions): Callable };
+type Callable = ((...args: unknown[]) => unknown) & {
+  readonly [DEFINITION]: StepDefinition;
+  with(options: StepCallOptions): Callable;
+};
 
 function callable(definition: StepDefinition, outside: (args: unknown[]) => unknown): Callable {
   const call = (...args: unknown[]): unknown => {
@@ -190,7 +213,18 @@ function callable(definition: StepDefinition, outside: (args: unknown[]) => unkn
     return here ? callIn(here.body, definition, args) : outside(args);
   };
   Object.defineProperty(call, "name", { value: definition.name, configurable: true });
-  return Object.assign(call, { with: (options: StepCallOptions) => callable(configure(definition, options), outside) });
+  // Not to be seen where a step is printed.
+  Object.defineProperty(call, DEFINITION, { value: definition });
+  return Object.assign(call, {
+    with: (options: StepCallOptions) => callable(configure(definition, options), outside),
+  }) as Callable;
+}
+
+/** The definition behind a step or a transaction; undefined when `value` is none. */
+export function stepOf(value: unknown): StepDefinition | undefined {
+  return typeof value === "function"
+    ? attempt(() => (value as { [DEFINITION]?: StepDefinition })[DEFINITION])
+    : undefined;
 }
 
 function callIn(body: Body, definition: StepDefinition, args: unknown[]): Promise<unknown> {

@@ -3,18 +3,18 @@ import { bodyFor } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { attempt, checkInstant, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkSchema } from "../core/schema.ts";
-import type { EventDefinition, Received, Schema, Slept } from "../core/types.ts";
+import type { EventDefinition, Received, Schema, Sends, Slept } from "../core/types.ts";
 
 /** Options of an event. */
 export interface EventOptions<T> {
   /** 1 to 255 bytes. */
   name: string;
-  /** Checks the data when it is sent from TypeScript; what the schema returns is stored. */
+  /** Checks the data when it is sent; what SQL sent, when it is consumed: a wait for it throws then. What the schema returns is stored. */
   schema?: Schema<T> | undefined;
 }
 
-/** A message into a run, with data of type `T`. */
-export interface Event<T> {
+/** A message into a run, with data of type `T`; `S` is what is sent, where a schema makes the one of the other. */
+export interface Event<T, S = T> extends Sends<S> {
   readonly name: string;
   /**
    * The next event of this name that this run has not consumed, from before the call or after it.
@@ -41,7 +41,9 @@ const DEFINITION = Symbol.for("perdure.event.1");
  * @throws PERDURE_NAME; PERDURE_OPTION for a bad schema.
  * @example const paymentReceived = event<{ amount: number }>("payment-received");
  */
-export function event<T = null>(nameOrOptions: string | EventOptions<T>): Event<T> {
+export function event<T, S>(options: EventOptions<T> & { schema: Schema<T, S> }): Event<T, unknown extends S ? T : S>;
+export function event<T = null>(nameOrOptions: string | EventOptions<T>): Event<T>;
+export function event<T>(nameOrOptions: string | EventOptions<T>): Event<T> {
   const { options, where } = checkNamed<EventOptions<T>>(nameOrOptions, ["name", "schema"], "event");
   if (options.schema !== undefined) checkSchema(options.schema, `schema of ${where}`);
   const definition: EventDefinition = { name: checkName(options.name, "event name"), schema: options.schema };

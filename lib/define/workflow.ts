@@ -19,7 +19,7 @@ import {
 import { placeOf, type Stack } from "../core/place.ts";
 import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
-import type { AnyFunction, Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
+import type { AnyFunction, Checked, Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
 import type { Maker } from "./member.ts";
 import type { is, OneRunOnly, Refused } from "./refused.ts";
@@ -98,10 +98,19 @@ interface Internals {
  * engine registers it, or several; inside: as `result()` of a child does.
  * @example const greet = workflow("greet", async (name: string) => { await sendMail(name); await sleep("1d"); await sendMail(name); });
  */
-export function workflow<A extends unknown[], R>(
-  nameOrOptions: string | WorkflowOptions,
+export function workflow<A extends unknown[], R, Stored = R>(
+  nameOrOptions: string | (WorkflowOptions & { input?: undefined; output?: Schema<Stored> | undefined }),
   fn: (...args: A) => Promise<R> | R,
-): Workflow<A, R>;
+): Workflow<A, Stored>;
+/**
+ * The same with a schema for the argument: the function gets what the schema returns, a start takes what it takes, and has to fit before a run is made.
+ *
+ * @example const pay = workflow({ name: "pay", input: z.object({ cents: z.number() }) }, async (order) => charge(order.cents));
+ */
+export function workflow<Input, Output, A extends unknown[], R, Stored = R>(
+  options: WorkflowOptions & { input?: Schema<Output, Input> | undefined; output?: Schema<Stored> | undefined },
+  fn: (input: Output, ...rest: A) => Promise<R> | R,
+): Workflow<Checked<Input, Output, A>, Stored>;
 /**
  * Decorates an async method as a workflow. On a registered instance, a call of it runs durably, and `durable(instance.method)` is the
  * workflow with `.with`; in whichever process the run goes on, `this` is the instance registered there. Named `Class.method` unless `name` is

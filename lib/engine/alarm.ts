@@ -1,13 +1,10 @@
 /** One timer for the earliest of many instants on the database's clock. A hint to look: what is due, the database says. */
 import type { DatabaseClock } from "../core/clock.ts";
 
-// A longer timer would fire at once.
-const LONGEST = 2 ** 31 - 1;
-
 export class Alarm {
   readonly #clock: DatabaseClock;
   readonly #ring: () => void;
-  #timer: NodeJS.Timeout | null = null;
+  #callOff: (() => void) | null = null;
   #instant = Infinity;
 
   constructor(clock: DatabaseClock, ring: () => void) {
@@ -20,18 +17,15 @@ export class Alarm {
     if (instant >= this.#instant) return;
     this.clear();
     this.#instant = instant;
-    // A whole millisecond more: timers count in those, and too early is a look for nothing.
-    const length = Math.min(Math.max(0, instant - this.#clock.now()) + 1, LONGEST);
-    this.#timer = setTimeout(() => {
+    this.#callOff = this.#clock.ringAt(instant, () => {
       this.clear();
       this.#ring();
-    }, length);
-    this.#timer.unref();
+    });
   }
 
   clear(): void {
-    if (this.#timer) clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#callOff?.();
+    this.#callOff = null;
     this.#instant = Infinity;
   }
 }

@@ -31,7 +31,8 @@ export class PassBody implements Body {
   }
 
   step(definition: StepDefinition, args: unknown[]): Promise<unknown> {
-    return stepCall(this.#pass, definition, args);
+    const { hooks } = this.#pass.ports;
+    return stepCall(this.#pass, hooks ? hooks.step(definition, this.#pass) : definition, args);
   }
 
   sleep(name: string | null, until: Until): Promise<Slept> {
@@ -39,7 +40,9 @@ export class PassBody implements Body {
   }
 
   event(definition: EventDefinition, timeoutMs: number | null): Promise<unknown> {
-    return eventCall(this.#pass, definition, timeoutMs);
+    const received = eventCall(this.#pass, definition, timeoutMs);
+    this.#pass.ports.hooks?.waits(definition.name, this.#pass);
+    return received;
   }
 
   start(
@@ -60,7 +63,10 @@ export class PassBody implements Body {
   }
 
   race(entries: readonly RaceEntry[]): Promise<unknown> {
-    return raceCall(this.#pass, entries);
+    const won = raceCall(this.#pass, entries);
+    for (const entry of entries)
+      if (entry.kind === "event") this.#pass.ports.hooks?.waits(entry.definition.name, this.#pass);
+    return won;
   }
 
   /** Says what strict mode has found; null outside it. */

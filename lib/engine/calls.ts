@@ -1,6 +1,7 @@
 /** The calls of a pass, by where they are: held, at work, waiting for something, or past that. */
 import { Ordinals } from "../core/address.ts";
 import type { Call } from "./call.ts";
+import type { News } from "./ports.ts";
 
 export class Calls {
   /** Not begun: replay is not quiescent, or the pass begins nothing. */
@@ -60,6 +61,17 @@ export class Calls {
   end(call: Call): void {
     this.#rest(call);
     call.state = "ready";
+  }
+
+  /** Tells those that wait what a look has found: news, then timers, in the order of their instants, those of one instant as they were called. */
+  hear({ due, askedAt }: Pick<News, "due" | "askedAt">): void {
+    for (const call of [...this.waiting]) if (call.hasNews()) call.ring(false);
+    const at = (call: Call): number => due.get(call.slot)!.at;
+    const rung = [...this.waiting].filter((call) => due.has(call.slot)).sort((a, b) => at(a) - at(b));
+    for (const call of rung) {
+      // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
+      if (call.timedAt <= askedAt) call.ring(due.get(call.slot)!.woken);
+    }
   }
 
   #rest(call: Call): void {

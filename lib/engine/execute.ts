@@ -84,6 +84,7 @@ const resultPlace = (pass: Pass): Place => resultOf(pass.run.id, pass.claim.atte
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
   try {
     ports.onGone(pass, await write(pass, ending, ports));
+    if (ending.how === "replayed") ports.onStray();
   } catch (error) {
     // Handed back, it would come to the same again, and for ever.
     ports.logger.error(`perdure: ${named(pass)} could not be concluded; it is blocked`, error, fieldsOf(pass));
@@ -108,6 +109,7 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
     case "unprepared":
       return postpone(pass, ending.error, ports);
     case "lost":
+    case "replayed":
     case "suspended":
       return null;
     default:

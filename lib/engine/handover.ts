@@ -23,6 +23,8 @@ export class Handover {
   #no: number;
   #now: number;
   #handed = 0;
+  /** The body was handed something that no replay has handed out yet. */
+  fresh = false;
 
   constructor(claim: Claim, history: History, ledger: Ledger, clock: DatabaseClock) {
     this.voice = new Voice(claim);
@@ -93,7 +95,10 @@ export class Handover {
     this.voice.gives(place !== null);
     // Whole milliseconds: a fraction does not survive the database's microseconds.
     this.#now = Math.max(this.#now, Math.round(at));
-    if (write.kind !== "none") this.#no += 1;
+    if (write.kind !== "none") {
+      this.#no += 1;
+      this.fresh = true;
+    }
     const no = this.#no;
     this.#handed = Math.max(this.#handed, place ?? no);
     if (write.kind === "deliver") void this.#ledger.write("deliver", { slot, attempt: write.attempt, no });

@@ -71,6 +71,11 @@ export class History {
     return this.#begun.has(slot);
   }
 
+  /** True when nothing at all is known of any slot. */
+  get isEmpty(): boolean {
+    return this.#recorded.length === 0 && this.#waits.size === 0 && this.#begun.size === 0;
+  }
+
   /** True when nothing at all is known of a slot. */
   isNew(slot: string): boolean {
     return !this.#places.has(slot) && !this.#waits.has(slot) && !this.#begun.has(slot);

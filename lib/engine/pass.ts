@@ -58,6 +58,7 @@ export class Pass {
   readonly #calls = new Calls();
   readonly #alarm: Alarm;
   readonly #limit: Alarm;
+  readonly #flexible: boolean;
   #settled: Settled | null = null;
   #state: "active" | "suspending" | "suspended" | "ended" = "active";
   #scheduled = false;
@@ -69,17 +70,21 @@ export class Pass {
 
   constructor(claim: Claim, definition: WorkflowDefinition, ports: EnginePorts) {
     this.claim = claim;
+    this.#flexible = definition.replay === "flexible" || claim.flexible;
     this.definition = definition;
     this.ports = ports;
     this.history = new History(claim);
     this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
-    const fence = { run: claim.key, epoch: claim.epoch };
-    this.ledger = new Ledger(ports.flusher, fence, {
-      lost: () => this.lose("its claim is over"),
-      refused: (error) => this.end({ how: "refused", error }),
-    });
+    this.ledger = new Ledger(
+      ports.flusher,
+      { run: claim.key, epoch: claim.epoch },
+      {
+        lost: () => this.lose("its claim is over"),
+        refused: (error) => this.end({ how: "refused", error }),
+      },
+    );
     this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
     this.patches = new Patches(this);
     this.facts = runInfo(claim, ports.logger, () => this.#handover.voice.silent);
@@ -181,7 +186,7 @@ export class Pass {
   }
 
   #mayBegin(): boolean {
-    return this.#state === "active" && !this.draining && (this.#flexing || !this.history.replaying);
+    return this.#state === "active" && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
   }
 
   /** What goes wrong around a call, a stored value that cannot be read for one, ends the pass and not the process. */
@@ -227,8 +232,13 @@ export class Pass {
 
   /** One turn: whatever the turn before woke has run as far as it can. */
   #turn(): void {
-    if (this.#handover.next()) this.#moved();
-    else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
+    if (this.#handover.next()) {
+      this.#impatient = 0;
+      this.#schedule();
+    } else if (this.#stale) {
+      this.#state = "suspending";
+      this.ledger.afterCommit(() => this.end({ how: "replayed" }));
+    } else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
     else if (this.#pausing) void this.#restForPause();
     else if (this.#calls.held.length > 0) this.#quiescent();
@@ -236,27 +246,21 @@ export class Pass {
     else if (!this.#calls.working) this.#stall?.rests();
   }
 
-  #moved(): void {
-    this.#impatient = 0;
-    this.#schedule();
+  /** A test wants what comes next to be done by a replay. */
+  get #stale(): boolean {
+    const due = this.#handover.fresh && !this.draining && !this.#calls.working && this.ports.hooks?.replays === true;
+    return due && (this.#settled !== null || this.#calls.held.length > 0);
   }
 
   /** Nothing recorded can be handed over, and the body has run as far as it can: what is new may begin, unless it diverges. */
   #quiescent(): void {
-    if (!this.#diverges()) {
+    const diverges = !this.#flexible && this.history.replaying && this.#calls.held.some((call) => call.isNew);
+    if (!diverges) {
       this.#flexing = this.#flexible;
       this.#beginHeld();
       this.#schedule();
     } else if (this.#impatient++ < PATIENCE.times) setTimeout(() => this.#schedule(), PATIENCE.everyMs);
     else this.end({ how: "blocked", reason: divergence(this.history.unconsumed(), this.#calls.held) });
-  }
-
-  #diverges(): boolean {
-    return !this.#flexible && this.history.replaying && this.#calls.held.some((call) => call.isNew);
-  }
-
-  get #flexible(): boolean {
-    return this.definition.replay === "flexible" || this.claim.flexible;
   }
 
   #beginHeld(): void {
@@ -346,14 +350,7 @@ export class Pass {
     this.#checkLimit(news.now);
     // Before what is due rings: no try begins in a run that is to be paused.
     this.#pausing = news.pausing;
-    for (const call of [...this.#calls.waiting]) if (call.hasNews()) call.ring(false);
-    // In the order of their instants; those of one instant as they were called.
-    const at = (call: Call): number => news.due.get(call.slot)!.at;
-    const due = [...this.#calls.waiting].filter((call) => news.due.has(call.slot)).sort((a, b) => at(a) - at(b));
-    for (const call of due) {
-      // A look that crossed with the write of a wait has found the timer before it, a failed try's for one.
-      if (call.timedAt <= news.askedAt) call.ring(news.due.get(call.slot)!.woken);
-    }
+    this.#calls.hear(news);
     if (news.next !== null) this.#alarm.at(news.next);
     this.#schedule();
   }

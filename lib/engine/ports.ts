@@ -5,7 +5,7 @@ import type { DatabaseClock } from "../core/clock.ts";
 import type { Outside } from "../core/context.ts";
 import type { EngineLog } from "../core/logging.ts";
 import type { StoredCodec } from "../core/stored.ts";
-import type { RunInfo, TransactionClient } from "../core/types.ts";
+import type { RunInfo, StepDefinition, TransactionClient } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
 import type { Slots } from "../db/leased.ts";
 import type { RecordRow } from "../db/writes.ts";
@@ -21,7 +21,9 @@ export type Ending =
   | { readonly how: "lost"; readonly why: string }
   | { readonly how: "refused"; readonly error: unknown }
   /** The application could not make the context of this execution: nothing of the body has run. */
-  | { readonly how: "unprepared"; readonly error: unknown };
+  | { readonly how: "unprepared"; readonly error: unknown }
+  /** A test has the body replayed: the run is handed back. */
+  | { readonly how: "replayed" };
 
 /** A timer that is due. */
 export interface Rung {
@@ -58,7 +60,19 @@ export interface Transactor {
   ): Promise<{ readonly result: T; readonly verdict: "ok" | "stale" }>;
 }
 
+/** What tests put into a pass: see lib/testing. */
+export interface PassHooks {
+  /** Whether the body is dropped and replayed after every checkpoint, as soon as nothing is under way. */
+  readonly replays: boolean;
+  /** What runs for a step that was called. */
+  step(definition: StepDefinition, pass: Pass): StepDefinition;
+  /** The run waits for an event. */
+  waits(event: string, pass: Pass): void;
+}
+
 export interface EnginePorts {
+  /** Null but in tests. */
+  readonly hooks: PassHooks | null;
   readonly codec: StoredCodec;
   readonly clock: DatabaseClock;
   readonly logger: EngineLog;

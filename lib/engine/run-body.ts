@@ -1,6 +1,8 @@
 /** How a body begins: with the context that the application makes for this execution, in the scope of its run. */
+import { isFromSql } from "../core/codec.ts";
 import { type Scope, scope } from "../core/context.ts";
 import type { Pass, Settled } from "./pass.ts";
+import { sqlInput } from "./steps.ts";
 
 /** Runs the body of a pass. `settled` is told what it came to. A context that cannot be made ends the pass: its run is tried again later. */
 export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
@@ -21,10 +23,15 @@ export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled)
   );
 }
 
+const call = ({ definition }: Pass, args: unknown[]): unknown => definition.fn(...args);
+
+/** SQL started it, and the workflow has a schema. */
+const isUnchecked = ({ definition, claim }: Pass): boolean => definition.input !== undefined && isFromSql(claim.args);
+
 function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
   scope.run({ body: pass.body, step: null }, () => {
     Promise.resolve()
-      .then(() => pass.definition.fn(...args))
+      .then(() => (isUnchecked(pass) ? sqlInput(pass, args).then((checked) => call(pass, checked)) : call(pass, args)))
       .then(
         (value) => settled({ value }),
         (thrown) => settled({ thrown }),

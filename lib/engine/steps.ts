@@ -3,10 +3,10 @@ import { argumentsAddress, nameAddress, referenceAddress } from "../core/address
 import type { Recorded } from "../core/claim.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
 import { quietly } from "../core/quiet.ts";
-import { delayAfter, isNonRetryable } from "../core/retry.ts";
-import { validate } from "../core/schema.ts";
+import { checkRetry, delayAfter, isNonRetryable } from "../core/retry.ts";
+import { checkInput, validate } from "../core/schema.ts";
 import { type Place, tryIn } from "../core/stored-place.ts";
-import type { StepDefinition, TransactionClient } from "../core/types.ts";
+import type { Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { Attempt } from "./attempt.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
@@ -35,6 +35,30 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
   const step = same ? (same.step as StepRun) : new StepRun(pass, definition, args, slot, reference ? hash : null);
   if (reference?.onConflict === "error" && same && step.hash !== hash) return step.conflict();
   return same ? same.deferred.promise : step.enter();
+}
+
+const INPUT: Omit<StepDefinition, "fn"> = {
+  kind: "step",
+  name: "input",
+  plan: checkRetry({ type: "never" }, "input"),
+  timeoutMs: null,
+  onCrash: "retry",
+  input: undefined,
+  output: undefined,
+  reference: null,
+  addressByArguments: false,
+};
+
+/**
+ * The arguments of a run that SQL started, as the workflow's schema returns them: checked once, and recorded as a step before all others. A
+ * run that began before there was a schema goes on without.
+ */
+export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> {
+  const { definition, history } = pass;
+  const slot = pass.take(nameAddress("input", ""));
+  if (!history.isEmpty && history.isNew(slot)) return args;
+  const check = async (): Promise<unknown> => (await checkInput(definition, args))[0];
+  return [await new StepRun(pass, { ...INPUT, fn: check }, [], slot, null).enter(), ...args.slice(1)];
 }
 
 /** The tries of one call of a step. */
@@ -236,12 +260,22 @@ class StepRun {
     pass.attempts.add(attempt);
     try {
       return await attempt.run(pass.body, timeoutMs, this.#what, async () => {
-        const [first, ...rest] = this.#args;
-        const args = input ? [await validate(input, first, `input of ${this.#what}`), ...rest] : this.#args;
+        const args = input ? await this.#checked(input) : this.#args;
         return validate(output, await call(args), `result of ${this.#what}`);
       });
     } finally {
       pass.attempts.delete(attempt);
+    }
+  }
+
+  /** The arguments as the schema returns them. What it refuses, it would refuse again. */
+  async #checked(input: Schema): Promise<unknown[]> {
+    const [first, ...rest] = this.#args;
+    try {
+      return [await validate(input, first, `input of ${this.#what}`), ...rest];
+    } catch (error) {
+      this.#final = error;
+      throw error;
     }
   }
 

@@ -2,6 +2,7 @@
 import { nearest } from "../core/options.ts";
 import type { WorkflowDefinition } from "../core/types.ts";
 import type { DefinitionRow, Lane } from "../db/store.ts";
+import type { Lanes } from "../db/writes.ts";
 
 /** A definition as the catalogue keeps it. A function cannot be stored, so `shouldRetry` stays out. */
 export function toDefinitionRow({ name, version, queue, timeoutMs, plan, replay }: WorkflowDefinition): DefinitionRow {
@@ -31,4 +32,21 @@ function advice({ workflow, version, queue }: Lane, registered: readonly Workflo
     registered.map(({ name }) => name),
   );
   return meant ? `the nearest that is registered here is "${meant}"` : "no workflow of that name is registered here";
+}
+
+export interface Served {
+  readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
+  readonly queues: readonly string[];
+}
+
+/** What a process serves, as parallel arrays. */
+export function lanesOf({ workflows, queues }: Served): Lanes {
+  const lanes = [...workflows.values()].flatMap(({ name, version }) =>
+    queues.map((queue) => ({ name, version, queue })),
+  );
+  return {
+    workflows: lanes.map((l) => l.name),
+    versions: lanes.map((l) => l.version),
+    queues: lanes.map((l) => l.queue),
+  };
 }

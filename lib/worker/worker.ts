@@ -33,7 +33,7 @@ export interface WorkerOptions {
   readonly store: Store;
   readonly clock: DatabaseClock;
   readonly logger: EngineLog;
-  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside" | "makeContext" | "strict">;
+  readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside" | "makeContext" | "strict" | "hooks">;
   /** Fires the schedules whose slots are due. Returns how many went on to their next. */
   readonly fire: () => Promise<number>;
   /** A run has ended for good in this process. */

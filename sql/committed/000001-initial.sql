@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:354717516618706f8348a72aa1dd892261a11ad2
+--! Hash: sha1:320af24a4d222b786670914cc797c8a91551da0f
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -83,7 +83,7 @@ create table :SCHEMA.follower (
 
 create table :SCHEMA.input (
   run     bigint primary key,
-  args    json not null,                       -- the codec's envelope around the array of arguments
+  args    json not null,                       -- the codec's envelope around the array of arguments; from: 'sql', if it was started so
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
   fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
@@ -525,7 +525,7 @@ begin
   if p_hash is not null and p_other_hash is not null then
     return p_hash = p_other_hash;
   end if;
-  return p_args::jsonb = p_other_args::jsonb;
+  return p_args::jsonb - 'from' = p_other_args::jsonb - 'from';
 exception when others then -- what jsonb cannot hold, a NUL for one, SQL did not send
   return p_args = p_other_args;
 end $perdure$;
@@ -2282,6 +2282,7 @@ $perdure$;
 -- The verbs for SQL: psql, triggers, pg_cron and other languages. Each works in the caller's own transaction: rolled back, nothing has
 -- happened. They run with the rights of the schema's owner, so that a role needs no right on the tables, and only who is granted them may
 -- call them: see grant_sender. The search path is pinned, so that no object of a caller's is taken for one of Postgres's own.
+-- What they bring in is tagged: no schema of the application's has checked it.
 -- All raise PD001 (no such run or workflow), PD002 (the run has finished), PD003 (the id is taken), PD004 (the run's state does not allow it)
 -- or PD005 (bad input).
 
@@ -2368,7 +2369,7 @@ begin
   select s.* into v from :SCHEMA.start_runs(
     array[v_id], array[workflow], array[v_definition.version], array[coalesce(queue, v_definition.queue)], array[coalesce(priority, 0)::smallint],
     array[null::float8], array[case when v_delayed then :SCHEMA.to_ms(v_now + delay) end], array[v_definition.timeout_ms],
-    array[json_build_object('json', v_args)::text], array[null::text], array[null::text], array[on_conflict = 'return_existing'],
+    array['{"from":"sql","json":' || v_args::text || '}'], array[null::text], array[null::text], array[on_conflict = 'return_existing'],
     array[null::text], array[null::bigint], array[null::integer], array[false], array[null::text], array[null::float8],
     array[false], null, '{}', '{}', '{}', true) s;
   if v.verdict = 'conflict' then
@@ -2401,7 +2402,7 @@ begin
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
       using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
   end if;
-  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array[json_build_object('json', coalesce(data, 'null'))::text],
+  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array['{"from":"sql","json":' || coalesce(data, 'null')::text || '}'],
     array[reference], array[gen_random_uuid()::text], false, true) s;
   if v.verdict = 'unknown' then
     raise exception 'send_event: there is no run "%"', run_id

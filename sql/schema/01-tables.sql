@@ -79,7 +79,7 @@ create table :SCHEMA.follower (
 
 create table :SCHEMA.input (
   run     bigint primary key,
-  args    json not null,                       -- the codec's envelope around the array of arguments
+  args    json not null,                       -- the codec's envelope around the array of arguments; from: 'sql', if it was started so
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
   fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]

@@ -1,6 +1,7 @@
 -- The verbs for SQL: psql, triggers, pg_cron and other languages. Each works in the caller's own transaction: rolled back, nothing has
 -- happened. They run with the rights of the schema's owner, so that a role needs no right on the tables, and only who is granted them may
 -- call them: see grant_sender. The search path is pinned, so that no object of a caller's is taken for one of Postgres's own.
+-- What they bring in is tagged: no schema of the application's has checked it.
 -- All raise PD001 (no such run or workflow), PD002 (the run has finished), PD003 (the id is taken), PD004 (the run's state does not allow it)
 -- or PD005 (bad input).
 
@@ -87,7 +88,7 @@ begin
   select s.* into v from :SCHEMA.start_runs(
     array[v_id], array[workflow], array[v_definition.version], array[coalesce(queue, v_definition.queue)], array[coalesce(priority, 0)::smallint],
     array[null::float8], array[case when v_delayed then :SCHEMA.to_ms(v_now + delay) end], array[v_definition.timeout_ms],
-    array[json_build_object('json', v_args)::text], array[null::text], array[null::text], array[on_conflict = 'return_existing'],
+    array['{"from":"sql","json":' || v_args::text || '}'], array[null::text], array[null::text], array[on_conflict = 'return_existing'],
     array[null::text], array[null::bigint], array[null::integer], array[false], array[null::text], array[null::float8],
     array[false], null, '{}', '{}', '{}', true) s;
   if v.verdict = 'conflict' then
@@ -120,7 +121,7 @@ begin
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
       using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
   end if;
-  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array[json_build_object('json', coalesce(data, 'null'))::text],
+  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array['{"from":"sql","json":' || coalesce(data, 'null')::text || '}'],
     array[reference], array[gen_random_uuid()::text], false, true) s;
   if v.verdict = 'unknown' then
     raise exception 'send_event: there is no run "%"', run_id

@@ -133,8 +133,8 @@ test("what cannot be a child is refused at the call, as an error that the parent
         );
     const child = await start(double, 1);
     return [
-      await said(() => strict("two")),
-      await said(() => start(strict, "two")),
+      await said(() => strict("two" as never)),
+      await said(() => start(strict, "two" as never)),
       await said(() => double((() => 1) as never)),
       await said(() => double.with({ id: "z".repeat(256) })(1)),
       await said(() => race({ child: JSON.parse(JSON.stringify(child)) as never, late: 1 })),

@@ -86,7 +86,7 @@ test("a wait for a result ends at its timeout or signal, and the run goes on", a
     t.match(await rejection(run.result({ timeout: 1 })), {
       name: "TimeoutError",
       code: "PERDURE_TIMEOUT",
-      message: /it goes on/,
+      message: /it stays as it is, so wait again/,
     });
     const aborter = new AbortController();
     const waiting = rejection(run.result({ signal: aborter.signal }));

@@ -284,3 +284,21 @@ test("an engine that is not launched, or was shut down, says so", async (t) => {
   t.match(await rejection(b.perdure.send("x", ping, 1)), { code: "PERDURE_STATE", message: /was shut down/ });
   t.equal(await runsIn(b), 0);
 });
+
+test("what runs while its engine is still being launched may use it", async (t) => {
+  const launched: { engine?: Perdure } = {};
+  const ask = step("ask", async (n: number) => {
+    const started = await launched.engine!.start(echo, n);
+    return (await launched.engine!.get(started.id).status()).workflow;
+  });
+  const asking = workflow("asking", async (n: number) => ask(n));
+  const b = await bench(t, { workflows: [echo, asking], worker: false });
+  const runs = await Promise.all(Array.from({ length: 30 }, (_, n) => b.perdure.start(asking, n)));
+  launched.engine = new Perdure({ database: b.url, schema: b.schema, workflows: [echo, asking], logger: collector() });
+  t.teardown(() => launched.engine!.shutdown());
+  await launched.engine.launch();
+  t.same(
+    await Promise.all(runs.map((run) => run.result({ timeout: PATIENCE_MS }))),
+    runs.map(() => "echo"),
+  );
+});

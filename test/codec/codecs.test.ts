@@ -104,7 +104,7 @@ await t.test("what cannot be read says which codec or key is missing, and for wh
   const other = encrypt({ keys: { ones: two }, current: "ones", hashKey });
   t.match(
     refusal(() => stored(other).decode(text, "v", place))?.message,
-    /key "one" is not among the keys of encrypt\(\) \(they are "ones"\); did you mean "ones"\?/,
+    /key "one" is not among the keys of encrypt\(\) \(they are "ones"\)$/,
   );
   t.match(refusal(() => stored().decode('{"codec":["a"],"data":7}', "v", place))?.message, /it is malformed/);
   t.match(refusal(() => stored().decode('{"codec":[', "v", place))?.message, /v: the stored value cannot be read back/);
@@ -209,7 +209,10 @@ await t.test("a codec that throws refuses the value, and its own errors are told
 
 await t.test("what is handed in wrongly is refused, and no key is shown", async (t) => {
   const wrong: [() => unknown, RegExp][] = [
-    [() => encrypt({ ...options, current: "three" }), /current of encrypt\(\): key "three" is not among the keys/],
+    [
+      () => encrypt({ ...options, current: "too" }),
+      /current of encrypt\(\): key "too" is not among the keys .*; did you mean "two"\?/,
+    ],
     [
       () => encrypt({ ...options, keys: { one: Buffer.alloc(16) } }),
       /key "one" of encrypt\(\) must be a key of 32 bytes, not of 16/,

@@ -1,6 +1,6 @@
 /** Forks of runs with a past: retried, running, failed, parallel, with children unfinished, accepted as they diverged. */
 import { test } from "tap";
-import { event, start, step, workflow } from "../../lib/index.ts";
+import { event, start, step, uuid, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
@@ -125,4 +125,30 @@ test("a failed run is forked from the step that failed; a run that was accepted 
   t.equal(await (await run.fork({ from: "weak" })).result(patient), "well");
   await run.cancel().catch(() => {});
   t.match((await run.status()).state, "failed", "the old run stays as it is");
+});
+
+test("a fork of a fork that went back further draws what its own line drew, each part as it was drawn", async (t) => {
+  const mark = step("mark", async (n: number) => n);
+  const flow = workflow("flow", async () => {
+    const drawn: string[] = [];
+    for (let n = 0; n < 4; n += 1) {
+      await mark(n);
+      drawn.push(uuid());
+    }
+    return drawn;
+  });
+  const { perdure } = await bench(t, { workflows: [flow] });
+  const run = await perdure.start(flow);
+  const a = await run.result(patient);
+  const slots = (await run.history()).map(({ slot }) => slot);
+  const late = await run.fork({ from: slots[3]! });
+  t.same((await late.result(patient)).slice(0, 2), a.slice(0, 2));
+  const early = await late.fork({ from: slots[2]! });
+  const c = await early.result(patient);
+  t.equal(c[0], a[0]);
+  t.not(c[1], a[1]);
+  const last = await early.fork({ from: slots[3]! });
+  t.same((await last.result(patient)).slice(0, 2), c.slice(0, 2));
+  const whole = await last.fork({ from: slots[0]! });
+  t.not((await whole.result(patient))[0], a[0], "nothing was drawn before its first step");
 });

@@ -8,7 +8,7 @@ import type { Call, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 import type { Deferred } from "../promise.ts";
 import { settleEnd } from "./end.ts";
-import { type Envelope, envelopeOf, read } from "./event.ts";
+import { consume, type Envelope, read, throwRefusal } from "./event.ts";
 import { beginWait, opened, sealed, waited } from "./wait.ts";
 
 /** A race of many has a slot that an index can hold. */
@@ -29,7 +29,7 @@ export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unk
   const hash = canonicalHash(isLong ? [topics, keys] : topics, () => `race of run "${pass.run.id}"`);
   const first = timerOf(entries);
   const hasNews = (): boolean => entries.some((entry) => isReady(pass, entry));
-  const ring = (call: Call): void => pass.ready(call, outcome(pass, call, entries));
+  const ring = (call: Call): void | Promise<void> => decide(pass, call, entries);
   return pass.enter({
     slot: pass.take(argumentsAddress("race", name, hash)),
     kind: "race",
@@ -70,27 +70,33 @@ function isReady({ mailbox, ends }: Pass, entry: RaceEntry): boolean {
 }
 
 /** Of several that are ready, the first as they were given. */
-function outcome(pass: Pass, call: Call, entries: readonly RaceEntry[]): Outcome {
+function decide(pass: Pass, call: Call, entries: readonly RaceEntry[]): void | Promise<void> {
   const ready = entries.find((entry) => isReady(pass, entry)) ?? timerOf(entries)!;
   const { key: winner } = ready;
   const now = pass.ports.clock.now();
   if (ready.kind === "event") {
     const { name } = ready.definition;
     const mail = pass.mailbox.shift(name)!;
-    const won: Won = { winner, event: { name, ...envelopeOf(pass, mail) } };
-    return {
-      settle: settle(pass, call.slot, won, entries),
-      write: waited("completed", sealed(pass, call.slot, won), now, mail.seq),
-    };
+    return consume(pass, call, ready.definition, mail, (envelope) => {
+      const won: Won = { winner, event: { name, ...envelope } };
+      return {
+        settle: settle(pass, call.slot, won, entries),
+        write: waited("completed", sealed(pass, call.slot, won), now, mail.seq),
+      };
+    });
   }
   const won: Won =
     ready.kind === "child" ? { winner, end: openEnd(pass.ends.get(ready.id)!, pass.ports.codec) } : { winner };
   const kind = won.end && won.end.state !== "completed" ? "failed" : won.end ? "completed" : "timeout";
-  return { settle: settle(pass, call.slot, won, entries), write: waited(kind, sealed(pass, call.slot, won), now) };
+  const write = waited(kind, sealed(pass, call.slot, won), now);
+  return pass.ready(call, { settle: settle(pass, call.slot, won, entries), write });
 }
 
 function replay(pass: Pass, recorded: Recorded, entries: readonly RaceEntry[]): Outcome["settle"] {
-  return settle(pass, recorded.slot, opened(pass, recorded) as Won, entries);
+  const stored = opened(pass, recorded) as Won | { readonly winner?: undefined };
+  // An event that its schema refused.
+  if (stored.winner === undefined) return throwRefusal(pass, recorded.slot, recorded.value!, recorded.attempt);
+  return settle(pass, recorded.slot, stored, entries);
 }
 
 function settle(

@@ -1,0 +1,22 @@
+/** Where `perdure/testing` takes hold of an engine. In production nothing of this is there. */
+import type { DatabaseClock } from "./core/clock.ts";
+import type { WorkflowDefinition } from "./core/types.ts";
+import type { Database } from "./db/connect.ts";
+import type { Guard } from "./db/guard.ts";
+import type { PassHooks } from "./engine/ports.ts";
+
+/** The key under which options carry a seam: no option has such a name, and no other package knows it. */
+export const SEAM: unique symbol = Symbol("perdure.seam");
+
+export interface Seam {
+  readonly clock: DatabaseClock;
+  readonly hooks: PassHooks;
+  /** What runs for the workflows that are registered. */
+  readonly replace: (workflows: ReadonlyMap<string, WorkflowDefinition>) => ReadonlyMap<string, WorkflowDefinition>;
+  /** Stands around every commit of a run's writes; then each write is a commit of its own. */
+  readonly guard: Guard | null;
+  /** In place of what makes the schema ready, which `prepare` does. */
+  readonly prepare: (database: Database, prepare: () => Promise<void>) => Promise<void>;
+  /** Before the connections are closed. */
+  readonly close: (database: Database) => Promise<void>;
+}

@@ -1,0 +1,150 @@
+/** What a TestPerdure is made of: a schema and a clock of its own, the stand-ins, and the engines that work on it. */
+import { randomBytes } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
+import { PerdureError, TimeoutError } from "../core/errors.ts";
+import { checkChoice, checkInstant, isPlainObject, shorten } from "../core/options.ts";
+import { type Rest, TestSchema } from "../db/testing.ts";
+import type { Engine } from "../launched.ts";
+import { SEAM, type Seam } from "../seam.ts";
+import type { PerdureOptions } from "../settings.ts";
+import { TestClock } from "./clock.ts";
+import { type StandIn, StandIns } from "./stand-ins.ts";
+
+/** Options of `new TestPerdure`: those of an engine, and these. */
+export interface TestOptions extends Omit<PerdureOptions, "migrate"> {
+  /** What runs in place of steps, transactions and child workflows, and what is sent to runs that wait for an event: see `standIn`. */
+  standIns?: readonly StandIn[] | undefined;
+  /**
+   * How often bodies are replayed. `"usual"` (default): whenever a run goes on that was suspended. `"always"`: after every checkpoint as
+   * well, so that code which does not ask for the same things again shows at once, by an error of `settled()`.
+   */
+  replay?: "usual" | "always" | undefined;
+  /** Where the clock stands at launch. Default: the time of day. */
+  now?: Date | undefined;
+}
+
+/** The key of a schema that one test after the other has for itself: it is emptied, and whoever has made it drops it. */
+export const SHARED: unique symbol = Symbol("perdure.shared");
+
+export const newSchemaName = (): string => `perdure_test_${randomBytes(6).toString("hex")}`;
+
+const WHERE = "new TestPerdure()";
+const OWN = ["standIns", "replay", "now"] as const;
+/** Between two looks at what is left to do: short at first, as most is done in no time. */
+const LOOK_MS = { first: 1, last: 10 };
+/** After so many looks in vain, all is looked for anew: a hint may be lost. */
+const NUDGE_AFTER = 10;
+
+export class Kit {
+  readonly clock: TestClock;
+  readonly standIns: StandIns;
+  readonly schemaName: string;
+  /** For new Perdure(). */
+  readonly options: PerdureOptions;
+  readonly engines = new Set<Engine>();
+  readonly #shared: boolean;
+  #schema: TestSchema | null = null;
+  #moving: Promise<unknown> = Promise.resolve();
+
+  constructor(given: TestOptions & { readonly [SHARED]?: string }) {
+    if (!isPlainObject(given as unknown))
+      throw new PerdureError("PERDURE_OPTION", `options of ${WHERE} must be a plain object, not ${shorten(given)}`);
+    const { standIns = [], replay = "usual", now, ...rest }: TestOptions = { ...given };
+    const instant = now === undefined ? Date.now() : checkInstant(now, `now of ${WHERE}`).getTime();
+    this.clock = new TestClock(instant);
+    this.standIns = new StandIns(standIns, checkChoice(replay, ["usual", "always"], `replay of ${WHERE}`) === "always");
+    this.#shared = given[SHARED] !== undefined;
+    this.schemaName = given[SHARED] ?? rest.schema ?? newSchemaName();
+    const workflows = [...(rest.workflows ?? []), ...this.standIns.workflows] as PerdureOptions["workflows"];
+    this.options = { ...rest, workflows, schema: this.schemaName, migrate: true, ...this.seam(true) };
+  }
+
+  /** What ties an engine to this schema and clock. `owner`: it makes the schema, and drops it. */
+  seam(owner: boolean, guard: Seam["guard"] = null): { readonly [SEAM]: Seam } {
+    const seam: Seam = {
+      clock: this.clock,
+      hooks: this.standIns,
+      replace: (workflows) => this.standIns.replace(workflows),
+      guard,
+      prepare: async (database, prepare) => {
+        if (!owner) return;
+        const schema = new TestSchema(database.pool, this.schemaName);
+        if (this.#shared) await schema.empty(this.clock.now());
+        else await schema.make(prepare, this.clock.now());
+        this.#schema = schema;
+      },
+      close: async () => {
+        if (owner && !this.#shared) await this.#schema?.drop();
+      },
+    };
+    return { [SEAM]: seam };
+  }
+
+  get schema(): TestSchema {
+    if (this.#schema && this.engines.size > 0) return this.#schema;
+    throw new PerdureError("PERDURE_STATE", "this engine is not launched; call launch() and await it first");
+  }
+
+  get #lanes(): Parameters<TestSchema["rest"]>[0] {
+    return [...this.engines][0]!.lanes;
+  }
+
+  rest(): Promise<Rest> {
+    return this.schema.rest(this.#lanes);
+  }
+
+  /** Resolves when nothing is left to do at this instant. */
+  async settled(timeoutMs: number): Promise<void> {
+    const deadline = performance.now() + timeoutMs;
+    for (let looks = 1; ; looks += 1) {
+      const quiet = this.standIns.pending === 0;
+      const { busy } = await this.rest();
+      if (quiet && !busy && this.standIns.pending === 0) break;
+      if (performance.now() > deadline) throw await this.#stillAtWork(timeoutMs);
+      if (looks % NUDGE_AFTER === 0) for (const engine of this.engines) engine.moved();
+      await pause(Math.min(LOOK_MS.first * looks, LOOK_MS.last));
+    }
+    const [trouble] = this.standIns.troubles.splice(0);
+    if (trouble !== undefined) throw trouble;
+    if (this.standIns.replays) await this.#checkDiverged();
+  }
+
+  async #stillAtWork(timeoutMs: number): Promise<TimeoutError> {
+    const runs = (await this.schema.atWork()).map(
+      ({ id, workflow, state }) => `run "${id}" of workflow "${workflow}" (${state})`,
+    );
+    const steps = this.standIns.underWay;
+    const more = steps.length > 0 ? `; under way: ${steps.slice(0, 5).join(", ")}` : "";
+    return new TimeoutError(
+      `settled() has waited ${timeoutMs} ms, and there is still work: ${runs.join(", ") || "a schedule that is due"}${more}. ` +
+        "A step that waits for a timer of its own takes real time; stand in for it, or give settled() a longer timeout",
+    );
+  }
+
+  async #checkDiverged(): Promise<void> {
+    const [run] = await this.schema.diverged();
+    if (run) throw new PerdureError("PERDURE_STATE", `run "${run.id}" is blocked: ${run.reason}`);
+  }
+
+  /** Moves the clock to `target`, from one instant at which something is due to the next. */
+  moveTo(target: number, timeoutMs: number): Promise<void> {
+    const moved = this.#moving.then(() => this.#moveTo(target, timeoutMs));
+    this.#moving = moved.catch(() => {});
+    return moved;
+  }
+
+  async #moveTo(target: number, timeoutMs: number): Promise<void> {
+    await this.settled(timeoutMs);
+    for (let now = Number.NEGATIVE_INFINITY; now < target; ) {
+      now = await this.schema.move(target);
+      this.clock.set(now);
+      for (const engine of this.engines) engine.moved();
+      await this.settled(timeoutMs);
+    }
+  }
+}
+
+/** What is left of options of a TestPerdure for another engine on its schema. */
+export function engineOptions(options: TestOptions): PerdureOptions {
+  return Object.fromEntries(Object.entries(options).filter(([key]) => !(OWN as readonly string[]).includes(key)));
+}
