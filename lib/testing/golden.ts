@@ -48,6 +48,7 @@ export interface GoldenHistory {
     readonly id: string;
     readonly workflow: string;
     readonly version: string;
+    readonly queue: string;
     readonly state: string;
     readonly attempt: number;
     readonly startedAt: number | null;
@@ -127,6 +128,7 @@ function toGolden(row: WholeRow): GoldenHistory {
       id: row.id,
       workflow: row.workflow,
       version: row.version,
+      queue: row.queue,
       state: row.state,
       attempt: row.attempt,
       startedAt: row.started,
@@ -222,6 +224,7 @@ function toClaim({ run, input, options, outcomes, open }: GoldenHistory): Claim 
     id: run.id,
     workflow: run.workflow,
     version: run.version,
+    queue: run.queue,
     epoch: 1,
     attempt: run.attempt,
     crashes: 0,
