@@ -9,7 +9,6 @@ import { DatabaseClock } from "./core/clock.ts";
 import { ValueCodec } from "./core/codec.ts";
 import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
-import { PerdureError } from "./core/errors.ts";
 import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";

@@ -94,8 +94,8 @@ test("inside a workflow each call gives what is promised", async (t) => {
     (await client.query("select 1 as one")).rows,
   ]);
   const all = workflow({ name: "all", version: "7", timeout: { hours: 1 } }, async () => {
-    const { id, workflow: name, version, attempt, signal, log, context } = currentRun();
-    const run = [id, name, version, attempt, signal.aborted, typeof log.info, context];
+    const { id, workflow: name, version, queue, attempt, signal, log, context } = currentRun();
+    const run = [id, name, version, queue, attempt, signal.aborted, typeof log.info, context];
     const slept = [await sleep("1ms"), await sleep("named", 1), await sleepUntil(new Date(0))];
     const received = await go.wait();
     const none = await go.wait({ timeout: 1 });
@@ -128,7 +128,7 @@ test("inside a workflow each call gives what is promised", async (t) => {
   t.same(
     { ...result, received: null },
     {
-      run: ["all", "all", "7", 1, false, "function", null],
+      run: ["all", "all", "7", "default", 1, false, "function", null],
       slept: [{ woken: false }, { woken: false }, { woken: false }],
       received: null,
       none: null,

@@ -354,6 +354,7 @@ export const changes = async (perdure: Perdure): Promise<void> => {
   await perdure.schedules.put("s");
 };
 same<RunInfo["scheduledFor"], Date | null>(true);
+same<RunInfo["queue"], string>(true);
 
 // ---- events: what is sent and what is received
 

@@ -1,11 +1,14 @@
 /** The client: one engine that starts, sends and waits, launched at its first use, and the database that workers share with it. */
+import { ValueCodec } from "../core/codec.ts";
+import { checkCodecs } from "../core/codecs.ts";
 import { PerdureError } from "../core/errors.ts";
 import { type EngineLog, engineLog } from "../core/logging.ts";
 import { attempt, checkArray, isPlainObject, shorten } from "../core/options.ts";
+import { StoredCodec } from "../core/stored.ts";
 import { Perdure } from "../perdure.ts";
 import type { PerdureOptions } from "../settings.ts";
 import { ERRORS } from "./errors.ts";
-import { infoConsole, type Logger, makeLogger } from "./logger.ts";
+import { infoConsole, type Logger, makeLogger, toCoreLogger } from "./logger.ts";
 import { factsOf, type RunFacts } from "./run.ts";
 import type { Handler } from "./server.ts";
 
@@ -14,7 +17,12 @@ export type ContextFactory<Context> = (run: RunFacts) => Context | Promise<Conte
 
 /** Options of a client: those of `new Perdure` for the database, and these. */
 export interface ClientOptions<Context>
-  extends Omit<PerdureOptions, "workflows" | "worker" | "schedules" | "application" | "shutdownOn" | "context"> {
+  extends Omit<
+    PerdureOptions,
+    "workflows" | "worker" | "schedules" | "application" | "shutdownOn" | "context" | "logger"
+  > {
+  /** Where all is written: a `Logger` of this layer, or one that `perdure` takes. Default: console, from `info` up. */
+  logger?: PerdureOptions["logger"] | Logger | undefined;
   /** A Postgres URL. Any other is that of a server, of which there is none: `database` or DATABASE_URL counts then. */
   url?: string | undefined;
   /** The `handler` of a `server()`: its database counts. */
@@ -51,6 +59,8 @@ export class ClientCore<Context = unknown> {
   /** The context as an option of the engines that execute runs. */
   readonly context: Pick<PerdureOptions, "context">;
   readonly log: EngineLog;
+  /** The hash of values as this client's engines store it, and as it would be without a key. */
+  readonly hash: (values: readonly unknown[], what: () => string) => [own: string, plain: string];
   readonly #options: PerdureOptions;
   readonly #workers = new Set<Stoppable>();
   #engine: Promise<Perdure> | null = null;
@@ -62,6 +72,9 @@ export class ClientCore<Context = unknown> {
   constructor(options: PerdureOptions, context: ContextFactory<Context> | undefined) {
     this.#options = options;
     this.log = engineLog(options.logger!);
+    const codecs = options.codec === undefined ? [] : checkCodecs(options.codec, "codec of client()");
+    const codec = new StoredCodec(new ValueCodec(), codecs);
+    this.hash = (values, what) => [codec.hash(values, what), codec.hash(values, what, true)];
     this.context = context ? { context: (run) => context(factsOf(run)) } : {};
   }
 
@@ -141,11 +154,20 @@ export function client<Context = null>(options: ClientOptions<Context> = {}): Cl
     ...core,
     ...databaseFrom(core.database, url, handler),
     errors: [...ERRORS, ...checkArray(core.errors ?? [], "errors of client()")],
-    logger: core.logger ?? infoConsole,
+    logger: core.logger === undefined ? infoConsole : toCoreLogger(core.logger),
   };
+  const contextOf = context ?? contextFactory ?? createContext;
+  if (contextOf !== undefined && typeof contextOf !== "function") {
+    const text = `context of client() must be a function, (run) => ({ … }), not ${shorten(contextOf)}`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  }
+  if (handler !== undefined && !attempt(() => handler.clients instanceof Set)) {
+    const text = `handler of client() must be that of server(), not ${shorten(handler)}; name a database instead, client({ database })`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  }
   // What is wrong with an option is said at once.
   void new Perdure({ ...engineOptions, worker: false });
-  const made = new ClientCore<Context>(engineOptions, context ?? contextFactory ?? createContext);
+  const made = new ClientCore<Context>(engineOptions, contextOf);
   const result: Client<Context> = {
     logger: makeLogger((level, message, fields) => made.log[level](message, undefined, fields)),
     migrate: () => made.engine({ worker: false }).migrate(),

@@ -1,11 +1,11 @@
 /** Events: declared with a workflow's version, awaited in its runs, sent from outside. */
 import type { Duration } from "../core/duration.ts";
-import { checkArray, checkKeys, checkName } from "../core/options.ts";
+import { checkArray, checkKeys } from "../core/options.ts";
 import type { Schema } from "../core/types.ts";
 import { event as coreEvent, type Event } from "../define/waits.ts";
 import { type Client, coreOf } from "./client.ts";
 import { mapped } from "./mapped.ts";
-import { type EventPaths, type Options, type OptionsOf, referenceOf, withOptions } from "./options.ts";
+import { type EventPaths, type Options, type OptionsOf, referenceOf, short, withOptions } from "./options.ts";
 import { strict } from "./schema.ts";
 
 declare const data: unique symbol;
@@ -22,6 +22,11 @@ export type Events = Record<string, EventDefinition<any>>;
 
 /** The event's data as an argument, which may be left out where there is none. */
 export type Argument<Data> = undefined extends Data ? [data?: Data] : [data: Data];
+
+/** The same in the oldest form, in an object beside a key. */
+export type Payload<Input> = undefined extends Input
+  ? [call?: { payload?: Input; idempotencyKey?: string | undefined }]
+  : [call: { payload: Input; idempotencyKey?: string | undefined }];
 
 export type DataOf<E> = E extends EventDefinition<infer Data> ? Data : never;
 
@@ -101,7 +106,8 @@ export function waiter(event: Event<unknown>): EventWaiter<unknown> {
       received ? { timeout: false, data: received.data } : { timeout: true },
     );
   };
-  return { wait };
+  // With the core's event behind it, which is what a race takes.
+  return Object.assign({ ...event }, { wait });
 }
 
 /** How a sender hands over an event. */
@@ -113,7 +119,14 @@ export type Deliver = (
 
 export function sender(event: Event<unknown>, deliver: Deliver, options: Options = {}): EventSender<unknown> {
   const configure = (...given: unknown[]) => sender(event, deliver, withOptions(options, given, "event"));
-  return { with: configure, opt: configure, send: (data) => deliver(event, data, sendOptions(event, options)) };
+  const send = (data: unknown): Promise<void> => {
+    try {
+      return deliver(event, data, sendOptions(event, options));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  };
+  return { with: configure, opt: configure, send };
 }
 
 type ToId = (name: string) => string;
@@ -141,7 +154,7 @@ export function multicaster(event: Event<unknown>, toRunId: ToId, options: Optio
 export function sendOptions(event: Event<unknown>, options: Options): { reference?: string; ignoreFinished?: boolean } {
   const reference = referenceOf(options, `event "${event.name}"`);
   return {
-    ...(reference && { reference: checkName(reference.id, `reference of event "${event.name}"`) }),
+    ...(reference && { reference: short(reference.id) }),
     ...(options.ignoreFinished === undefined ? {} : { ignoreFinished: options.ignoreFinished as boolean }),
   };
 }

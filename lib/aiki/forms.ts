@@ -2,7 +2,7 @@
 import type { Schema } from "../core/types.ts";
 import type { ChildRunHandle } from "./child.ts";
 import type { Client } from "./client.ts";
-import type { Argument, Events, Multicasters } from "./event.ts";
+import type { Argument, Events, Multicasters, Payload } from "./event.ts";
 import type { WorkflowRunHandle } from "./handle.ts";
 import type { OneRunPaths, OptionsOf, RunPaths } from "./options.ts";
 import type { RetryStrategy } from "./retry.ts";
@@ -64,10 +64,7 @@ export interface WorkflowVersionStart<Input, Output, E extends Events> {
   /** Starts a child in a workflow. */
   startAsChild(run: AnyRun, ...input: Argument<Input>): Promise<ChildRunHandle<Output, E>>;
   /** The oldest form of `start`. */
-  enqueue(
-    client: Client<any>,
-    call: { payload: Input; idempotencyKey?: string | undefined },
-  ): Promise<WorkflowRunHandle<Output, E>>;
+  enqueue(client: Client<any>, ...call: Payload<Input>): Promise<WorkflowRunHandle<Output, E>>;
 }
 
 /** A version of a workflow: start it, register it with a worker, schedule it. */

@@ -1,5 +1,6 @@
 /** A run as it is seen from outside. */
 
+import type { RetryOptions } from "../client/control.ts";
 import type { RunHandle } from "../client/handle.ts";
 import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError, TimeoutError } from "../core/errors.ts";
@@ -65,6 +66,8 @@ export interface WorkflowRunHandle<Output, E extends Events> {
   wakeup(): Promise<void>;
   /** The older name of `wakeup`. */
   awake(): Promise<void>;
+  /** Lets a failed or stalled run go on: see `retry` of `perdure`. PERDURE_STATE for a run that is neither. */
+  retry(options?: RetryOptions): Promise<void>;
   /** The state as it is now. */
   getState(): Promise<WorkflowRunState<Output>>;
   /** The same with the id, in the oldest form. */
@@ -102,6 +105,7 @@ export function makeHandle(
     resume: () => on((run) => run.resume()),
     wakeup: () => on((run) => run.wake()),
     awake: () => on((run) => run.wake()),
+    retry: (options) => on((run) => run.retry(options)),
     getState: async () => (await look()).state,
     getStatus: async () => ({ id, state: (await look()).state.status }),
     waitForCompletion: (options = {}) => on((run) => run.result(options)),

@@ -3,6 +3,7 @@ export type { Duration } from "../core/duration.ts";
 export { NonRetryableError, RunCancelledError, RunFailedError, RunFinishedError } from "../core/errors.ts";
 export type { ChildRunHandle } from "./child.ts";
 export { type Client, type ClientOptions, type ContextFactory, client, client as createClient } from "./client.ts";
+export { type AikiOptions, createAiki } from "./create.ts";
 export {
   ScheduleConflictError,
   SchemaValidationError,
@@ -28,10 +29,22 @@ export type {
 export type { RunRecord, WaitOptions, WorkflowRunHandle } from "./handle.ts";
 export type { Logger } from "./logger.ts";
 export type { ConflictPolicy, Reference, Trigger } from "./options.ts";
+export { type Racer, race, type Winner } from "./race.ts";
 export type { RetryStrategy } from "./retry.ts";
 export type { RunFacts, WorkflowRun } from "./run.ts";
 export { type ScheduleDefinition, type ScheduleHandle, type ScheduleOptions, schedule } from "./schedule.ts";
-export { database, type Handler, type RuntimeHandle, server } from "./server.ts";
+export {
+  database,
+  type Handler,
+  inMemoryQueue,
+  inMemoryTimerPriorityQueue,
+  type RuntimeHandle,
+  redisPublisher,
+  redisSubscriber,
+  redisTimerPriorityQueue,
+  server,
+  type Unused,
+} from "./server.ts";
 export type { FailedState, TerminalState, TerminalStatus, WaitResult, WorkflowRunState } from "./state.ts";
 export { type Task, type TaskCall, type TaskOptions, task } from "./task.ts";
 export {

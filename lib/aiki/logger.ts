@@ -12,6 +12,31 @@ export interface Logger {
   child(fields: Record<string, unknown>): Logger;
 }
 
+/** A logger of this layer's own shape as the core takes one that has the message first. Any other is left as it is. */
+export function toCoreLogger(given: CoreLogger | Logger): CoreLogger {
+  const { child, trace, fatal, log } = given as unknown as Record<string, unknown>;
+  if (typeof child !== "function" || typeof trace !== "function" || fatal !== undefined || log !== undefined)
+    return given as CoreLogger;
+  return messageFirst(given as Logger);
+}
+
+// A log() and transports are how the core knows winston's order, which is this one.
+function messageFirst(given: Logger): CoreLogger & { child(fields: object): CoreLogger; log(): void; transports: [] } {
+  const say =
+    (level: "debug" | "info" | "warn" | "error") =>
+    (message: string, ...details: any[]): void =>
+      given[level](message, ...details);
+  return {
+    debug: say("debug"),
+    info: say("info"),
+    warn: say("warn"),
+    error: say("error"),
+    child: (fields) => messageFirst(given.child({ ...fields })),
+    log: () => {},
+    transports: [],
+  };
+}
+
 /** How one line is written. */
 export type Write = (level: "debug" | "info" | "warn" | "error", message: string, fields: object | undefined) => void;
 

@@ -1,6 +1,7 @@
 /** Options that are set one at a time, by a path, each time on a copy. */
 import type { Duration } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
+import { canonicalHash } from "../core/hash.ts";
 import { checkChoice, checkKeys, checkName, isPlainObject, nearest, shorten } from "../core/options.ts";
 import type { RetryStrategy } from "./retry.ts";
 
@@ -109,8 +110,17 @@ export function referenceOf<P extends string = ConflictPolicy>(
   return { id: checkText(given.id, what), conflictPolicy };
 }
 
-/** A name that may be longer than those of the core: what is too long is stored as its hash. */
-export function checkText(value: unknown, what: string): string {
-  if (typeof value === "string" && value.length > 255 && !value.includes("\0")) return value;
-  return checkName(value, what);
+/** A name that may be longer than those of the core: see `short`. */
+function checkText(value: unknown, what: string): string {
+  if (typeof value !== "string" || Buffer.byteLength(value) <= LONGEST) return checkName(value, what);
+  // What a name may not hold, by pieces of its length: 60 letters are at most 240 bytes.
+  for (const [piece] of value.matchAll(/.{1,60}/gsu)) checkName(`…${piece}…`, what);
+  return value;
 }
+
+/** The longest name of the core, in bytes. */
+const LONGEST = 255;
+
+/** A text as a name of the core can be: what is too long goes by its hash. */
+export const short = (text: string): string =>
+  Buffer.byteLength(text) <= LONGEST ? text : `#${canonicalHash([text])}`;

@@ -1,4 +1,4 @@
-/** A run as its own code sees it, and its worker's part in it. */
+/** A run as its own code sees it. */
 import type { Duration } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
 import { attempt, checkKeys, checkName, isPlainObject, shorten } from "../core/options.ts";
@@ -41,25 +41,16 @@ export interface WorkflowRun<Context, E extends Events, Input = unknown> extends
 }
 
 /** What a worker lends to the runs that it executes. */
-export interface Host {
-  readonly perdure: Perdure;
-  /** The pools that the worker serves; none: the runs that name none. */
-  readonly pools: readonly string[];
-}
-
-/** The same, of one run. */
 export interface RunHost {
   readonly perdure: Perdure;
-  /** The pool that the run was started in, which its children inherit. */
-  readonly pool: string | undefined;
 }
 
 const HOST: unique symbol = Symbol.for("perdure.aiki.run.1");
 
-/** The run of the body that is running. Made at once, unless the worker serves several pools. */
-export function makeRun(host: Host, events: Record<string, Event<any>>, input: unknown): AnyRun | Promise<AnyRun> {
+/** The run of the body that is running. */
+export function makeRun(host: RunHost, events: Record<string, Event<any>>, input: unknown): AnyRun {
   const { log, context } = currentRun();
-  const make = (pool: string | undefined): AnyRun => ({
+  return {
     ...factsOf(currentRun()),
     context,
     logger: makeLogger((level, message, fields) => log[level](message, ...(fields ? [fields] : []))),
@@ -67,12 +58,8 @@ export function makeRun(host: Host, events: Record<string, Event<any>>, input: u
     params: { payload: input },
     sleep,
     wait,
-    [HOST]: { perdure: host.perdure, pool },
-  });
-  const { pools, perdure } = host;
-  if (pools.length < 2) return make(pools[0]);
-  // Which of several it is in is read from its row, where it never changes.
-  return (async () => make((await perdure.get(currentRun().id).status()).queue))();
+    [HOST]: host,
+  };
 }
 
 export function factsOf({ id, workflow: name, version: versionId, attempt: attempts }: RunInfo): RunFacts {

@@ -12,7 +12,8 @@ export function strict<T>(schema: Schema<T>, what: string): Schema<T> {
   };
   const validate = (value: unknown): SchemaResult<T> | Promise<SchemaResult<T>> => {
     const result = schema["~standard"].validate(value);
-    return result instanceof Promise ? result.then(accept) : accept(result);
+    // Any promise will do, also one of another realm or library.
+    return "then" in result ? result.then(accept) : accept(result);
   };
   return { "~standard": { version: 1, vendor: "perdure/aiki", validate } };
 }

@@ -1,6 +1,6 @@
 /** What a program that ran a server of its own asks for: here its database is all there is. */
 import { PerdureError } from "../core/errors.ts";
-import { isPlainObject, shorten } from "../core/options.ts";
+import { attempt, isPlainObject, shorten } from "../core/options.ts";
 import type { DatabaseOption } from "../db/database-option.ts";
 import { client } from "./client.ts";
 
@@ -32,7 +32,10 @@ export interface RuntimeHandle {
  * @example const own = database({ provider: "pg", url: process.env.DATABASE_URL! });
  */
 export function database(options: { provider: "pg"; url: string }): ServerDatabase {
-  return { provider: options.provider, url: options.url };
+  const { provider, url } = attempt(() => ({ ...options })) ?? ({} as Partial<typeof options>);
+  if (provider === "pg" && typeof url === "string") return { provider, url };
+  const text = `database() needs { provider: "pg", url: "postgres://…" }, not ${shorten(options)}`;
+  throw new PerdureError("PERDURE_OPTION", text);
 }
 
 /**
@@ -49,6 +52,10 @@ export function server(options: { db: ServerDatabase; [other: string]: unknown }
   readonly handler: Handler;
   readonly runtime: { start(): RuntimeHandle & Promise<RuntimeHandle> };
 } {
+  if (!isPlainObject(options)) {
+    const text = `server() needs its database, server({ db: "postgres://…" }), not ${shorten(options)}`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  }
   const clients = new Set<Closable>();
   const db = databaseOf(options.db);
   const answer = async (_request: Request): Promise<Response> =>
@@ -79,3 +86,23 @@ function databaseOf(given: unknown): DatabaseOption {
     `db of server() must be a URL, a pg config or a Pool, not ${shorten(given)}`,
   );
 }
+
+/** Stands for a part of a server with which there is nothing to do. */
+export interface Unused {
+  readonly unused: string;
+}
+
+const unused =
+  (name: string) =>
+  (..._given: unknown[]): Unused => ({ unused: name });
+
+/** Taken by a worker or a server and not used: there is no Redis, and timers stand in the database. */
+export const redisSubscriber = unused("redisSubscriber");
+/** See `redisSubscriber`. */
+export const redisPublisher = unused("redisPublisher");
+/** See `redisSubscriber`. */
+export const redisTimerPriorityQueue = unused("redisTimerPriorityQueue");
+/** See `redisSubscriber`. */
+export const inMemoryTimerPriorityQueue = unused("inMemoryTimerPriorityQueue");
+/** See `redisSubscriber`. */
+export const inMemoryQueue = unused("inMemoryQueue");

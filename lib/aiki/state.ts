@@ -57,7 +57,7 @@ const WAITING = {
 /** The state of a run that has not ended. */
 export function openState({ state, waitingFor, reason }: RunStatus): WorkflowRunState<never> {
   const status =
-    state === "suspended" || (state === "pending" && waitingFor === "start")
+    state === "suspended" || (state === "pending" && waitingFor !== null)
       ? WAITING[waitingFor ?? "several"]
       : state === "pending"
         ? reason === "unserved"

@@ -1,12 +1,14 @@
 /** Tasks: steps of the core, called with the run that they belong to. */
+import { ValueCodec } from "../core/codec.ts";
+import { smallerForms } from "../core/codec-fallback.ts";
 import { NonRetryableError, PerdureError } from "../core/errors.ts";
 import { checkKeys, checkNamed, shorten } from "../core/options.ts";
 import type { Schema, StepInfo } from "../core/types.ts";
 import { currentRun, currentStep } from "../define/current.ts";
 import { type Step, type StepCallOptions, step } from "../define/step.ts";
 import { TaskFailedError } from "./errors.ts";
-import type { Argument } from "./event.ts";
-import { type Options, type OptionsOf, referenceOf, type TaskPaths, withOptions } from "./options.ts";
+import type { Argument, Payload } from "./event.ts";
+import { type Options, type OptionsOf, referenceOf, short, type TaskPaths, withOptions } from "./options.ts";
 import { type RetryStrategy, toRetry } from "./retry.ts";
 import { type AnyRun, factsOf, hostOf, type RunFacts } from "./run.ts";
 import { checks } from "./schema.ts";
@@ -54,7 +56,7 @@ export interface Task<Input, Output> {
    */
   start(run: AnyRun, ...input: Argument<Input>): Promise<Output>;
   /** The older form of `start`. */
-  run(run: AnyRun, call: { payload: Input; idempotencyKey?: string | undefined }): Promise<Output>;
+  run(run: AnyRun, ...call: Payload<Input>): Promise<Output>;
 }
 
 /**
@@ -85,12 +87,30 @@ export function task<Input = void, Output = void>(options: TaskOptions<Input, Ou
       try {
         return await call(args[0]);
       } catch (error) {
-        const { idempotencyKey, attempt } = currentStep();
-        throw new TaskFailedError(given.name, idempotencyKey, attempt, error);
+        throw failed(given.name, error);
       }
     },
   );
   return configured(made, given.name, {}) as Task<Input, Output>;
+}
+
+/** What handlers threw, where no more than a part of it can be stored. */
+const WHOLE = new WeakMap<object, unknown>();
+const VALUES = new ValueCodec();
+
+/** The failure of this try, with as much of its cause as can be stored: the error around it is never cut. */
+function failed(name: string, cause: unknown): TaskFailedError {
+  const { idempotencyKey, attempt } = currentStep();
+  const error = new TaskFailedError(name, idempotencyKey, attempt, cause);
+  try {
+    VALUES.encode(error, `failure of task "${name}"`);
+    return error;
+  } catch (reason) {
+    const [part] = smallerForms(cause, reason, 1_048_576);
+    const cut = new TaskFailedError(name, idempotencyKey, attempt, part);
+    WHOLE.set(cut, cause);
+    return cut;
+  }
 }
 
 function configured(
@@ -111,7 +131,7 @@ function configured(
     opt: configure,
     withOptions: configure,
     start,
-    run: (run, call) => {
+    run: (run, call = {}) => {
       const { payload, idempotencyKey } = checkKeys(call, ["payload", "idempotencyKey"], `run() of ${where}`);
       return task.with({ ...(idempotencyKey === undefined ? {} : { idempotencyKey }) }).start(run, payload);
     },
@@ -122,7 +142,7 @@ function configured(
 function callOptions(options: Options, where: string): StepCallOptions {
   const reference = referenceOf(options, where);
   return {
-    ...(reference && { reference: { id: reference.id, onConflict: reference.conflictPolicy } }),
+    ...(reference && { reference: { id: short(reference.id), onConflict: reference.conflictPolicy } }),
     ...retryOptions(options.retry as RetryStrategy | undefined),
   };
 }
@@ -134,7 +154,7 @@ function retryOptions(given: RetryStrategy | undefined): { retry?: StepCallOptio
   if (typeof retry !== "object" || retry === null) return { retry };
   const { shouldRetry } = retry;
   const ask = async (error: unknown): Promise<boolean> => {
-    const thrown = error instanceof TaskFailedError ? error.cause : error;
+    const thrown = error instanceof TaskFailedError ? (WHOLE.get(error) ?? error.cause) : error;
     return !(thrown instanceof NonRetryableError) && ((await shouldRetry?.(thrown)) ?? true);
   };
   return {

@@ -10,7 +10,7 @@ import { workflow as coreWorkflow, type Startable, type Workflow } from "../defi
 import { WorkflowRunReferenceConflictError } from "./errors.ts";
 import { type Options, referenceOf, type Trigger } from "./options.ts";
 import { type RetryStrategy, toRetry } from "./retry.ts";
-import { type AnyRun, type Host, makeRun } from "./run.ts";
+import { type AnyRun, makeRun, type RunHost } from "./run.ts";
 import { checks } from "./schema.ts";
 
 /** A version as it was defined, whatever its form. */
@@ -46,7 +46,7 @@ export function internalsOf(given: unknown, where: string): Internals {
 }
 
 /** The core's workflow; `host` is the worker that executes its runs. */
-export function toWorkflow(definition: VersionDefinition, host: Host | null): Core {
+export function toWorkflow(definition: VersionDefinition, host: RunHost | null): Core {
   const { name, version, retry, repeat, replay, schema } = definition;
   const options = {
     name,
@@ -57,8 +57,7 @@ export function toWorkflow(definition: VersionDefinition, host: Host | null): Co
     ...(replay === undefined ? {} : { replay }),
   };
   return coreWorkflow(options, async (input?: any) => {
-    const run = makeRun(host!, definition.events, input);
-    return definition.handler(run instanceof Promise ? await run : run, input);
+    return definition.handler(makeRun(host!, definition.events, input), input);
   });
 }
 

@@ -1,12 +1,13 @@
 /** Workers: each an engine that executes the runs of its workflows. */
 import { randomUUID } from "node:crypto";
-import type { Duration } from "../core/duration.ts";
+import { type Duration, toMs } from "../core/duration.ts";
 import { PerdureError } from "../core/errors.ts";
-import { attempt, checkArray, checkKeys, checkName } from "../core/options.ts";
+import { attempt, checkArray, checkInteger, checkKeys, checkName } from "../core/options.ts";
+import type { Perdure } from "../perdure.ts";
 import { type Client, type ClientCore, coreOf, type Stoppable } from "./client.ts";
 import type { AnyVersion, Workflow } from "./forms.ts";
 import { type Options, type OptionsOf, withOptions } from "./options.ts";
-import type { Host } from "./run.ts";
+import type { RunHost } from "./run.ts";
 import { type Internals, toWorkflow } from "./version.ts";
 import { versionsOf } from "./workflow.ts";
 
@@ -82,6 +83,8 @@ const KEYS = [...CONFIG, "workflows", "id", "name", "config", "opts", "subscribe
 export function worker(options: WorkerOptions): Worker;
 export function worker(client: Client<any>, options?: WorkerOptions): RegistryWorker;
 export function worker(first: WorkerOptions | Client<any>, second?: WorkerOptions): Worker | RegistryWorker {
+  if (first === undefined)
+    throw new PerdureError("PERDURE_OPTION", "worker() needs workflows: worker({ workflows: [orderV1] })");
   const core = attempt(() => coreOf(first as Client<any>));
   return core ? withRegistry(core, second ?? {}) : configured(check(first as WorkerOptions), {});
 }
@@ -100,12 +103,15 @@ function check(given: WorkerOptions): Checked {
     checkKeys(each ?? {}, CONFIG, `config of ${where}`),
   );
   const all: WorkerConfig = { ...options, ...opts, ...config };
+  const { maxConcurrentWorkflowRuns: concurrency, gracefulShutdownTimeoutMs: timeout } = all;
+  if (concurrency !== undefined) checkInteger(concurrency, `maxConcurrentWorkflowRuns of ${where}`, 1, 10_000);
+  if (timeout !== undefined) toMs(timeout, `gracefulShutdownTimeoutMs of ${where}`);
   const id = options.id ?? options.name;
   return {
     id: id === undefined ? undefined : checkName(id, `id of ${where}`),
     workflows: versionsOf(checkArray(options.workflows ?? [], `workflows of ${where}`), where),
-    concurrency: all.maxConcurrentWorkflowRuns,
-    timeout: all.gracefulShutdownTimeoutMs,
+    concurrency,
+    timeout,
   };
 }
 
@@ -120,10 +126,10 @@ function launch(client: ClientCore, checked: Checked, pools: readonly string[]):
   const { workflows, concurrency, timeout, id = randomUUID() } = checked;
   if (workflows.length === 0)
     throw new PerdureError("PERDURE_OPTION", "worker() needs workflows; without any it has no work");
-  const host: { -readonly [K in keyof Host]?: Host[K] } = { pools };
+  const host: { perdure?: Perdure } = {};
   const perdure = client.engine({
     ...client.context,
-    workflows: workflows.map(({ definition }) => toWorkflow(definition, host as Host)),
+    workflows: workflows.map(({ definition }) => toWorkflow(definition, host as RunHost)),
     worker: {
       ...(concurrency === undefined ? {} : { concurrency }),
       queues: pools.length > 0 ? [...pools] : ["default"],
@@ -155,7 +161,7 @@ function withRegistry(client: ClientCore, options: WorkerOptions): RegistryWorke
   const checked = check(options);
   const workflows = [...checked.workflows];
   const id = checked.id ?? randomUUID();
-  let running: WorkerHandle | undefined;
+  let running: (WorkerHandle & Promise<WorkerHandle>) | undefined;
   return {
     id,
     registry: {
@@ -165,10 +171,20 @@ function withRegistry(client: ClientCore, options: WorkerOptions): RegistryWorke
       },
     },
     start: async () => {
-      const started = launch(client, { ...checked, id, workflows }, []);
+      const started = running ?? launch(client, { ...checked, id, workflows }, []);
       running = started;
-      await started;
+      try {
+        await started;
+      } catch (error) {
+        // It may be started again.
+        if (running === started) running = undefined;
+        throw error;
+      }
     },
-    stop: async () => running?.stop(),
+    stop: async () => {
+      const stopped = running;
+      await stopped?.stop();
+      if (running === stopped) running = undefined;
+    },
   };
 }

@@ -19,6 +19,10 @@ import {
   type VersionDefinition,
 } from "./version.ts";
 
+/** A workflow of one version, in the oldest form. The first overload, so that an unannotated `run({ workflowRun, payload })` has its types. */
+export function workflow<Input = void, Output = void, E extends Events = Record<never, never>>(
+  options: RunOptions<Input, Output, E>,
+): WorkflowVersion<Input, Output, null, E>;
 /**
  * Declares a workflow. Its code must ask for the same things in every replay: the clock, randomness and the world belong into tasks.
  *
@@ -27,9 +31,6 @@ import {
  * const greetV1 = workflow({ name: "greet" }).v("1.0.0", { async handler(run, name: string) { await sendMail.start(run, name); } });
  */
 export function workflow<Context = null>(options: { name: string } & Replaying): Workflow<Context>;
-export function workflow<Input = void, Output = void, E extends Events = Record<never, never>>(
-  options: RunOptions<Input, Output, E>,
-): WorkflowVersion<Input, Output, null, E>;
 export function workflow(options: ({ name: string } & Replaying) | RunOptions<any, any, any>): unknown {
   const { options: given, where } = checkNamed(options, [...VERSION_KEYS, "name", "version"], "workflow");
   const { name, version, ...rest } = given as RunOptions<any, any, any>;
@@ -99,7 +100,7 @@ function makeVersion(internals: Internals): AnyVersion {
     withOptions: configure,
     start: (client, ...[input]) => start(client, internals, input),
     startAsChild: (run, ...[input]) => startChild(run, internals, input),
-    enqueue: (client, call) => {
+    enqueue: (client, call = {}) => {
       const where = `enqueue() of workflow "${name}"`;
       const { payload, idempotencyKey } = checkKeys(call, ["payload", "idempotencyKey"], where);
       return made.with({ ...(idempotencyKey === undefined ? {} : { idempotencyKey }) }).start(client, payload);
@@ -119,13 +120,22 @@ async function start(client: Client<any>, internals: Internals, input: unknown):
     .catch((error: unknown) => Promise.reject(startError(internals, error)));
   const { trigger } = internals.options as { trigger?: { type: string } };
   const status = trigger?.type === "delayed" ? "scheduled" : "queued";
-  return makeHandle(run.id, internals.definition, core, { status });
+  const handle = makeHandle(run.id, internals.definition, core, { status });
+  // The run of a reference may have been there.
+  if (internals.options.reference !== undefined) await handle.refresh();
+  return handle;
 }
 
 /** The versions that a worker is given: versions, or workflows with all of theirs. */
 export function versionsOf(given: readonly unknown[], where: string): Internals[] {
   return given.flatMap((each) => {
     const { versions } = (each ?? {}) as Partial<Workflow<any>>;
-    return (Array.isArray(versions) ? versions : [each]).map((version) => internalsOf(version, where));
+    return (Array.isArray(versions) ? versions : [each]).map((version) => {
+      const internals = internalsOf(version, where);
+      const one = ["reference", "trigger"].find((option) => internals.options[option] !== undefined);
+      if (one === undefined) return internals;
+      const text = `${where} was given a copy of workflow "${internals.definition.name}" that names one particular run (${one}); pass the version itself`;
+      throw new PerdureError("PERDURE_OPTION", text);
+    });
   });
 }

@@ -65,6 +65,7 @@ export interface Claim {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
+  readonly queue: string;
   readonly epoch: number;
   readonly attempt: number;
   readonly crashes: number;

@@ -148,6 +148,8 @@ export interface RunInfo<Context = unknown> {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
+  /** The queue that it lines up in. */
+  readonly queue: string;
   /** 1 for the first attempt of the workflow, +1 for every retry of the whole. */
   readonly attempt: number;
   /** Aborted when the run is cancelled, or when this process lost its claim. */

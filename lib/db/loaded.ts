@@ -22,6 +22,7 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     id: row.id,
     workflow: row.workflow,
     version: row.version,
+    queue: row.queue,
     epoch: row.epoch,
     attempt: row.attempt,
     crashes: row.crashes,

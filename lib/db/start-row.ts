@@ -61,6 +61,7 @@ export function toClaim(row: StartRow, answer: StartAnswer): Claim {
     id: row.id,
     workflow: row.workflow,
     version: row.version,
+    queue: row.queue,
     epoch: 1,
     attempt: 1,
     crashes: 0,

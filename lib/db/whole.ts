@@ -2,7 +2,7 @@
 
 /** See load_runs in sql/schema/03-claim.sql, which reads the same for a claim, in pages. */
 export const WHOLE = `
-  select r.id, r.workflow, r.version, r.state, r.attempt, r.reason, r.flexible, r.schedule, :SCHEMA.to_ms(r.slot_at) as slot,
+  select r.id, r.workflow, r.version, r.queue, r.state, r.attempt, r.reason, r.flexible, r.schedule, :SCHEMA.to_ms(r.slot_at) as slot,
     :SCHEMA.to_ms(r.started_at) as started, i.args::text as args, i.options::text as options, i.fork::text as fork, o.value::text as result,
     (
       select json_agg(json_build_array(w.slot, w.kind, w.length_ms, :SCHEMA.to_ms(w.due), w.tries, w.woken) order by w.slot)
@@ -39,6 +39,7 @@ export interface WholeRow {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
+  readonly queue: string;
   readonly state: string;
   readonly attempt: number;
   readonly reason: string | null;

@@ -161,6 +161,7 @@ export interface LoadedRow {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
+  readonly queue: string;
   readonly epoch: number;
   readonly attempt: number;
   readonly crashes: number;

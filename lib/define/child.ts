@@ -49,7 +49,7 @@ export function start<A extends unknown[], R>(workflow: Startable<A, R>, ...args
 }
 
 /** The text as a name can be: what is too long by its hash, behind its first word. */
-function asName(text: string): string {
+export function asName(text: string): string {
   if (Buffer.byteLength(text) <= LONGEST_NAME) return text;
   return `${/^[a-z]*/.exec(text)![0]} ${canonicalHash([text])}`.trim();
 }

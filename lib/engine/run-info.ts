@@ -14,7 +14,7 @@ export interface RunFacts {
 }
 
 export function runInfo(claim: Claim, logger: EngineLog, silent: () => boolean): RunFacts {
-  const { id, workflow, version, attempt, scheduledFor } = claim;
+  const { id, workflow, version, queue, attempt, scheduledFor } = claim;
   // Made when they are asked for: few bodies do.
   let aborter: AbortController | undefined;
   let aborted: { readonly reason: unknown } | undefined;
@@ -24,6 +24,7 @@ export function runInfo(claim: Claim, logger: EngineLog, silent: () => boolean):
     id,
     workflow,
     version,
+    queue,
     attempt,
     get signal() {
       aborter ??= new AbortController();

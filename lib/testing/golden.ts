@@ -53,6 +53,7 @@ export interface GoldenRun {
   readonly id: string;
   readonly workflow: string;
   readonly version: string;
+  readonly queue: string;
   readonly state: string;
   /** Of the workflow. */
   readonly attempt: number;
@@ -152,6 +153,7 @@ function toGolden(row: WholeRow): GoldenHistory {
       id: row.id,
       workflow: row.workflow,
       version: row.version,
+      queue: row.queue,
       state: row.state,
       attempt: row.attempt,
       startedAt: row.started,
@@ -247,6 +249,7 @@ function toClaim({ run, input, options, outcomes, open }: GoldenHistory): Claim 
     id: run.id,
     workflow: run.workflow,
     version: run.version,
+    queue: run.queue,
     epoch: 1,
     attempt: run.attempt,
     crashes: 0,

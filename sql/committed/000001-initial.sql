@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:320af24a4d222b786670914cc797c8a91551da0f
+--! Hash: sha1:4f887d918c243d67812d92fd750d167a9c6dd627
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -321,7 +321,7 @@ $perdure$;
 
 -- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
 create type :SCHEMA.loaded as (
-  key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
+  key bigint, id text, workflow text, version text, queue text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
@@ -644,7 +644,7 @@ end $perdure$;
 -- Called by claim_runs, and by the engine for long histories. Locks: nothing.
 create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
-    r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
+    r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
     case when h.rn is null or h.rn = 1 then i.options::text end,
     case when h.rn is null or h.rn = 1 then i.fork::text end,

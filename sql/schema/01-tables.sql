@@ -317,7 +317,7 @@ $perdure$;
 
 -- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
 create type :SCHEMA.loaded as (
-  key bigint, id text, workflow text, version text, epoch integer, attempt integer, crashes integer, mail integer,
+  key bigint, id text, workflow text, version text, queue text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,

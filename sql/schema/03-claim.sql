@@ -88,7 +88,7 @@ end $perdure$;
 -- Called by claim_runs, and by the engine for long histories. Locks: nothing.
 create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
-    r.key, r.id, r.workflow, r.version, r.epoch, r.attempt, r.crashes, r.mail,
+    r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
     case when h.rn is null or h.rn = 1 then i.options::text end,
     case when h.rn is null or h.rn = 1 then i.fork::text end,

@@ -6,8 +6,11 @@
 import {
   type Client,
   client,
+  createAiki,
   event,
+  type Logger,
   type RunFacts,
+  race,
   schedule,
   type Task,
   type TerminalState,
@@ -59,6 +62,12 @@ const orderV1 = workflow<Context>({ name: "order" }).v("1.0.0", {
     const amount: number = timed.data.amount;
     const { data } = await run.events.at.wait();
     same<typeof data, Map<string, Date>>(true);
+    const child = await plainV1.startAsChild(run);
+    const won = await race({ paid: run.events.paid, child, late: "1h" });
+    if (won.winner === "paid") same<typeof won.value.data, { amount: number }>(true);
+    else same<typeof won.value, null>(true);
+    // @ts-expect-error no promise, which runs already
+    await race({ paid: run.events.paid.wait() });
     const { cancelled } = await run.sleep("nap", { hours: 1 });
     same<typeof cancelled, boolean>(true);
     await run.sleep({ days: 1 });
@@ -116,6 +125,20 @@ export async function outside(aiki: Client, traced: Client<Context>): Promise<vo
   await daily.activate(aiki, pooled, { id: 1 });
   // @ts-expect-error a cron has an expression
   schedule({ type: "cron", every: "1h" });
+}
+
+export async function together(own: Logger): Promise<void> {
+  const aiki = createAiki({ pool: "postgres://localhost", workflows: [plainV1], logger: own });
+  await aiki.start();
+  await (await plainV1.start(aiki)).retry({ replay: "flexible" });
+  const wanting = workflow({
+    name: "wanting",
+    version: "1",
+    run: ({ payload }: { payload: { n: bigint } }) => payload.n,
+  });
+  // @ts-expect-error an input is wanted
+  await wanting.enqueue(aiki);
+  await aiki.stop();
 }
 
 same<ReturnType<typeof makeTraced>, Client<Context>>(true);

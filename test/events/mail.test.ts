@@ -303,9 +303,9 @@ test("data that does not fit the event's schema is refused with its path, and no
   const b = await bench(t, { workflows: [listen] });
   const run = await b.perdure.start(listen);
   const refused = await rejection(run.send(paid, { amount: -1 }));
-  t.match(refused, { code: "PERDURE_OPTION", message: /event "paid".*amount: must be positive/ });
+  t.match(refused, { code: "PERDURE_INVALID", message: /event "paid".*amount: must be positive/ });
   const many = await rejection(b.perdure.send([run.id], paid, { amount: 0 }));
-  t.equal(many.code, "PERDURE_OPTION");
+  t.equal(many.code, "PERDURE_INVALID");
   t.equal(
     (await rejection(run.send(paid, { amount: 1, f: () => 1 } as never, { reference: "" }))).code,
     "PERDURE_NAME",

@@ -1,6 +1,6 @@
 /** Versions side by side: a run stays on its own, who does not know it leaves it alone, and what nobody serves is seen and said. */
 import { type Test, test } from "tap";
-import { event, type Perdure, sleep, start, step, workflow } from "../../lib/index.ts";
+import { currentRun, event, type Perdure, sleep, start, step, workflow } from "../../lib/index.ts";
 import { bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS, reaches } from "../support/gate.ts";
@@ -290,4 +290,18 @@ test("a run in work that is to be paused says so", async (t) => {
   release();
   await reaches(run, "paused");
   t.equal((await run.status()).reason, null);
+});
+
+test("a run knows its queue, whether it was leased at its start, claimed, or taken up again", async (t) => {
+  const tell = workflow({ name: "tell", queue: "own" }, async () => {
+    const before = currentRun().queue;
+    await sleep(1);
+    return [before, currentRun().queue];
+  });
+  const { perdure, another } = await bench(t, { workflows: [tell], worker: false });
+  const claimed = [await perdure.start(tell), await perdure.start(tell.with({ queue: "other" }))];
+  const worker = await another({ worker: { queues: ["own", "other"] } });
+  t.strictSame(await claimed[0]!.result(), ["own", "own"]);
+  t.strictSame(await claimed[1]!.result(), ["other", "other"]);
+  t.strictSame(await (await worker.start(tell.with({ queue: "other" }))).result(), ["other", "other"]);
 });
