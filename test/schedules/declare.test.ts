@@ -230,7 +230,7 @@ test("an unknown schedule is named with the nearest one, and bad input is refuse
   );
   t.match(
     await says(schedules.put(schedule("n", HOURLY, schemaed, "text" as never))),
-    /PERDURE_OPTION: schedule "n": input of workflow "schemaed" does not fit its schema: \$: a number/,
+    /PERDURE_INVALID: schedule "n": input of workflow "schemaed" does not fit its schema: \$: a number/,
   );
   t.match(
     await says(schedules.put(schedule("n", HOURLY, tell, (() => {}) as never))),
@@ -249,7 +249,7 @@ test("an unknown schedule is named with the nearest one, and bad input is refuse
     /unknown option "prefx" of schedules\.list\(\); did you mean "prefix"\?/,
   );
   const bad = [schedule("good", HOURLY, tell, "x"), schedule("bad", HOURLY, schemaed, "text" as never)];
-  t.match(await says(it.another({ schedules: bad, application: "shop" })), /PERDURE_OPTION: schedule "bad": input/);
+  t.match(await says(it.another({ schedules: bad, application: "shop" })), /PERDURE_INVALID: schedule "bad": input/);
   t.same(await named(it), ["nightly"], "nothing half done");
 });
 
