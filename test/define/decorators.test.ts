@@ -582,7 +582,7 @@ test("a method with the type of a workflow is raced, scheduled, started with opt
   const run = await perdure.start(durable(jobs.run).with({ id: "job", priority: 3 }), 8);
   t.equal(await run.result(patient), 80);
   t.match(await run.status(), { workflow: "tidy", version: "1", queue: "jobs", priority: 3 });
-  t.match(await rejection(jobs.run(1)), { code: "PERDURE_OPTION", message: /odd/ });
+  t.match(await rejection(jobs.run(1)), { code: "PERDURE_INVALID", message: /odd/ });
   t.equal(
     await (await perdure.start(jobs.run as unknown as Workflow<[n: number], number>, 10)).result(patient),
     100,
