@@ -23,6 +23,7 @@ export function validate<T>(schema: Schema<T> | undefined, value: unknown, what:
     throw refused(what, "cannot be checked: its schema returned neither a value nor issues");
   };
   const broken = (cause: unknown): never => {
+    if (cause instanceof PerdureError) throw cause;
     const text = cause instanceof Error ? cause.message : String(cause);
     throw refused(what, `cannot be checked: its schema threw: ${text}`, cause);
   };
