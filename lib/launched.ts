@@ -97,7 +97,7 @@ export class Engine {
   }
 
   constructor(settings: Settings, database: Database) {
-    const { schema, logger, makeContext, strict } = settings;
+    const { schema, logger, makeContext, strict, workflows, works } = settings;
     const { clock = new DatabaseClock(), hooks = null, guard = null, replace } = (settings.seam ?? {}) as Partial<Seam>;
     this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
@@ -107,7 +107,6 @@ export class Engine {
     this.#database = database;
     this.codec = new StoredCodec(new ValueCodec({ errors: settings.errors, warn }), settings.codecs);
     this.store = new Store(schema, database.pool);
-    const { workflows, works } = settings;
     this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
     this.transactor = new PgTransactor(database.pool, schema, guard);
     this.#notifier = createNotifier({

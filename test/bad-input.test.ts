@@ -719,6 +719,7 @@ test("what does not fit its schema is refused with the path, where it is given",
       },
     },
   });
+  const invalid = (text: string) => ({ ...option(text), code: "PERDURE_INVALID" });
   const why = "does not fit its schema: $.order.amount: must be positive; $: no";
   const paid = event({ name: "paid", schema: positive(true) });
   const returns = step({ name: "returns", output: positive(false) }, async (n: number) => ({ amount: n, extra: 1 }));
@@ -729,16 +730,10 @@ test("what does not fit its schema is refused with the path, where it is given",
   ]);
   const world = await bench(t, { workflows: [w] });
   const { perdure } = world;
-  t.strictSame(
-    await rejection(() => perdure.start(w, { amount: 0 })),
-    said("PERDURE_INVALID", `input of workflow "w" ${why}`),
-  );
+  t.strictSame(await rejection(() => perdure.start(w, { amount: 0 })), invalid(`input of workflow "w" ${why}`));
   t.ok(await isEmpty(world));
   const run = await perdure.start(w.with({ id: "a" }), { amount: 1, dropped: true } as { amount: number });
-  t.strictSame(
-    await rejection(() => run.send(paid, { amount: -1 })),
-    said("PERDURE_INVALID", `data of event "paid" ${why}`),
-  );
+  t.strictSame(await rejection(() => run.send(paid, { amount: -1 })), invalid(`data of event "paid" ${why}`));
   t.equal((await world.sql("select count(*)::int as n from :SCHEMA.mail"))[0].n, 0);
   await run.send(paid, { amount: 2 });
   await t.rejects(run.result(), {

@@ -8,7 +8,8 @@ import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Checked, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
-import { hold, type Maker } from "./member.ts";
+import { hold } from "./holders.ts";
+import type { Maker } from "./member.ts";
 import type { is, Refused } from "./refused.ts";
 
 const DEFINITION: unique symbol = Symbol.for("perdure.step.1");
