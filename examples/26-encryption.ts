@@ -4,7 +4,7 @@
  * doctor: the next deploy knows both keys and writes with the new one, the letter goes on, and once nothing that is open uses the old key, it goes.
  */
 import { event, Perdure, step, transaction, workflow } from "perdure";
-import { compress, encrypt } from "perdure/codec";
+import { compression, encryption } from "perdure/codec";
 import { fresh } from "./fresh.ts";
 
 // In a real program they come from a key service or the environment: `openssl rand -base64 32`.
@@ -34,7 +34,7 @@ const keysInUse = transaction("keys in use", async (tx) => {
 
 /** The program as it is deployed with one set of keys. */
 async function deployed(keys: Record<string, Buffer>, current: string): Promise<Perdure> {
-  const codec = [compress(), encrypt({ keys, current, hashKey })];
+  const codec = [compression(), encryption({ keys, current, hashKey })];
   const perdure = new Perdure({ schema: "example_26", workflows: [letter], codec });
   await perdure.launch();
   return perdure;
@@ -67,4 +67,4 @@ await perdure.shutdown();
 // Dear Grace, your results are fine. Dr. Lovelace
 // encrypt:2026: 0, encrypt:2027: 0
 // Dear Ada, your results are fine. Dr. Lovelace
-// key "2026" is not among the keys of encrypt() (they are "2027")
+// key "2026" is not among the keys of encryption() (they are "2027")

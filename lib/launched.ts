@@ -26,6 +26,7 @@ import { Store } from "./db/store.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
+import type { Seam } from "./seam.ts";
 import type { Settings } from "./settings.ts";
 import { watchBodies } from "./strict/strict.ts";
 import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
@@ -83,24 +84,25 @@ export class Engine {
 
   /** Opens the database, migrates it, and goes to work: `onWork` is told right before, as runs that it takes up may use it. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings, onWork: (engine: Engine) => void): Promise<void> {
+    const seam = settings.seam as Seam | null;
     const database = await connectDatabase(settings.database);
     announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
       const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
-      await (settings.seam ? settings.seam.prepare(database, ready) : ready());
+      await (seam ? seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
       await engine.#start(() => onWork(engine!));
     } catch (error) {
-      if (!engine) await settings.seam?.close(database).catch(() => {});
+      if (!engine) await seam?.close(database).catch(() => {});
       await (engine ? engine.shutdown(0) : database.close());
       throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
     }
   }
 
   constructor(settings: Settings, database: Database) {
-    const { schema, logger, makeContext, strict, seam } = settings;
-    const { clock = new DatabaseClock(), hooks = null, guard = null } = seam ?? {};
+    const { schema, logger, makeContext, strict } = settings;
+    const { clock = new DatabaseClock(), hooks = null, guard = null, replace } = (settings.seam ?? {}) as Partial<Seam>;
     this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
@@ -144,7 +146,7 @@ export class Engine {
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       works: settings.works,
-      workflows: seam?.replace(settings.workflows) ?? settings.workflows,
+      workflows: replace?.(settings.workflows) ?? settings.workflows,
       flusher: this.#flusher,
       store: this.store,
       clock: this.#clock,
@@ -236,6 +238,9 @@ export class Engine {
     this.changed();
   }
 
+  /** Runs are at work here: a test need not ask the database. */
+  readonly isBusy = (): boolean => this.#worker.busy;
+
   /** An engine without a worker of its own takes runs from now on. */
   takeOver(): void {
     this.#worker.allow(Infinity);
@@ -248,6 +253,7 @@ export class Engine {
     this.#flusher.kill();
     this.#worker.mute("this process was killed by a test");
     const stopped = this.#worker.stop(0);
+    if (this.#unwatch) this.#unwatch();
     this.#poll.stop();
     this.#wants.stop();
     this.#hints.stop();
@@ -373,8 +379,8 @@ export class Engine {
     return this.#drains.drain(parts, max, ms);
   }
 
-  /** Ends the work: attempts in flight end or time runs out, what is left is handed back. */
-  async shutdown(timeoutMs: number): Promise<void> {
+  /** Ends the work: attempts in flight end or time runs out, what is left is handed back. Who waits is told once `over` resolves. */
+  async shutdown(timeoutMs: number, over?: Promise<void>): Promise<void> {
     this.#poll.stop();
     this.#wants.stop();
     this.#hints.stop();
@@ -382,14 +388,14 @@ export class Engine {
     if (this.#unwatch) this.#unwatch();
     await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);
-    this.results.close();
-    this.publications.close();
+    this.results.close(over);
+    this.publications.close(over);
     await this.store.handBack(this.key, []).catch(() => {});
     this.#liveness.stop();
     await this.store.leave(this.key).catch(() => {});
     await this.#notifier.close();
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
-    await this.#settings.seam?.close(this.#database).catch(() => {});
+    await (this.#settings.seam as Seam | null)?.close(this.#database).catch(() => {});
     await this.#database.close();
   }
 }

@@ -33,6 +33,7 @@ import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import { internalsOf, notAWorkflow, type Startable } from "./define/workflow.ts";
 import { Engine, engineOf } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
+import { endBy } from "./signals.ts";
 
 /** What `perdure.using()` does in a transaction of the caller's. */
 export type CallerTransaction = Pick<Perdure, "start" | "send"> & {
@@ -98,7 +99,9 @@ export class Perdure {
   /** Checks the options and nothing else. Throws PERDURE_OPTION, PERDURE_NAME or PERDURE_DUPLICATE. */
   constructor(options: PerdureOptions = {}) {
     this.#settings = checkOptions(options);
-    this.#signalled = (signal) => void this.#endBy(signal);
+    const end = (raised: Promise<void>): Promise<void> =>
+      (this.#ending ??= this.#shutdown(SHUTDOWN_TIMEOUT_MS, raised));
+    this.#signalled = (signal) => void endBy(signal, end);
     this.#launched = {
       registered: ({ name, version }) => this.#settings.workflows.get(registeredName(name, version)),
       call: async (definition, startOptions, args) => (await this.#start(definition, startOptions, args)).result(),
@@ -172,8 +175,9 @@ export class Perdure {
   }
 
   async #start(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<RunHandle> {
-    const id = await startRun(definition, options, args, this.#live().starter);
-    return makeHandle(id, { ...this.#parts(), exists: true });
+    // Taken first: a shutdown meanwhile hides no durable run.
+    const parts = { ...this.#parts(), exists: true };
+    return makeHandle(await startRun(definition, options, args, this.#engine!.starter), parts);
   }
 
   #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {
@@ -257,7 +261,6 @@ export class Perdure {
     runs: RunFilter | readonly string[],
     options: { reason?: string | undefined } = {},
   ): Promise<ControlledMany> {
-    refuseInBody("perdure.cancel()", "call it in a step, or cancel() of a child's handle");
     const { reason } = checkKeys(options, ["reason"], "cancel()");
     const args = [checkReason(reason, "cancel()")];
     return control(runs, { verb: "cancel", args, states: UNFINISHED_STATES }, this.#bulk());
@@ -372,17 +375,11 @@ export class Perdure {
     await this.#ending;
   }
 
-  async #shutdown(timeoutMs: number): Promise<void> {
+  async #shutdown(timeoutMs: number, over?: Promise<void>): Promise<void> {
     await this.#launching?.catch(() => {});
     engines.delete(this.#launched);
     for (const signal of this.#settings.shutdownOn) process.off(signal, this.#signalled);
-    await this.#engine?.shutdown(timeoutMs);
-  }
-
-  async #endBy(signal: NodeJS.Signals): Promise<void> {
-    await this.shutdown();
-    // Our listener is gone: the signal has its usual effect, and the process the exit status that its parent expects.
-    process.kill(process.pid, signal);
+    await this.#engine?.shutdown(timeoutMs, over);
   }
 
   /** `await using perdure = new Perdure(…)`: shuts down at the end of the block. */

@@ -5,9 +5,6 @@ import type { Database } from "./db/connect.ts";
 import type { Guard } from "./db/guard.ts";
 import type { PassHooks } from "./engine/ports.ts";
 
-/** The key under which options carry a seam: no option has such a name, and no other package knows it. */
-export const SEAM: unique symbol = Symbol("perdure.seam");
-
 export interface Seam {
   readonly clock: DatabaseClock;
   readonly hooks: PassHooks;

@@ -18,13 +18,13 @@ import {
   checkSchemaName,
   shorten,
 } from "./core/options.ts";
+import { SEAM } from "./core/seam.ts";
 import type { Codec } from "./core/stored-place.ts";
 import type { Logger, RunInfo, ScheduleDefinition, WorkflowDefinition } from "./core/types.ts";
 import type { DatabaseOption } from "./db/database-option.ts";
 import { isRegistered, registry } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
 import type { ServiceInstance, Workflow } from "./define/workflow.ts";
-import { SEAM, type Seam } from "./seam.ts";
 
 /** How this process works on runs. */
 export interface WorkerSettings {
@@ -52,7 +52,7 @@ export interface PerdureOptions {
    * What encrypts or compresses values before they are stored: a codec of `perdure/codec` or of your own, or several in the order in which they are
    * applied. Default: none. Every process of the schema needs the same.
    *
-   * @example codec: [compress(), encrypt({ keys: { "2026-11": key }, current: "2026-11", hashKey })]
+   * @example codec: [compression(), encryption({ keys: { "2026-11": key }, current: "2026-11", hashKey })]
    */
   codec?: Codec | readonly Codec[] | undefined;
   /**
@@ -114,7 +114,8 @@ export interface Settings {
   readonly application: string;
   readonly shutdownOn: readonly NodeJS.Signals[];
   readonly name: string;
-  readonly seam: Seam | null;
+  /** What tests put in, a Seam of seam.ts; applications compile without the types that it needs. */
+  readonly seam: unknown;
 }
 
 const KEYS = [
@@ -167,7 +168,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     application: applicationOf(options),
     shutdownOn: checkArray(shutdownOn, `shutdownOn of ${WHERE}`).map(checkSignal),
     name: `${hostname()}:${process.pid}`,
-    seam: (options as { readonly [SEAM]?: Seam })[SEAM] ?? null,
+    seam: (options as { readonly [SEAM]?: unknown })[SEAM] ?? null,
   };
 }
 

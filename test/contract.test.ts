@@ -1,6 +1,7 @@
 /** The public surface as it is promised: each call inside a workflow, outside of it and in SQL once, by its names, and the shape of what it returns. */
 import pg from "pg";
 import { test } from "tap";
+import * as codecs from "../lib/codec/index.ts";
 import {
   currentRun,
   currentStep,
@@ -33,6 +34,22 @@ import {
 import { bench } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
 import { reaches, rejection } from "./support/gate.ts";
+
+test("perdure/codec has two codecs, and whatever has their form is one", async (t) => {
+  t.same(Object.keys(codecs).sort(), ["compression", "encryption"]);
+  const reversing: codecs.Codec = {
+    name: "reversing",
+    encode: (data, { run, slot, before }) => ({
+      data: data.toReversed(),
+      note: `${run !== ""} ${slot !== ""} ${before}`,
+    }),
+    decode: ({ data }) => data.toReversed(),
+  };
+  const echo = workflow("echo", async (text: string) => text);
+  const { perdure, sql } = await bench(t, { workflows: [echo], codec: reversing });
+  t.equal(await (await perdure.start(echo, "abc")).result(patient), "abc");
+  t.match((await sql("select args from :SCHEMA.input"))[0].args, { codec: ["reversing:true true "] });
+});
 
 const patient = { timeout: "20s" } as const;
 const go = event<string>("go");
@@ -321,6 +338,7 @@ const VIEWS = {
   runs: "id workflow version state waiting_for reason queue priority attempt parent_id created_at started_at finished_at",
   steps: "run_id slot kind name attempts started_at finished_at",
   events: "id run_id name reference sent_at consumed_by",
+  codecs: "codec kind stored in_use",
   schedules: "name application cron timezone workflow version next_at last_slot paused",
   queues: "queue running suspended workers",
   workers: "id name started_at beat_at",

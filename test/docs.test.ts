@@ -138,7 +138,9 @@ function programOf(entry: string, text: string): string {
     ["perdure", used(main, text)],
   ] as const;
   const lines = imports.map(([from, list]) => (list.length ? `import { ${list.join(", ")} } from "${from}";` : ""));
-  const given = entry === "perdure/aiki" ? "" : GIVEN;
+  const engine =
+    entry === "perdure/testing" ? `${GIVEN}\ndeclare const t: import("perdure/testing").TestBench;` : GIVEN;
+  const given = entry === "perdure/aiki" ? "" : engine;
   // "…" stands for code that the reader has.
   const code = text.replaceAll("…", "null! as any");
   const body = /^import /m.test(code) ? code : `async function example(): Promise<unknown> {\n${code}\nreturn;\n}`;

@@ -22,10 +22,11 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   worker: ["core", "db", "engine", "schedule"],
   client: ["core", "db", "schedule"],
   codec: ["core"],
-  "seam.ts": ["core", "db", "engine"], // what perdure/testing puts into an engine; types, but for its key
-  "settings.ts": ["core", "define", "db", "seam.ts"],
+  "seam.ts": ["core", "db", "engine"], // what perdure/testing puts into an engine: types
+  "settings.ts": ["core", "define", "db"],
   "launched.ts": ["core", "define", "db", "engine", "worker", "client", "codec", "strict", "seam.ts", "settings.ts"],
-  "perdure.ts": ["core", "define", "db", "client", "settings.ts", "launched.ts"],
+  "signals.ts": [], // what happens to the process, of all engines in it
+  "perdure.ts": ["core", "define", "db", "client", "settings.ts", "launched.ts", "signals.ts"],
   "index.ts": ["core", "define", "db", "client", "settings.ts", "perdure.ts"],
   cli: ["core", "define", "db", "client", "perdure.ts"],
   dashboard: ["core", "define", "client", "perdure.ts"],

@@ -49,7 +49,7 @@ const MISTAKES: readonly (readonly [code: string, says: RegExp])[] = [
   ['void race({ late: "soon" });', /'"soon"' is not assignable to type 'Racer'/],
   ['void perdure.send("a", paid, { amout: 1 });', /Did you mean to write 'amount'\?/],
   ['void perdure.send("a", "paid", { amount: 1 });', /'string' is not assignable to parameter of type 'EventLike/],
-  ['step({ name: "x", retires: 3 }, async () => {});', /'retires' does not exist in type 'StepOptions'/],
+  ['step({ name: "x", retires: 3 }, async () => {});', /'retires' does not exist in type 'StepOptions/],
   ['step({ name: "x", retry: { type: "fixed", maxAttempts: 3 } }, async () => {});', /Property 'delay' is missing/],
   ["step(async (id: string) => id);", /a function needs a name: step\(\\"name\\", fn\)/],
   ["workflow(async (id: string) => id);", /a function needs a name: workflow\(\\"name\\", fn\)/],

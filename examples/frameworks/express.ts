@@ -1,21 +1,10 @@
 /**
- * Express 5, which hands the errors of async handlers to the error handler by itself. On SIGTERM the server stops listening, answers what it
- * has begun to answer, and then the engine hands over its runs.
+ * Express 5, which hands the errors of async handlers to the error handler by itself. On SIGTERM the server stops listening and
+ * answers what it has begun to answer, while the engine hands over its runs.
  */
 import type { AddressInfo } from "node:net";
 import express, { type NextFunction, type Request, type Response } from "express";
-import {
-  answerTo,
-  closeIdle,
-  handOver,
-  health,
-  makePerdure,
-  Order,
-  Payment,
-  paid,
-  processOrder,
-  show,
-} from "./shop.ts";
+import { answerTo, health, makePerdure, Order, Payment, paid, processOrder, show, stop } from "./shop.ts";
 
 const perdure = makePerdure();
 const app = express();
@@ -54,9 +43,4 @@ const server = app.listen(Number(process.env.PORT ?? 3000), "127.0.0.1", () => {
   console.log(`listening on http://127.0.0.1:${(server.address() as AddressInfo).port}`);
 });
 
-for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  process.once(signal, () => {
-    closeIdle(server);
-    server.close(() => void handOver(perdure));
-  });
-}
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => void stop(server, perdure));

@@ -1,11 +1,11 @@
 /**
- * Fastify: the engine is a plugin with the server's own life. It launches before the server listens (`onReady`) and shuts down after the
- * last request is answered (`onClose`). SIGTERM closes the server, and that is all.
+ * Fastify: the engine is a plugin with the server's own life. It launches before the server listens (`onReady`) and shuts down while
+ * the last requests are answered (`preClose`). SIGTERM closes the server, and that is all.
  */
 import Fastify from "fastify";
 import {
   answerTo,
-  closeIdle,
+  closeConnections,
   handOver,
   health,
   makePerdure,
@@ -20,8 +20,11 @@ const perdure = makePerdure();
 const app = Fastify();
 
 app.addHook("onReady", () => perdure.launch());
-app.addHook("preClose", async () => closeIdle(app.server));
-app.addHook("onClose", () => handOver(perdure));
+app.addHook("preClose", async () => {
+  closeConnections(app.server);
+  void handOver(perdure);
+});
+app.addHook("onClose", () => perdure.shutdown());
 app.setErrorHandler((error, _request, reply) => {
   const { status, body } = answerTo(error);
   return reply.status(status).send(body);

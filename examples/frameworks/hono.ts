@@ -7,18 +7,7 @@ import { serve } from "@hono/node-server";
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import {
-  answerTo,
-  closeIdle,
-  handOver,
-  health,
-  makePerdure,
-  Order,
-  Payment,
-  paid,
-  processOrder,
-  show,
-} from "./shop.ts";
+import { answerTo, health, makePerdure, Order, Payment, paid, processOrder, show, stop } from "./shop.ts";
 
 const perdure = makePerdure();
 const app = new Hono();
@@ -58,9 +47,4 @@ const server = serve(
   },
 );
 
-for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  process.once(signal, () => {
-    closeIdle(server as Server);
-    server.close(() => void handOver(perdure));
-  });
-}
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => void stop(server as Server, perdure));

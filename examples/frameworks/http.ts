@@ -1,21 +1,10 @@
 /**
- * No framework: `node:http` and a table of routes. On SIGTERM the server stops listening, answers what it has begun to answer, and then the
+ * No framework: `node:http` and a table of routes. On SIGTERM the server stops listening and answers what it has begun to answer, while the
  * engine hands over its runs.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import {
-  answerTo,
-  closeIdle,
-  handOver,
-  health,
-  makePerdure,
-  Order,
-  Payment,
-  paid,
-  processOrder,
-  show,
-} from "./shop.ts";
+import { answerTo, health, makePerdure, Order, Payment, paid, processOrder, show, stop } from "./shop.ts";
 
 const perdure = makePerdure();
 
@@ -77,9 +66,4 @@ server.listen(Number(process.env.PORT ?? 3000), "127.0.0.1", () => {
   console.log(`listening on http://127.0.0.1:${(server.address() as AddressInfo).port}`);
 });
 
-for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  process.once(signal, () => {
-    closeIdle(server);
-    server.close(() => void handOver(perdure));
-  });
-}
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.once(signal, () => void stop(server, perdure));

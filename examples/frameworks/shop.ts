@@ -33,19 +33,30 @@ export const processOrder = workflow({ name: "process-order", input: Order }, as
   return `${parcel}, paid ${payment.data.cents}`;
 });
 
-/** The engine, on DATABASE_URL or an embedded Postgres. It takes no signal itself: the server is to close first. */
+/** The engine, on DATABASE_URL or an embedded Postgres. It takes no signal itself: the server is to close at the same time. */
 export const makePerdure = (): Perdure => new Perdure({ workflows: [processOrder] });
 
-/** To be called as a server begins to close: clients that keep their connections open after an answer do not hold it up. */
-export function closeIdle(server: Pick<Server, "closeIdleConnections" | "once">): void {
-  const timer = setInterval(() => server.closeIdleConnections(), 100);
-  server.once("close", () => clearInterval(timer));
+/** To be called as a server begins to close, so that it ends: clients that keep their connections, idle or slow, are not waited for. */
+export function closeConnections(server: Server): void {
+  const idle = setInterval(() => server.closeIdleConnections(), 100);
+  const slow = setTimeout(() => server.closeAllConnections(), 5000);
+  server.once("close", () => {
+    clearInterval(idle);
+    clearTimeout(slow);
+  });
 }
 
-/** To be called when no request is open any more: steps in flight may end, below the time that the host gives, then others get the runs. */
+/** Takes no runs any more. Steps in flight may end, below the time that the host gives, then others get the runs. */
 export async function handOver(perdure: Perdure): Promise<void> {
   console.log("no more requests; handing over what is in work");
   await perdure.shutdown({ timeout: "10s" });
+}
+
+/** Both at the same time: requests and steps in flight end, and no client holds up the runs. */
+export async function stop(server: Server, perdure: Perdure): Promise<void> {
+  server.close();
+  closeConnections(server);
+  await handOver(perdure);
 }
 
 /** What a client is told of each order. */
@@ -66,6 +77,7 @@ export async function health(perdure: Perdure): Promise<{ ok: boolean }> {
 const STATUS: Partial<Record<ErrorCode, number>> = {
   PERDURE_OPTION: 400,
   PERDURE_NAME: 400,
+  PERDURE_INVALID: 400,
   PERDURE_NOT_FOUND: 404,
   PERDURE_CONFLICT: 409,
   PERDURE_FINISHED: 409,

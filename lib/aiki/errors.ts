@@ -8,7 +8,7 @@ import type { SchemaIssue } from "../core/types.ts";
  * @example await greet.start(client, input).catch((error) => error instanceof SchemaValidationError && console.log(error.issues));
  */
 export class SchemaValidationError extends NonRetryableError {
-  readonly issues: readonly { readonly path: string; readonly message: string }[];
+  override readonly issues: readonly { readonly path: string; readonly message: string }[];
 
   constructor(what: string, issues: readonly SchemaIssue[]) {
     const found = issues.map(({ path, message }) => ({ path: pathOf(path), message }));

@@ -1,4 +1,5 @@
 /** Control of many runs: by their ids, or all that fit a filter. */
+import { refuseInBody } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkArray, checkKeys, checkName, shorten } from "../core/options.ts";
 import type { RunState } from "../core/states.ts";
@@ -30,6 +31,7 @@ export interface Bulk {
   readonly states: readonly RunState[];
 }
 
+const INSTEAD = { cancel: "call it in a step, or cancel() of a child's handle", retry: "call it in a step" } as const;
 const DOING = { cancel: "cancelling", retry: "retrying" } as const;
 
 /** Works in pages, so what is done stays done when one of them throws; called again it goes on. */
@@ -38,6 +40,7 @@ export async function control(
   bulk: Bulk,
   parts: BulkParts,
 ): Promise<ControlledMany> {
+  refuseInBody(`perdure.${bulk.verb}()`, INSTEAD[bulk.verb]);
   const all: ControlledMany = { done: [], failed: [] };
   for await (const ids of pages(given, bulk, parts)) {
     const found = await explain(`${DOING[bulk.verb]} runs`, () => parts.store.control(bulk.verb, ids, ...bulk.args));

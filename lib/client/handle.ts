@@ -122,11 +122,14 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
     send: (event, ...[data, options]) =>
       live(() => recorded("send", () => parts.sender.one(id, event, data as never, options))),
     cancel: (reason) => live(() => recorded("cancel", () => cancelRun(id, reason, parts))),
-    pause: () => live(() => controlRun("pause", id, parts)),
-    resume: () => live(() => controlRun("resume", id, parts)),
-    wake: () => live(() => controlRun("wake", id, parts)),
-    retry: (options = {}) => live(() => retryRun(id, options, parts)),
-    fork: (options) => live(async () => makeHandle(await forkRun(id, options, parts), { ...parts, exists: true })),
+    pause: () => live(() => outside("pause", () => controlRun("pause", id, parts))),
+    resume: () => live(() => outside("resume", () => controlRun("resume", id, parts))),
+    wake: () => live(() => outside("wake", () => controlRun("wake", id, parts))),
+    retry: (options = {}) => live(() => outside("retry", () => retryRun(id, options, parts))),
+    fork: (options) =>
+      live(() =>
+        outside("fork", async () => makeHandle(await forkRun(id, options, parts), { ...parts, exists: true })),
+      ),
     get: <T>(value: ValueLike<T>) => live(() => latestOf(id, value, parts) as Promise<T | undefined>),
     watch: <T>(value: ValueLike<T>, options: WatchOptions = {}) =>
       watchValue(id, value, options, parts) as AsyncIterable<T>,
@@ -138,6 +141,12 @@ export function makeHandle<R>(runId: string, parts: HandleParts): RunHandle<R> {
 /** Does what a body may do by the handle of a child only, which records it. */
 async function recorded(verb: "send" | "cancel", work: () => Promise<void>): Promise<void> {
   refuseInBody(`${verb}() of a handle that start() of a workflow did not give`, "call it in a step");
+  return work();
+}
+
+/** Does what nothing records. */
+async function outside<T>(verb: string, work: () => Promise<T>): Promise<T> {
+  refuseInBody(`${verb}() of a handle`, "call it in a step");
   return work();
 }
 

@@ -57,7 +57,8 @@ export class Publications {
   readonly #waiting = new Set<Subscription>();
   #looking = false;
   #poll: NodeJS.Timeout | undefined;
-  #closed = false;
+  /** Rejects once the readers may know. */
+  #closed: Promise<never> | undefined;
 
   constructor(options: PublicationsOptions) {
     this.#options = options;
@@ -82,7 +83,7 @@ export class Publications {
   }
 
   wait(subscription: Subscription): Promise<Page | null> {
-    if (this.#closed) return Promise.reject(closed());
+    if (this.#closed) return this.#closed;
     if (!this.#open.has(subscription)) return Promise.resolve(null);
     return new Promise((resolve, reject) => {
       subscription.waiter = { resolve, reject };
@@ -108,7 +109,7 @@ export class Publications {
   }
 
   #start(): void {
-    if (!this.#looking && this.#due().length > 0) void this.#look();
+    if (!this.#looking && !this.#closed && this.#due().length > 0) void this.#look();
   }
 
   #due(): Subscription[] {
@@ -164,7 +165,7 @@ export class Publications {
   /** An outage is waited for: another look follows. What the server refuses, it would refuse again. */
   #failed(error: unknown): undefined {
     for (const subscription of this.#waiting) subscription.stale = true;
-    if (!isConnectionLost(error) && !isTransient(error)) {
+    if (!isConnectionLost(error) && !isTransient(error) && !this.#closed) {
       this.#rejectAll(toPerdureError(error, "reading what runs have published"));
     }
   }
@@ -179,10 +180,11 @@ export class Publications {
     void this.#options.onReading(false).catch(() => {});
   }
 
-  /** Gives up all reading. */
-  close(): void {
-    this.#closed = true;
-    this.#rejectAll(closed());
+  /** Gives up all reading. Readers are told at once, or when `over` resolves. */
+  close(over?: Promise<void>): void {
+    clearInterval(this.#poll);
+    this.#closed ??= over ? over.then(() => Promise.reject(closed())) : Promise.reject(closed());
+    this.#closed.catch((error: PerdureError) => this.#rejectAll(error));
   }
 }
 

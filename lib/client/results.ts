@@ -37,7 +37,8 @@ export class Results {
   #looking = false;
   #again = false;
   #poll: NodeJS.Timeout | undefined;
-  #closed = false;
+  /** Rejects once those who wait may know. */
+  #closed: Promise<never> | undefined;
 
   constructor(options: ResultsOptions) {
     this.#options = options;
@@ -45,7 +46,7 @@ export class Results {
 
   /** The end of a run. Rejects when this engine shuts down, or when the database refuses the question. `stop` gives the wait up. */
   wait(runId: string): { readonly finished: Promise<FinishedRun>; readonly stop: () => void } {
-    if (this.#closed) throw closed();
+    if (this.#closed) return { finished: this.#closed, stop: () => {} };
     let own!: Waiter;
     const finished = new Promise<FinishedRun>((resolve, reject) => {
       own = { resolve, reject };
@@ -77,7 +78,7 @@ export class Results {
   /** Looks for ends of all runs waited for, in one statement. */
   look(): void {
     if (this.#looking) this.#again = true;
-    else if (this.#waiting.size > 0) void this.#look();
+    else if (this.#waiting.size > 0 && !this.#closed) void this.#look();
   }
 
   async #look(): Promise<void> {
@@ -94,7 +95,8 @@ export class Results {
 
   /** An outage is waited for: another look follows. What the server refuses, it would refuse again. */
   #failed(error: unknown): FinishedRun[] {
-    if (!isConnectionLost(error) && !isTransient(error)) this.#rejectAll(toPerdureError(error, "waiting for runs"));
+    if (!isConnectionLost(error) && !isTransient(error) && !this.#closed)
+      this.#rejectAll(toPerdureError(error, "waiting for runs"));
     return [];
   }
 
@@ -105,10 +107,11 @@ export class Results {
     this.#rest();
   }
 
-  /** Gives up all waits. */
-  close(): void {
-    this.#closed = true;
-    this.#rejectAll(closed());
+  /** Gives up all waits. Those who wait are told at once, or when `over` resolves. */
+  close(over?: Promise<void>): void {
+    clearInterval(this.#poll);
+    this.#closed ??= over ? over.then(() => Promise.reject(closed())) : Promise.reject(closed());
+    this.#closed.catch((error: PerdureError) => this.#rejectAll(error));
   }
 
   #add(runId: string, waiter: Waiter): void {

@@ -1,4 +1,5 @@
 /** Schedules as an application sees and changes them. */
+import { refuseInBody } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkInteger, checkKeys, checkName, nearest, shorten } from "../core/options.ts";
 import { checkInput } from "../core/schema.ts";
@@ -146,8 +147,11 @@ async function toPutRow(definition: ScheduleDefinition, codec: StoredCodec): Pro
   };
 }
 
+const refuse = (verb: string): void => refuseInBody(`schedules.${verb}()`, "call it in a step");
+
 /** Makes a schedule, or changes one that was made so. Throws PERDURE_CONFLICT for one that code declares. */
 export async function putSchedule(definition: ScheduleDefinition, parts: SchedulesParts): Promise<void> {
+  refuse("put");
   const { name } = definition;
   const [answer] = await explain(`putting schedule "${name}"`, () => put(null, false, [definition], parts));
   if (answer?.verdict !== "foreign") return;
@@ -185,11 +189,13 @@ function toStatus(row: ScheduleRow): ScheduleStatus {
 }
 
 export async function pauseSchedule(name: string, { store }: SchedulesParts): Promise<void> {
+  refuse("pause");
   checkName(name, "schedule name");
   await explain(`pausing schedule "${name}"`, async () => (await store.pause(name)) || notFound(name, store));
 }
 
 export async function resumeSchedule(name: string, { store, watch }: SchedulesParts): Promise<void> {
+  refuse("resume");
   checkName(name, "schedule name");
   await explain(`resuming schedule "${name}"`, async () => {
     // Somebody may change its times between the look and the write.
@@ -209,6 +215,7 @@ export async function resumeSchedule(name: string, { store, watch }: SchedulesPa
 
 /** Returns the id of the run. */
 export async function triggerSchedule(name: string, { store, onStarted }: SchedulesParts): Promise<string> {
+  refuse("trigger");
   checkName(name, "schedule name");
   const id = uuidv7();
   await explain(`triggering schedule "${name}"`, async () => (await store.trigger(name, id)) || notFound(name, store));
@@ -217,6 +224,7 @@ export async function triggerSchedule(name: string, { store, onStarted }: Schedu
 }
 
 export async function deleteSchedule(name: string, { store }: SchedulesParts): Promise<void> {
+  refuse("delete");
   checkName(name, "schedule name");
   await explain(`deleting schedule "${name}"`, async () => (await store.delete(name)) || notFound(name, store));
 }

@@ -1,4 +1,5 @@
 /** Starts, sends and cancellations in the caller's own transaction. */
+import { refuseInBody } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { attempt, checkName, shorten } from "../core/options.ts";
 import type { CallerClient, StartOptions, WorkflowDefinition } from "../core/types.ts";
@@ -24,19 +25,23 @@ export function callerVerbs(client: CallerClient, parts: UsingParts) {
   const writer = new CallerWriter(checkClient(client), { schema, notify });
   const sender = parts.sender.over(writer);
   const store = new Store(schema, writer);
+  const check = (verb: string): void => {
+    refuseInBody(`${verb}() of perdure.using()`, "call it in a transaction() step");
+    checkLive();
+  };
   return {
     start: async (workflow: unknown, ...args: unknown[]) => {
-      checkLive();
+      check("start");
       const { definition, options } = find(workflow);
       const id = await startRun(definition, options, args, { flusher: writer, codec, slots: NO_SLOTS });
       return makeHandle(id, { ...parts, exists: false });
     },
     send: async (ids: any, event: any, data?: unknown, options?: any): Promise<any> => {
-      checkLive();
+      check("send");
       return typeof ids === "string" ? sender.one(ids, event, data, options) : sender.many(ids, event, data, options);
     },
     cancel: async (id: string, reason?: string) => {
-      checkLive();
+      check("cancel");
       await cancelRun(checkName(id, "run id"), reason, { store, onChange: () => {} });
     },
   };

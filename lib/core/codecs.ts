@@ -25,7 +25,7 @@ export function checkCodecs(given: Codec | readonly Codec[], what: string): read
 function checkCodec(codec: Codec, what: string): void {
   const problem = attempt(() => problemOf(codec)) ?? "is no codec";
   if (problem === "") return;
-  const text = `${what} holds ${shorten(codec)}, which ${problem}; encrypt() and compress() of perdure/codec make codecs`;
+  const text = `${what} holds ${shorten(codec)}, which ${problem}; encryption() and compression() of perdure/codec make codecs`;
   throw new PerdureError("PERDURE_OPTION", text);
 }
 

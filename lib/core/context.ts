@@ -2,7 +2,7 @@
  * Where running code is: in which run's body, in which step. One AsyncLocalStorage per process, under Symbol.for, so that
  * two copies of the package agree. Body is what a definition may ask of the run that it is called in.
  */
-import { AsyncLocalStorage } from "node:async_hooks";
+import { AsyncLocalStorage, AsyncResource } from "node:async_hooks";
 import { randomUUID } from "node:crypto";
 import { PerdureError } from "./errors.ts";
 import type {
@@ -81,6 +81,14 @@ global[PLAIN] ??= new AsyncLocalStorage<StepInfo>();
 
 /** The scope of the running code, across awaits. */
 export const scope: AsyncLocalStorage<Scope> = global[KEY];
+
+const nobodys = new AsyncResource("perdure.run", { requireManualDestroy: true });
+
+/**
+ * Runs `work` in the async context of nobody: a run may be begun by any request that happens to be served, and must not see the stores of that
+ * one, which it would not see on replay either.
+ */
+export const detached = <T>(work: () => T): T => nobodys.runInAsyncScope(work);
 
 /** The transaction that was called outside a workflow and that this code belongs to. */
 export const plainTransaction: AsyncLocalStorage<StepInfo> = global[PLAIN];

@@ -11,6 +11,7 @@
 export const ERROR_CODES = {
   PERDURE_OPTION: "An option or argument is unknown, of the wrong type or out of range.",
   PERDURE_NAME: "A name, run id, reference or schema name breaks the rules for it.",
+  PERDURE_INVALID: "A value does not fit the schema that its definition gives; `issues` says where.",
   PERDURE_DUPLICATE: "Two definitions given to one engine have the same name and version.",
   PERDURE_STATE: "The call does not fit the state that the engine or the run is in.",
   PERDURE_CONNECTION: "The database cannot be reached, or the connection broke.",
@@ -47,6 +48,8 @@ export type ErrorCode = keyof typeof ERROR_CODES;
  */
 export class PerdureError extends Error {
   readonly code: ErrorCode;
+  /** Of PERDURE_INVALID: what the schema found, as it said it. */
+  declare readonly issues?: readonly unknown[];
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);

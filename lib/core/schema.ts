@@ -1,5 +1,5 @@
 /** Validation by Standard Schema, and the words for what it finds. */
-import { PerdureError } from "./errors.ts";
+import { NonRetryableError, PerdureError } from "./errors.ts";
 import { attempt } from "./options.ts";
 import type { Schema, SchemaIssue, WorkflowDefinition } from "./types.ts";
 
@@ -13,20 +13,41 @@ export function checkSchema(schema: unknown, what: string): void {
   }
 }
 
-/** The value as the schema returns it. Throws PERDURE_OPTION with the path of each issue. Async only if the schema is. */
+/** The value as the schema returns it. Throws PERDURE_INVALID with the path of each issue. Async only if the schema is. */
 export function validate<T>(schema: Schema<T> | undefined, value: unknown, what: string): unknown | Promise<unknown> {
   if (!schema) return value;
-  const result = schema["~standard"].validate(value);
-  const accept = (r: Awaited<typeof result>): T => {
-    if (r.issues)
-      throw new PerdureError(
-        "PERDURE_OPTION",
-        `${what} does not fit its schema: ${r.issues.map(issueText).join("; ")}`,
-      );
-    return r.value;
+  const accept = (given: unknown): unknown => {
+    const result = (given ?? {}) as { readonly issues?: unknown; readonly value?: unknown };
+    if (result.issues) throw misfit(what, Array.isArray(result.issues) ? result.issues : [result.issues]);
+    if ("value" in result) return result.value;
+    throw refused(what, "cannot be checked: its schema returned neither a value nor issues");
   };
-  return result instanceof Promise ? result.then(accept) : accept(result);
+  const broken = (cause: unknown): never => {
+    // Said to be for good, in words of its own: as those of perdure/aiki are.
+    if (cause instanceof NonRetryableError) throw cause;
+    const text = cause instanceof Error ? cause.message : String(cause);
+    throw refused(what, `cannot be checked: its schema threw: ${text}`, cause);
+  };
+  let result: unknown;
+  try {
+    result = schema["~standard"].validate(value);
+  } catch (cause) {
+    return broken(cause);
+  }
+  return isThenable(result) ? Promise.resolve(result).then(accept, broken) : accept(result);
 }
+
+/** Of another realm too, or a library's own. */
+const isThenable = (value: unknown): value is PromiseLike<unknown> =>
+  typeof (value as { then?: unknown } | null)?.then === "function";
+
+const misfit = (what: string, issues: readonly unknown[]): PerdureError =>
+  Object.assign(new PerdureError("PERDURE_INVALID", `${what} does not fit its schema: ${issuesText(issues)}`), {
+    issues,
+  });
+
+const refused = (what: string, text: string, cause?: unknown): PerdureError =>
+  new PerdureError("PERDURE_OPTION", `${what} ${text}`, { cause });
 
 /** The input of a workflow, as its schema returns it: the schema checks the first argument. */
 export async function checkInput(
@@ -37,7 +58,17 @@ export async function checkInput(
   return [await validate(input, args[0], `input of workflow "${name}"`), ...args.slice(1)];
 }
 
-function issueText(issue: SchemaIssue): string {
-  const path = (issue.path ?? []).map((p) => (typeof p === "object" ? p.key : p));
-  return `${["$", ...path].map(String).join(".")}: ${issue.message}`;
+/** So many issues are told of. */
+const MOST_ISSUES = 20;
+
+function issuesText(given: readonly unknown[]): string {
+  const more = given.length > MOST_ISSUES ? [`and ${given.length - MOST_ISSUES} more`] : [];
+  return [...given.slice(0, MOST_ISSUES).map(issueText), ...more].join("; ");
+}
+
+function issueText(issue: unknown): string {
+  const { path, message } = (issue ?? {}) as Partial<SchemaIssue>;
+  const steps = Array.isArray(path) ? path : [];
+  const keys = steps.map((p: PropertyKey | { key: PropertyKey }) => (typeof p === "object" && p !== null ? p.key : p));
+  return `${["$", ...keys].map(String).join(".")}: ${message ?? "refused"}`;
 }

@@ -39,9 +39,11 @@ export interface Codec {
   decode(encoded: Encoded, context: CodecContext): Uint8Array;
   /**
    * A keyed hash of a text: at least 16 characters of base64url, of which 16 are stored. With it, the hashes of arguments (which stand readable in
-   * slots) tell nothing about them. It must give the same for as long as runs are open.
+   * slots) tell nothing about them but which are equal. It must give the same for as long as runs are open.
    */
   hash?(text: string): string;
+  /** `"read"`: runs that have no hash yet are begun without the key, and those that other processes began with it go on. Default `"write"`. */
+  readonly hashing?: "write" | "read" | undefined;
   /** `"refuse"`: a value that this codec did not write is not read. Default `"accept"`. */
   readonly plaintext?: "accept" | "refuse" | undefined;
 }
@@ -73,7 +75,7 @@ export const resultOf = (run: string, attempt: number): Place => ({ run, slot: s
 /** Event data in a mailbox. `token`: the sender's own for it; null: SQL sent it. */
 export const mailOf = (run: string, name: string, token: string | null): Place => ({
   run,
-  slot: `event:${name}/${token ?? ""}`,
+  slot: `event:${JSON.stringify(name)}/${token ?? ""}`,
 });
 
 /** A value, or the items of a stream, whose places in it are not known when they are written. */

@@ -3,6 +3,7 @@ import type { ValueCodec } from "./codec.ts";
 import { describe } from "./codec-refuse.ts";
 import { PerdureError } from "./errors.ts";
 import { canonicalHash } from "./hash.ts";
+import { quietly } from "./quiet.ts";
 import type { Codec, CodecPlace, Encoded, Place } from "./stored-place.ts";
 
 /** How the text of what codecs wrote begins. No value codec's text, and nothing that SQL can send, begins so. */
@@ -21,12 +22,15 @@ export class StoredCodec {
   readonly #values: ValueCodec;
   readonly #codecs: readonly Codec[];
   readonly #keyed: ((text: string) => string) | undefined;
+  /** Whether hashes of what is new are keyed. */
+  readonly writesKeyed: boolean;
 
   constructor(values: ValueCodec, codecs: readonly Codec[] = []) {
     this.#values = values;
     this.#codecs = codecs;
     const hashing = codecs.find((codec) => codec.hash !== undefined);
-    if (hashing) this.#keyed = (text) => checkHash(hashing.hash!(text), hashing.name);
+    if (hashing) this.#keyed = (text) => hashWith(hashing, text);
+    this.writesKeyed = hashing !== undefined && hashing.hashing !== "read";
   }
 
   /** Whether a value may be bound to its place. */
@@ -34,14 +38,14 @@ export class StoredCodec {
     return this.#codecs.length > 0;
   }
 
-  /** Whether hashes are keyed. */
-  get isKeyed(): boolean {
+  /** Whether hashes can be keyed. */
+  get hasKey(): boolean {
     return this.#keyed !== undefined;
   }
 
-  /** The canonical hash of arguments as this engine stores it. `plain`: without a key, as it was before there was one. */
-  hash(values: readonly unknown[], what?: () => string, plain = false): string {
-    return canonicalHash(values, what, plain ? undefined : this.#keyed);
+  /** The canonical hash of arguments as this engine stores it. `keyed`: with the key, or without, as other processes do. */
+  hash(values: readonly unknown[], what?: () => string, keyed = this.writesKeyed): string {
+    return canonicalHash(values, what, keyed ? this.#keyed : undefined);
   }
 
   /** The text to store: see ValueCodec. Throws PERDURE_SERIALIZE also where a codec throws. */
@@ -112,7 +116,9 @@ export class StoredCodec {
       const codec = this.#codecs.find((known) => known.name === name);
       if (!codec)
         throw new Error(`codec "${name}" wrote it, and this engine has none of that name: add it to \`codec\``);
-      opened = codec.decode({ data: opened, note }, { run, slot, before: tags.slice(0, at).join(" ") });
+      const sealed = { data: opened, note };
+      opened = quietly(() => codec.decode(sealed, { run, slot, before: tags.slice(0, at).join(" ") }));
+      if (!(opened instanceof Uint8Array)) throw new Error(`codec "${name}" decoded it to no bytes`);
     }
     return Buffer.from(opened.buffer, opened.byteOffset, opened.byteLength).toString();
   }
@@ -128,26 +134,46 @@ export class StoredCodec {
 /** Whether a hash was made without a key. */
 export const isPlainHash = (hash: string): boolean => !hash.startsWith(KEYED);
 
-function checkHash(hash: unknown, name: string): string {
-  if (typeof hash === "string" && /^[\w-]{16,}$/.test(hash)) return KEYED + hash.slice(0, HASH_LENGTH);
-  const text = `hash() of codec "${name}" must return at least ${HASH_LENGTH} characters of base64url`;
-  throw new PerdureError("PERDURE_OPTION", text);
+function hashWith(codec: Codec, text: string): string {
+  let made: unknown;
+  try {
+    made = quietly(() => codec.hash!(text));
+  } catch (cause) {
+    const problem = `codec "${codec.name}" could not hash arguments: ${textOf(cause)}`;
+    throw new PerdureError("PERDURE_SERIALIZE", problem, { cause });
+  }
+  if (typeof made === "string" && /^[\w-]{16,}$/.test(made)) return KEYED + made.slice(0, HASH_LENGTH);
+  const problem = `hash() of codec "${codec.name}" must return at least ${HASH_LENGTH} characters of base64url`;
+  throw new PerdureError("PERDURE_OPTION", problem);
 }
 
 function encodeWith(codec: Codec, data: Uint8Array, what: string, place: CodecPlace, tags: string[]): Encoded | null {
   const { run, slot } = place;
   try {
-    return codec.encode(data, { run, slot, before: tags.join(" ") });
+    const encoded: unknown = quietly(() => codec.encode(data, { run, slot, before: tags.join(" ") }));
+    return encoded === null ? null : checkEncoded(encoded);
   } catch (cause) {
     const text = `${what}: codec "${codec.name}" could not encode it: ${textOf(cause)}`;
     throw new PerdureError("PERDURE_SERIALIZE", text, { cause });
   }
 }
 
+function checkEncoded(given: unknown): Encoded {
+  const { data, note } = (given ?? {}) as Partial<Encoded>;
+  if (!(data instanceof Uint8Array))
+    throw new Error("its encode() must return null or { data: Uint8Array }, and no promise");
+  // It stands in a column of json, and in a view.
+  const isText = typeof note === "string" && Buffer.byteLength(note) <= 255 && !/[\p{Cc}\p{Cs}]/u.test(note);
+  if (note === undefined || isText) return { data, note };
+  throw new Error("the note of its encode() must be a text of at most 255 bytes, without control characters");
+}
+
 function parse(text: string, what: string): Sealed {
   try {
     const { codec, data } = JSON.parse(text) as { codec: unknown[]; data: unknown };
     if (typeof data !== "string" || !codec.every((tag) => typeof tag === "string")) throw new Error("it is malformed");
+    // Packed once it is of a bounded size when it is unpacked.
+    if (new Set(codec.map((tag) => split(tag)[0])).size < codec.length) throw new Error("a codec stands twice in it");
     return { tags: codec as string[], data: Buffer.from(data, "base64") };
   } catch (cause) {
     const problem = `${what}: the stored value cannot be read back: ${textOf(cause)}`;

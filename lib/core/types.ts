@@ -44,7 +44,7 @@ export interface Reference {
 }
 
 /** A step as it was defined: a function whose result is recorded once per call. */
-export interface StepDefinition {
+export interface StepDefinition extends Partial<Source> {
   readonly kind: "step" | "transaction";
   readonly name: string;
   readonly fn: (...args: unknown[]) => unknown;

@@ -40,14 +40,15 @@ export function toStartRow(
   };
 }
 
-/** The start again, as it would have been before hashes were keyed, where that may be why the id counts as taken; null: it is not. */
+/** The start again, as processes make it that key hashes, or do not yet, where that may be why the id counts as taken; null: it is not. */
 export function madeBefore(
   answer: StartAnswer | undefined,
   row: StartRow,
   args: unknown[],
   codec: StoredCodec,
 ): StartRow | null {
-  return answer?.verdict === "conflict" && codec.isKeyed ? { ...row, hash: codec.hash(args, undefined, true) } : null;
+  if (answer?.verdict !== "conflict" || !codec.hasKey) return null;
+  return { ...row, hash: codec.hash(args, undefined, !codec.writesKeyed) };
 }
 
 /** True: it begins as soon as there is a slot for it. */

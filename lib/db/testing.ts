@@ -6,30 +6,25 @@ import { TYPES } from "./reading.ts";
 import { inSchema } from "./schema-name.ts";
 import type { Lanes } from "./writes.ts";
 
-/** A schema with a clock that stands still until it is moved. Only here the clock can be set. */
+/** A schema with a clock that stands still until it is moved. Only here the clock can be set. Time does not kill a worker: leases and the lead move along. */
 const CLOCK = `
   create table :SCHEMA.test_clock (one boolean primary key default true check (one), at timestamptz not null);
   insert into :SCHEMA.test_clock (at) values (to_timestamp(MS / 1000.0));
-  create or replace function :SCHEMA.clock() returns timestamptz language sql stable parallel safe as 'select at from :SCHEMA.test_clock'`;
-
-/** Time does not kill a worker here: leases and the lead move along with the clock. */
-const MOVE = `
-  with old as materialized (
-    select at from :SCHEMA.test_clock
-  ), moved as (
-    update :SCHEMA.test_clock c set at = greatest(c.at, least($1::timestamptz, (
-      select min(t.due) from (
-        select min(r.due) as due from :SCHEMA.run r where r.due is not null and r.state <> 'paused'
-        union all
-        select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null
-      ) t
-    ))) returning at
-  ), beat as (
-    update :SCHEMA.worker w set beat_at = w.beat_at + (moved.at - old.at) from moved, old where w.dead_at is null and moved.at > old.at returning 1
-  ), lead as (
-    update :SCHEMA.leader l set until = l.until + (moved.at - old.at) from moved, old where isfinite(l.until) and moved.at > old.at returning 1
-  )
-  select extract(epoch from moved.at)::float8 * 1000 as now, (select count(*) from beat) + (select count(*) from lead) as others from moved`;
+  create or replace function :SCHEMA.clock() returns timestamptz language sql stable parallel safe as 'select at from :SCHEMA.test_clock';
+  create function :SCHEMA.test_move(p_target timestamptz) returns float8 language plpgsql set jit = off as $perdure$
+  declare
+    v_from timestamptz;
+    v_to timestamptz;
+  begin
+    select at into v_from from :SCHEMA.test_clock for update;
+    v_to := greatest(v_from, least(p_target,
+      (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
+      (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)));
+    update :SCHEMA.test_clock set at = v_to;
+    update :SCHEMA.worker set beat_at = beat_at + (v_to - v_from) where dead_at is null;
+    update :SCHEMA.leader set until = until + (v_to - v_from) where isfinite(until);
+    return :SCHEMA.to_ms(v_to);
+  end $perdure$`;
 
 const REST = `
   select exists (select from :SCHEMA.run r where r.state = 'running' or r.untold) or :SCHEMA.claimable($1, $2, $3)
@@ -116,7 +111,7 @@ export class TestSchema {
 
   /** Moves the clock to the next instant at which something is due, but not beyond `target`. Returns where it stands, in ms since 1970. */
   async move(target: number): Promise<number> {
-    const [row] = await this.#rows<{ now: number }>(MOVE, [new Date(target)]);
+    const [row] = await this.#rows<{ now: number }>("select :SCHEMA.test_move($1) as now", [new Date(target)]);
     return row!.now;
   }
 

@@ -7,7 +7,7 @@ import { internalsOf, type Workflow } from "./workflow.ts";
 
 /**
  * Names an instance: its workflows and steps are `eu.process` in place of `Checkout.process`, and a name that a decorator was given comes
- * after it too. Needed where one engine has several instances of a class, and where a build shortens the names of classes. Name it where
+ * after it too. Needed where one engine, or one run, has several instances of a class, and where a build shortens the names of classes. Name it where
  * you make it, before its first durable use. Renaming is a change for runs in flight.
  *
  * @param name 1 to 255 bytes, with the method's name.

@@ -2,10 +2,10 @@
  * A decorated method of a class: a getter on the prototype that holds it gives each instance a bound function of its own, and the plain
  * method where a more derived class calls `super`. Members are found by MEMBER, so that two copies of the package agree.
  */
-import { scope } from "../core/context.ts";
+import { type Body, scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { checkName } from "../core/options.ts";
-import { placeText, type Stack } from "../core/place.ts";
+import { placeText, type Source, type Stack } from "../core/place.ts";
 import type { AnyFunction } from "../core/types.ts";
 
 export type Kind = "step" | "transaction" | "workflow";
@@ -37,8 +37,6 @@ export interface Member {
   nameOn(instance: object): string;
   /** Names an instance. Throws PERDURE_STATE when it has a name. */
   nameInstance(instance: object, name: string, place: Stack): void;
-  /** Where an instance was named; undefined: nowhere. */
-  namedAt(instance: object): Stack | undefined;
 }
 
 /** A member, as its decorator sees it. */
@@ -125,7 +123,6 @@ export function makeMember<T>(
     },
     nameOn: (instance) => nameOf(instance, key, options.name),
     nameInstance,
-    namedAt: (instance) => identities.get(instance)?.place,
   };
   mark(unbound, member);
   return member;
@@ -178,6 +175,26 @@ function nameOf(instance: object, key: string, given: string | undefined): strin
   if (label !== "") return checkName(`${label}.${own}`, `name of method ${own}`);
   const text = `method ${key} belongs to a class without a name; give the decorator a \`name\`, or the instance one: named("…", instance)`;
   throw new PerdureError("PERDURE_NAME", text);
+}
+
+/** An instance, as errors about two of them name it: where it got its name, or else where the method is decorated. */
+export function instanceText(instance: object, place: Stack): string {
+  return `an instance of class ${classOf(instance)}${placeText(identities.get(instance)?.place ?? place)}`;
+}
+
+/** Whose step each name is in a body's pass. */
+const holders = new WeakMap<Body, Map<string, Source>>();
+
+/** Throws PERDURE_DUPLICATE when a body calls the step of one instance that has called another's of that name. */
+export function hold(body: Body, kind: string, name: string, one: Source): void {
+  const held = holders.get(body) ?? new Map<string, Source>();
+  holders.set(body, held);
+  const other = held.get(name);
+  if (!other) return void held.set(name, one);
+  if (other.instance === one.instance) return;
+  const both = [other, one].map(({ instance, place }) => instanceText(instance!, place)).join(", and of ");
+  const text = `run "${body.run.id}" calls ${kind} "${name}" of ${both}: the result of one could be taken for the other's on replay; give one of the instances a name of its own: named("…", instance)`;
+  throw new PerdureError("PERDURE_DUPLICATE", text);
 }
 
 function nameInstance(instance: object, name: string, place: Stack): void {

@@ -5,7 +5,7 @@ import { checkArray, shorten } from "../core/options.ts";
 import { placeText, type Stack } from "../core/place.ts";
 import type { WorkflowDefinition } from "../core/types.ts";
 import { broughtBy } from "./instances.ts";
-import { classOf, type Member, memberOf } from "./member.ts";
+import { instanceText, type Member, memberOf } from "./member.ts";
 import { internalsOf } from "./workflow.ts";
 
 /** What has a name in an engine. */
@@ -76,10 +76,9 @@ function workflowIn(value: unknown, where: string): WorkflowDefinition {
 }
 
 function twice(one: Owned, other: Owned): PerdureError {
-  const sides = [one, other].map(({ instance, member, place }) => {
-    const at = (instance && member?.namedAt(instance)) ?? place;
-    return `${instance ? `an instance of class ${classOf(instance)}` : "a function"}${placeText(at)}`;
-  });
+  const sides = [one, other].map(({ instance, place }) =>
+    instance ? instanceText(instance, place) : `a function${placeText(place)}`,
+  );
   const help =
     one.instance && other.instance && one.instance !== other.instance
       ? 'give one of the instances a name of its own: named("…", instance)'

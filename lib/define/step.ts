@@ -8,7 +8,7 @@ import { checkRetry, type Retry } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Checked, Reference, Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
-import type { Maker } from "./member.ts";
+import { hold, type Maker } from "./member.ts";
 import type { is, Refused } from "./refused.ts";
 
 const DEFINITION: unique symbol = Symbol.for("perdure.step.1");
@@ -175,7 +175,7 @@ function makerOf(kind: StepDefinition["kind"]): Maker<StepDefinition> {
   return {
     kind,
     known: KNOWN,
-    define: (options, method) => define(kind, options, method),
+    define: (options, method, place) => ({ ...define(kind, options, method), place }),
     bind: (template, instance, finish) => {
       const method = (args: unknown[]): unknown => Reflect.apply(template.fn, instance, args);
       const fn =
@@ -183,7 +183,7 @@ function makerOf(kind: StepDefinition["kind"]): Maker<StepDefinition> {
       const outside = (args: unknown[]): unknown =>
         kind === "step" ? plainly({ ...template, fn }, args) : transact({ ...template, fn }, args);
       let made: Callable | undefined;
-      const make = (): Callable => (made ??= callable({ ...template, name: finish(), fn }, outside));
+      const make = (): Callable => (made ??= callable({ ...template, name: finish(), fn, instance }, outside));
       const call = (...args: unknown[]): unknown => (scope.getStore() ? make()(...args) : outside(args));
       const bound = Object.assign(call, { with: (options: StepCallOptions) => make().with(options) });
       return Object.defineProperty(bound, DEFINITION, { get: () => make()[DEFINITION] });
@@ -229,7 +229,9 @@ export function stepOf(value: unknown): StepDefinition | undefined {
 
 function callIn(body: Body, definition: StepDefinition, args: unknown[]): Promise<unknown> {
   const here = scope.getStore()!;
-  refuseInStep(here, `${definition.kind} "${definition.name}"`);
+  const { kind, name, instance, place } = definition;
+  refuseInStep(here, `${kind} "${name}"`);
+  if (instance) hold(body, kind, name, { instance, place: place! });
   return body.step(definition, args);
 }
 

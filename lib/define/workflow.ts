@@ -105,7 +105,7 @@ export function workflow<A extends unknown[], R, Stored = R>(
 /**
  * The same with a schema for the argument: the function gets what the schema returns, a start takes what it takes, and has to fit before a run is made.
  *
- * @example const pay = workflow({ name: "pay", input: z.object({ cents: z.number() }) }, async (order) => charge(order.cents));
+ * @example const pay = workflow({ name: "pay", input: z.object({ cents: z.number() }) }, async (payment) => charge(payment));
  */
 export function workflow<Input, Output, A extends unknown[], R, Stored = R>(
   options: WorkflowOptions & { input?: Schema<Output, Input> | undefined; output?: Schema<Stored> | undefined },

@@ -11,7 +11,7 @@ export class Binding {
   readonly #ancestors: Ancestors;
   readonly #codec: StoredCodec;
   readonly #history: History;
-  #plain: boolean | undefined;
+  #keyed: boolean | undefined;
 
   constructor(claim: Pick<Claim, "id" | "attempt" | "fork">, codec: StoredCodec, history: History) {
     this.#run = claim.id;
@@ -26,9 +26,9 @@ export class Binding {
     return placeIn(this.#run, slotIn(slot, attempt), this.#ancestors);
   }
 
-  /** The hash of arguments: without a key in a run that began so. */
+  /** The hash of arguments: with a key, or without, as the run began. */
   hash(values: readonly unknown[], what: () => string): string {
-    if (this.#codec.isKeyed) this.#plain ??= this.#history.hasPlainHashes;
-    return this.#codec.hash(values, what, this.#plain);
+    if (this.#codec.hasKey) this.#keyed ??= this.#history.isKeyed ?? this.#codec.writesKeyed;
+    return this.#codec.hash(values, what, this.#keyed);
   }
 }

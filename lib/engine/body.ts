@@ -85,7 +85,7 @@ export class PassBody implements Body {
   }
 
   now(): Date {
-    return new Date(this.#pass.now);
+    return new Date(this.#pass.handover.now);
   }
 
   patched(change: string): boolean {
@@ -93,7 +93,7 @@ export class PassBody implements Body {
   }
 
   random(kind: "uuid" | "random", name: string): Uint8Array {
-    const { claim, handed } = this.#pass;
-    return seededBytes(seedOf(claim, handed), this.#seeds.take(`${kind}:${name}`));
+    const { claim, handover } = this.#pass;
+    return seededBytes(seedOf(claim, handover.handed), this.#seeds.take(`${kind}:${name}`));
   }
 }

@@ -17,6 +17,7 @@ import { ancestorsOf, inputOf, type Place, resultOf } from "../core/stored-place
 import type { WorkflowDefinition } from "../core/types.ts";
 import { Pass } from "./pass.ts";
 import type { Ending, EnginePorts } from "./ports.ts";
+import { inBody } from "./run-body.ts";
 
 /** What a finished run came to, for those who wait for it in this process. */
 export interface Finish {
@@ -149,7 +150,7 @@ async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promis
   const what = `result of run "${pass.run.id}"`;
   try {
     if (pass.floating.length > 0) throw floatingError(pass);
-    const result = await quietly(() => validate(pass.definition.output, value, what));
+    const result = await inBody(pass, () => quietly(() => validate(pass.definition.output, value, what)));
     const text = ports.codec.encode(result, what, resultPlace(pass));
     return await finish(pass, "completed", text, null, ports);
   } catch (error) {
@@ -182,7 +183,10 @@ async function retryDelay(pass: Pass, error: unknown): Promise<{ delay: number |
   const delay = delayAfter(plan, pass.claim.attempt);
   if (delay === null || isNonRetryable(error)) return { delay: null, error };
   try {
-    return { delay: plan.shouldRetry && !(await quietly(() => plan.shouldRetry!(error))) ? null : delay, error };
+    return {
+      delay: plan.shouldRetry && !(await inBody(pass, () => quietly(() => plan.shouldRetry!(error)))) ? null : delay,
+      error,
+    };
   } catch (judged) {
     return { delay: null, error: judged };
   }

@@ -59,11 +59,11 @@ export class History {
     return this.#waits.get(slot);
   }
 
-  /** Whether hashes in it were made without a key: a run that began so keeps to it, so that its calls find their slots. */
-  get hasPlainHashes(): boolean {
+  /** Whether the hashes in it were made with a key: a run keeps to how it began, so that its calls find their slots. Null: there are none. */
+  get isKeyed(): boolean | null {
     const slots = [...this.#recorded.map(({ slot }) => slot), ...this.#waits.keys(), ...this.#begun];
-    const hashes = [...this.#recorded.map(({ hash }) => hash), ...slots.map(hashIn)];
-    return hashes.some((hash) => hash !== null && isPlainHash(hash));
+    const hashes = [...this.#recorded.map(({ hash }) => hash), ...slots.map(hashIn)].filter((hash) => hash !== null);
+    return hashes.length === 0 ? null : !hashes.some(isPlainHash);
   }
 
   /** Whether a try of the slot was marked as begun. */

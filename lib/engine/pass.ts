@@ -54,7 +54,7 @@ export class Pass {
   readonly attempts = new Set<Attempt>();
   /** Null outside strict mode. */
   readonly #stall: Stall | null;
-  readonly #handover: Handover;
+  readonly handover: Handover;
   readonly #calls = new Calls();
   readonly #alarm: Alarm;
   readonly #limit: Alarm;
@@ -65,6 +65,7 @@ export class Pass {
   #flexing = false;
   #impatient = 0;
   #renewedAt = 0;
+  #prepared: (() => void) | null = null;
   #onDrained: (() => void) | null = null;
   #pausing = false;
 
@@ -85,9 +86,9 @@ export class Pass {
         refused: (error) => this.end({ how: "refused", error }),
       },
     );
-    this.#handover = new Handover(claim, this.history, this.ledger, ports.clock);
+    this.handover = new Handover(claim, this.history, this.ledger, ports.clock);
     this.patches = new Patches(this);
-    this.facts = runInfo(claim, ports.logger, () => this.#handover.voice.silent);
+    this.facts = runInfo(claim, ports.logger, () => this.handover.voice.silent);
     this.run = this.facts.run;
     this.#stall = ports.strict ? new Stall(this, this.#calls) : null;
     this.body = new PassBody(this, this.run);
@@ -101,6 +102,12 @@ export class Pass {
     if (!this.over) runBody(this, args, (settled) => this.#settle(settled));
   }
 
+  /** What the body waited for is there, or failed: `go` is called once the run is held and not to be given up, if ever. */
+  prepared(go: () => void): void {
+    this.#prepared = go;
+    this.#schedule();
+  }
+
   /** The body runs. */
   begun(): void {
     this.#stall?.called();
@@ -109,20 +116,6 @@ export class Pass {
 
   get over(): boolean {
     return this.#state === "ended";
-  }
-
-  get now(): number {
-    return this.#handover.now;
-  }
-
-  /** The place in the order of the last outcome handed over. */
-  get place(): number {
-    return this.#handover.no;
-  }
-
-  /** The place up to which the body was handed outcomes. */
-  get handed(): number {
-    return this.#handover.handed;
   }
 
   /** What the body has asked for and never awaited, named. */
@@ -177,7 +170,7 @@ export class Pass {
       ring: (woken) => this.#guard(() => entry.ring(call, woken)),
     };
     this.#calls.add(call);
-    if (this.history.recorded(slot)) this.#handover.recorded(call, entry.replay);
+    if (this.history.recorded(slot)) this.handover.recorded(call, entry.replay);
     else this.#calls.held.push(call);
     if (this.#state === "suspended") this.#resume();
     else if (this.#mayBegin()) this.#beginHeld();
@@ -215,7 +208,7 @@ export class Pass {
   ready(call: Call, outcome: Outcome): void {
     if (this.over) return;
     this.#calls.end(call);
-    this.#handover.push(call, outcome);
+    this.handover.push(call, outcome);
     this.#schedule();
   }
 
@@ -232,7 +225,11 @@ export class Pass {
 
   /** One turn: whatever the turn before woke has run as far as it can. */
   #turn(): void {
-    if (this.#handover.next()) {
+    if (this.#prepared && !this.draining) {
+      const go = this.#prepared;
+      this.#prepared = null;
+      go();
+    } else if (this.handover.next()) {
       this.#impatient = 0;
       this.#schedule();
     } else if (this.#stale) {
@@ -248,7 +245,7 @@ export class Pass {
 
   /** A test wants what comes next to be done by a replay. */
   get #stale(): boolean {
-    const due = this.#handover.fresh && !this.draining && !this.#calls.working && this.ports.hooks?.replays === true;
+    const due = this.handover.fresh && !this.draining && !this.#calls.working && this.ports.hooks?.replays === true;
     return due && (this.#settled !== null || this.#calls.held.length > 0);
   }
 
@@ -283,7 +280,7 @@ export class Pass {
     }
     this.#gaveUp(answer.due_ms);
     // The body went on meanwhile, from an await of its own.
-    if (this.#calls.held.length > 0 || !this.#handover.empty || this.#settled) this.#resume();
+    if (this.#calls.held.length > 0 || !this.handover.empty || this.#settled) this.#resume();
     else this.decided();
   }
 

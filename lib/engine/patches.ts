@@ -41,7 +41,8 @@ export class Patches {
 
   /** Its value is its place in the order: it has no number of its own, as nobody is handed it. */
   #row(change: string): Omit<RecordRow, "run" | "epoch"> {
-    const { claim, now: at, place } = this.#pass;
+    const { claim, handover } = this.#pass;
+    const { now: at, no: place } = handover;
     const { attempt } = claim;
     const rest = { outcome: "completed", value: `${place}`, hash: null, tries: 1, mail: null };
     return { slot: slotOf(change), attempt, no: null, kind: "patch", name: change, started: at, at, ...rest };

@@ -1,8 +1,8 @@
 /** How a body begins: with the context that the application makes for this execution, in the scope of its run. */
 import { isFromSql } from "../core/codec.ts";
-import { type Scope, scope } from "../core/context.ts";
+import { detached, scope } from "../core/context.ts";
 import type { Pass, Settled } from "./pass.ts";
-import { sqlInput } from "./steps.ts";
+import { SQL_INPUT, sqlInput } from "./steps.ts";
 
 /** Runs the body of a pass. `settled` is told what it came to. A context that cannot be made ends the pass: its run is tried again later. */
 export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
@@ -11,31 +11,33 @@ export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled)
     enter(pass, args, settled);
     return;
   }
-  // A run may be begun from within another's body: what makes the context runs in neither.
-  const made = scope.run(undefined as unknown as Scope, async () => makeContext(pass.run));
+  const made = detached(async () => makeContext(pass.run));
   made.then(
     (context) => {
       pass.ports.delays.forget(pass.run.id);
       pass.facts.provide(context);
-      if (!pass.over) enter(pass, args, settled);
+      pass.prepared(() => enter(pass, args, settled));
     },
-    (error: unknown) => pass.end({ how: "unprepared", error }),
+    (error: unknown) => pass.prepared(() => pass.end({ how: "unprepared", error })),
   );
 }
 
 const call = ({ definition }: Pass, args: unknown[]): unknown => definition.fn(...args);
 
-/** SQL started it, and the workflow has a schema. */
-const isUnchecked = ({ definition, claim }: Pass): boolean => definition.input !== undefined && isFromSql(claim.args);
+/** SQL started it, and the workflow has a schema, or had one when the run began. */
+const isUnchecked = ({ definition, claim, history }: Pass): boolean =>
+  isFromSql(claim.args) && (definition.input !== undefined || !history.isNew(SQL_INPUT));
+
+/** Runs `work` in the scope of a run, and in no other async context. */
+export const inBody = <T>(pass: Pass, work: () => T): T =>
+  detached(() => scope.run({ body: pass.body, step: null }, work));
 
 function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
-  scope.run({ body: pass.body, step: null }, () => {
-    Promise.resolve()
-      .then(() => (isUnchecked(pass) ? sqlInput(pass, args).then((checked) => call(pass, checked)) : call(pass, args)))
-      .then(
-        (value) => settled({ value }),
-        (thrown) => settled({ thrown }),
-      );
-  });
+  const run = async (): Promise<unknown> =>
+    isUnchecked(pass) ? call(pass, await sqlInput(pass, args)) : call(pass, args);
+  inBody(pass, () => Promise.resolve().then(run)).then(
+    (value) => settled({ value }),
+    (thrown) => settled({ thrown }),
+  );
   pass.begun();
 }

@@ -1,4 +1,5 @@
 /** A step's call: its slot, its tries, its retries, and the transaction kind of it. */
+import { AsyncResource } from "node:async_hooks";
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
 import type { Recorded } from "../core/claim.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
@@ -49,13 +50,17 @@ const INPUT: Omit<StepDefinition, "fn"> = {
   addressByArguments: false,
 };
 
+const INPUT_ADDRESS = nameAddress("input", "");
+/** The slot of the check of what SQL brought in. */
+export const SQL_INPUT = `${INPUT_ADDRESS}#0`;
+
 /**
  * The arguments of a run that SQL started, as the workflow's schema returns them: checked once, and recorded as a step before all others. A
  * run that began before there was a schema goes on without.
  */
 export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> {
   const { definition, history } = pass;
-  const slot = pass.take(nameAddress("input", ""));
+  const slot = pass.take(INPUT_ADDRESS);
   if (!history.isEmpty && history.isNew(slot)) return args;
   const check = async (): Promise<unknown> => (await checkInput(definition, args))[0];
   return [await new StepRun(pass, { ...INPUT, fn: check }, [], slot, null).enter(), ...args.slice(1)];
@@ -64,6 +69,8 @@ export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> 
 /** The tries of one call of a step. */
 class StepRun {
   readonly hash: string | null;
+  /** The async context of the call. */
+  readonly #there = new AsyncResource("perdure.step", { requireManualDestroy: true });
   readonly #pass: Pass;
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
@@ -194,19 +201,21 @@ class StepRun {
     const result = await this.#attempt(undefined, (args) => this.#definition.fn(...args));
     if (this.#pass.over) return;
     const value = this.#encode(result);
-    this.#pass.ready(call, {
-      settle: this.#gives(value),
-      write: {
-        kind: "record",
-        row: { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null },
-      },
-    });
+    const settle = this.#gives(value);
+    const row = { outcome: "completed" as const, value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
+    if (settle) this.#pass.ready(call, { settle, write: { kind: "record", row } });
   }
 
-  /** What the body gets is what replay will get: the value as it was stored. */
-  #gives(value: string): Outcome["settle"] {
-    const copy = this.#pass.ports.codec.decode(value, `result of ${this.#what}`, this.#place());
-    return (deferred) => deferred.resolve(copy);
+  /** What the body gets is what replay will get: the value as it was stored. Undefined: it cannot be read back, which is no failure of the step's. */
+  #gives(value: string): Outcome["settle"] | undefined {
+    const { ports } = this.#pass;
+    try {
+      const copy = ports.codec.decode(value, `result of ${this.#what}`, this.#place());
+      return (deferred) => deferred.resolve(copy);
+    } catch (error) {
+      this.#pass.end({ how: "refused", error });
+      return undefined;
+    }
   }
 
   #encode(result: unknown): string {
@@ -249,7 +258,8 @@ class StepRun {
       () => pass.over,
     );
     if (verdict === "stale") return pass.lose("its claim is over");
-    pass.ready(call, { settle: this.#gives(value), write: { kind: "deliver", attempt, at } });
+    const settle = this.#gives(value);
+    if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at } });
   }
 
   /** One try: the function, told of by its signal when the pass ends. */
@@ -259,10 +269,11 @@ class StepRun {
     const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey: this.#key, tx });
     pass.attempts.add(attempt);
     try {
-      return await attempt.run(pass.body, timeoutMs, this.#what, async () => {
+      const work = async (): Promise<unknown> => {
         const args = input ? await this.#checked(input) : this.#args;
         return validate(output, await call(args), `result of ${this.#what}`);
-      });
+      };
+      return await this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
     } finally {
       pass.attempts.delete(attempt);
     }
@@ -283,7 +294,9 @@ class StepRun {
   async #fail(call: Call, started: number, thrown: unknown, mayRetry: boolean): Promise<void> {
     const pass = this.#pass;
     const what = `error of ${this.#what}`;
-    const { delay, thrown: last } = mayRetry ? await this.#judge(thrown) : { delay: null, thrown };
+    const { delay, thrown: last } = mayRetry
+      ? await this.#there.runInAsyncScope(() => this.#judge(thrown))
+      : { delay: null, thrown };
     const error = pass.ports.codec.encodeError(last, what, this.#place());
     if (pass.over) return;
     this.#failed += 1;

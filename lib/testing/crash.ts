@@ -6,20 +6,30 @@ import { PerdureError, RunFailedError } from "../core/errors.ts";
 import { checkArray, shorten } from "../core/options.ts";
 import type { StartOptions } from "../core/types.ts";
 import { connectDatabase, type Database } from "../db/connect.ts";
+import { KeptConnections } from "../db/kept.ts";
 import { prepare } from "../db/prepare.ts";
 import { TestSchema } from "../db/testing.ts";
 import { internalsOf, type Workflow } from "../define/workflow.ts";
 import { engineOf } from "../launched.ts";
 import { Perdure } from "../perdure.ts";
 import { CrashGuard } from "./crash-guard.ts";
-import { engineOptions, newSchemaName, SHARED, type TestOptions } from "./kit.ts";
-import { kitOf, TestPerdure } from "./test-perdure.ts";
+import { engineOptions, kitOf, newSchemaName, SHARED } from "./kit.ts";
+import type { TestOptions } from "./options.ts";
+import { TestPerdure } from "./test-perdure.ts";
 
 /** How a run has ended, or where it stands when nothing is left to do. */
 export type CrashEnd<R = unknown> =
   | { readonly state: "completed"; readonly value: R }
-  | { readonly state: "failed"; readonly error: unknown }
-  | { readonly state: "cancelled" | "blocked"; readonly reason: string | null }
+  | {
+      readonly state: "failed";
+      /** What its code threw. */
+      readonly error: unknown;
+    }
+  | {
+      readonly state: "cancelled" | "blocked";
+      /** As `status()` has it. */
+      readonly reason: string | null;
+    }
   | { readonly state: "suspended" | "paused" | "pending" };
 
 /** Where a process was killed. */
@@ -43,7 +53,7 @@ export interface CrashOptions<A extends unknown[], R> extends Omit<TestOptions, 
    * at any moment of it. Default: time passes, from one due instant to the next, until the run has ended.
    */
   drive?: ((perdure: TestPerdure, run: RunHandle<R>) => unknown) | undefined;
-  /** Looks at how a run has ended, in place of the comparison with a run that did not crash; throws what is wrong. */
+  /** Looks at how a run has ended, after each go, in place of the comparison with a run that did not crash; throws what is wrong. */
   check?: ((end: CrashEnd<R>, point: CrashPoint | null) => unknown) | undefined;
 }
 
@@ -65,8 +75,8 @@ interface Go<R> {
 
 /**
  * Runs a workflow without a crash, then once for every write that its run makes and each side of its commit: there the process is killed,
- * another takes the run over, and it must come to the same; and no step may run again once it is recorded. Every go has a schema, a clock and
- * stand-ins of its own. What the functions themselves remember is shared, as all goes are in one process: give a function that makes the
+ * another takes the run over, and it must come to the same; and no step may run again once it is recorded. Every go has an empty schema, a clock
+ * and stand-ins of its own. What the functions themselves remember is shared, as all goes are in one process: give a function that makes the
  * workflow, and each process has one made by it.
  *
  * @throws AssertionError, naming the write, with both ends; or that two runs without a crash differ. PERDURE_OPTION. What `drive` and
@@ -87,8 +97,9 @@ export async function crashEverywhere<A extends unknown[], R>(
 }
 
 async function everywhere<A extends unknown[], R>(trial: Trial<A, R>): Promise<CrashReport<R>> {
-  const [first, second] = [await trial.go(null), await trial.go(null)];
-  await trial.check(second.end, null, first.end);
+  const first = await trial.go(null);
+  await trial.check(first.end, null, first.end);
+  await trial.check((await trial.go(null)).end, null, first.end);
   const points: CrashPoint[] = [];
   for (let write = 1; write <= first.guard.seen.length; write += 1) {
     for (const side of ["before", "after"] as const) {
@@ -111,6 +122,7 @@ class Trial<A extends unknown[], R> {
   readonly #name = newSchemaName();
   #database: Database | undefined;
   #schema: TestSchema | undefined;
+  #kept: KeptConnections | undefined;
 
   constructor(workflow: Workflow<A, R> | (() => Workflow<A, R>), options: CrashOptions<A, R>) {
     const { args = [], with: _, drive, check, ...test } = options;
@@ -128,11 +140,13 @@ class Trial<A extends unknown[], R> {
     new TestPerdure({ ...this.#test, worker: false });
     const database = await connectDatabase(this.#test.database);
     this.#database = database;
+    this.#kept = new KeptConnections(database.clientConfig());
     this.#schema = new TestSchema(database.pool, this.#name);
     await this.#schema.make(() => prepare(database, this.#name, true), 0);
   }
 
   async close(): Promise<void> {
+    this.#kept?.close();
     await this.#schema?.drop().catch(() => {});
     await this.#database?.close();
   }
@@ -140,7 +154,7 @@ class Trial<A extends unknown[], R> {
   /** One go, with a crash or without. */
   async go(at: { write: number; side: "before" | "after" } | null): Promise<Go<R>> {
     const { args = [] as unknown as A, with: start = {}, drive = toTheEnd } = this.#options;
-    const test = { now: this.#now, ...this.#test };
+    const test = { now: this.#now, ...this.#test, database: this.#kept!.config };
     const workflow = this.#make();
     const perdure = new TestPerdure({
       ...test,
@@ -199,7 +213,6 @@ class Trial<A extends unknown[], R> {
     const { check } = this.#options;
     if (check) {
       await check(end, point);
-      if (!point) await check(expected, null);
       return;
     }
     if (isDeepStrictEqual(end, expected)) return;

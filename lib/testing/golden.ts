@@ -25,43 +25,68 @@ const MOST_MAIL = 999;
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** One recorded outcome: its slot, the attempt of the workflow, its place in the order, and what it was. */
+/** One recorded outcome. */
 export interface GoldenOutcome {
+  /** The call's key in its run. */
   readonly slot: string;
+  /** The attempt of the workflow. */
   readonly attempt: number;
+  /** In which place the body was handed it; null: it has not been. */
   readonly no: number | null;
+  /** What the slot is for, as `history()` has it. */
   readonly kind: string;
   readonly name: string;
+  /** `completed`, `failed` or `timeout`. */
   readonly outcome: string;
+  /** As it is stored. */
   readonly value: Json;
+  /** Of the arguments, where the slot names a reference instead. */
   readonly hash: string | null;
+  /** How often a step was tried. */
   readonly tries: number;
-  /** In ms since 1970. */
+  /** When it was recorded, in ms since 1970. */
   readonly at: number;
+}
+
+/** The run of a golden history. */
+export interface GoldenRun {
+  readonly id: string;
+  readonly workflow: string;
+  readonly version: string;
+  readonly queue: string;
+  readonly state: string;
+  /** Of the workflow. */
+  readonly attempt: number;
+  /** In ms since 1970; null: it has not begun. */
+  readonly startedAt: number | null;
+  /** A retry said that its replay may diverge. */
+  readonly flexible: boolean;
+  /** The schedule that started it. */
+  readonly schedule: string | null;
+  /** And for which of its times, in ms since 1970. */
+  readonly scheduledFor: number | null;
+  /** Of a fork: where its history comes from. */
+  readonly fork: Json;
+  /** The slots that retries of the workflow set aside. */
+  readonly reopened: Json;
+  /** The first place in the order that they set aside. */
+  readonly reopenedFrom: number | null;
+  /** The last place that any attempt gave out. */
+  readonly lastNo: number | null;
 }
 
 /** A run as plain JSON, values as they are stored: what `exportHistory` gives and `replayHistory` takes. Not to be edited by hand. */
 export interface GoldenHistory {
+  /** Tells such a file from others. */
   readonly format: "perdure-history";
   readonly version: 1;
-  readonly run: {
-    readonly id: string;
-    readonly workflow: string;
-    readonly version: string;
-    readonly queue: string;
-    readonly state: string;
-    readonly attempt: number;
-    readonly startedAt: number | null;
-    readonly flexible: boolean;
-    readonly schedule: string | null;
-    readonly scheduledFor: number | null;
-    readonly fork: Json;
-    readonly reopened: Json;
-    readonly reopenedFrom: number | null;
-    readonly lastNo: number | null;
-  };
+  /** Whose history it is. */
+  readonly run: GoldenRun;
+  /** The arguments. */
   readonly input: Json;
+  /** What `.with()` set for the run. */
   readonly options: Json;
+  /** What is recorded, in the order in which the body was handed it. */
   readonly outcomes: readonly GoldenOutcome[];
   /** What it waits for, the mail that it has not read, the ends of children that it has not taken in, the steps that were begun. */
   readonly open: { readonly waits: Json; readonly mail: Json; readonly ended: Json; readonly begun: Json };
@@ -195,7 +220,7 @@ function checkGolden(golden: unknown): GoldenHistory {
   throw new PerdureError("PERDURE_OPTION", text);
 }
 
-function find({ workflow, version }: GoldenHistory["run"], workflows: readonly unknown[]): WorkflowDefinition {
+function find({ workflow, version }: GoldenRun, workflows: readonly unknown[]): WorkflowDefinition {
   const known = workflows.map((value) => internalsOf(value)?.definition);
   const found = known.find((one) => one && registeredName(one.name, one.version) === registeredName(workflow, version));
   if (found) return found;

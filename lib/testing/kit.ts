@@ -3,25 +3,14 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
 import { PerdureError, TimeoutError } from "../core/errors.ts";
 import { checkChoice, checkInstant, isPlainObject, shorten } from "../core/options.ts";
+import { SEAM } from "../core/seam.ts";
 import { type Rest, TestSchema } from "../db/testing.ts";
 import type { Engine } from "../launched.ts";
-import { SEAM, type Seam } from "../seam.ts";
+import type { Seam } from "../seam.ts";
 import type { PerdureOptions } from "../settings.ts";
 import { TestClock } from "./clock.ts";
-import { type StandIn, StandIns } from "./stand-ins.ts";
-
-/** Options of `new TestPerdure`: those of an engine, and these. */
-export interface TestOptions extends Omit<PerdureOptions, "migrate"> {
-  /** What runs in place of steps, transactions and child workflows, and what is sent to runs that wait for an event: see `standIn`. */
-  standIns?: readonly StandIn[] | undefined;
-  /**
-   * How often bodies are replayed. `"usual"` (default): whenever a run goes on that was suspended. `"always"`: after every checkpoint as
-   * well, so that code which does not ask for the same things again shows at once, by an error of `settled()`.
-   */
-  replay?: "usual" | "always" | undefined;
-  /** Where the clock stands at launch. Default: the time of day. */
-  now?: Date | undefined;
-}
+import type { TestOptions } from "./options.ts";
+import { StandIns } from "./stand-ins.ts";
 
 /** The key of a schema that one test after the other has for itself: it is emptied, and whoever has made it drops it. */
 export const SHARED: unique symbol = Symbol("perdure.shared");
@@ -34,6 +23,9 @@ const OWN = ["standIns", "replay", "now"] as const;
 const LOOK_MS = { first: 1, last: 10 };
 /** After so many looks in vain, all is looked for anew: a hint may be lost. */
 const NUDGE_AFTER = 10;
+
+/** The kit behind a TestPerdure. */
+export const kitOf = new WeakMap<object, Kit>();
 
 export class Kit {
   readonly clock: TestClock;
@@ -98,7 +90,8 @@ export class Kit {
     const deadline = performance.now() + timeoutMs;
     for (let looks = 1; ; looks += 1) {
       const quiet = this.standIns.pending === 0;
-      const { busy } = await this.rest();
+      // Where somebody is at work, there is no need to ask the database, and it has less to do.
+      const busy = [...this.engines].some((engine) => engine.isBusy()) || (await this.rest()).busy;
       if (quiet && !busy && this.standIns.pending === 0) break;
       if (performance.now() > deadline) throw await this.#stillAtWork(timeoutMs);
       if (looks % NUDGE_AFTER === 0) for (const engine of this.engines) engine.moved();
@@ -126,9 +119,9 @@ export class Kit {
     if (run) throw new PerdureError("PERDURE_STATE", `run "${run.id}" is blocked: ${run.reason}`);
   }
 
-  /** Moves the clock to `target`, from one instant at which something is due to the next. */
-  moveTo(target: number, timeoutMs: number): Promise<void> {
-    const moved = this.#moving.then(() => this.#moveTo(target, timeoutMs));
+  /** Moves the clock from one instant at which something is due to the next. `target`: from where it stands when it is this call's turn. */
+  move(target: (now: number) => number, timeoutMs: number): Promise<void> {
+    const moved = this.#moving.then(() => this.#moveTo(target(this.clock.now()), timeoutMs));
     this.#moving = moved.catch(() => {});
     return moved;
   }

@@ -57,8 +57,11 @@ class Rehearsal {
     let late: NodeJS.Timeout | undefined;
     const ended = new Promise<Rehearsed>((resolve, reject) => {
       this.#settle = (came, { reason = "", value } = {}) => {
-        const unasked = this.#pass!.history.unconsumed().map(({ slot }) => slot);
-        resolve({ came, next: [...new Set(this.#next)], reason, value: value ?? null, unasked });
+        // An input that cannot be read ends the pass before it is returned.
+        setImmediate(() => {
+          const unasked = this.#pass!.history.unconsumed().map(({ slot }) => slot);
+          resolve({ came, next: [...new Set(this.#next)], reason, value: value ?? null, unasked });
+        });
       };
       late = setTimeout(() => {
         const { id, workflow } = this.#claim;

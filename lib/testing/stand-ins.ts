@@ -1,66 +1,13 @@
-/** What stands in for steps, events and child workflows in the runs of one engine, and what they were called with. */
-
+/** The stand-ins of one engine, and what its steps and workflows were called with. */
 import { PerdureError } from "../core/errors.ts";
-import { checkArray, checkName, shorten } from "../core/options.ts";
-import type { RunInfo, StepDefinition, WorkflowDefinition } from "../core/types.ts";
+import { checkArray, shorten } from "../core/options.ts";
+import type { StepDefinition, WorkflowDefinition } from "../core/types.ts";
 import { currentRun } from "../define/current.ts";
 import { stepOf } from "../define/step.ts";
-import { type Event, eventOf } from "../define/waits.ts";
-import { internalsOf, type Startable } from "../define/workflow.ts";
+import { internalsOf } from "../define/workflow.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { PassHooks } from "../engine/ports.ts";
-
-type Fn = (...args: any[]) => any;
-
-const INSIDE = Symbol("perdure.stand-in");
-type Inside =
-  | { readonly kind: "step"; readonly of: StepDefinition | string; readonly fn: Fn }
-  | { readonly kind: "workflow"; readonly of: WorkflowDefinition; readonly value: unknown; readonly fn: Fn }
-  | { readonly kind: "event"; readonly event: Event<unknown>; readonly data: unknown };
-
-/** What standIn() makes, for `standIns` of new TestPerdure(). */
-export interface StandIn {
-  /** @internal */
-  readonly [INSIDE]: Inside;
-}
-
-/**
- * A function in place of that of a step, a transaction or a child workflow; all else about it stays: its retries, its timeout, its checks,
- * and that its outcome is recorded. A transaction's is called without `tx`, which is `currentStep().tx`. A name stands for every step of
- * that name, `runStep` too. For an event: what a run is sent as soon as it waits for it, or a function of the run that gives it, once for
- * each wait; undefined sends nothing.
- *
- * @throws PERDURE_OPTION for what is none of these.
- * @example new TestPerdure({ workflows: [order], standIns: [standIn(charge, async () => "ok"), standIn(paymentReceived, { amount: 99 })] })
- */
-export function standIn<T>(
-  event: Event<T>,
-  data: NoInfer<T> | ((run: RunInfo) => NoInfer<T> | undefined | Promise<NoInfer<T> | undefined>),
-): StandIn;
-export function standIn<A extends unknown[], R>(workflow: Startable<A, R>, fn: (...args: A) => R | Promise<R>): StandIn;
-export function standIn<F extends Fn>(
-  step: F,
-  fn: (...args: Parameters<F>) => Awaited<ReturnType<F>> | Promise<Awaited<ReturnType<F>>>,
-): StandIn;
-export function standIn(name: string, fn: Fn): StandIn;
-export function standIn(of: unknown, by: unknown): StandIn {
-  const event = eventOf(of);
-  if (event) return { [INSIDE]: { kind: "event", event: of as Event<unknown>, data: by } };
-  const [workflow, step] = [internalsOf(of)?.definition, stepOf(of)];
-  if (!workflow && !step && typeof of !== "string") {
-    const text = `standIn() needs a step, a transaction, a workflow, an event or the name of a step first, not ${shorten(of)}`;
-    throw new PerdureError("PERDURE_OPTION", text);
-  }
-  const what = workflow ? `workflow "${workflow.name}"` : `step "${step?.name ?? checkName(of, "name in standIn()")}"`;
-  if (typeof by !== "function")
-    throw new PerdureError("PERDURE_OPTION", `standIn() of ${what} needs a function, not ${shorten(by)}`);
-  const fn = by as Fn;
-  if (workflow) return { [INSIDE]: { kind: "workflow", of: workflow, value: of, fn } };
-  return { [INSIDE]: { kind: "step", of: step ?? (of as string), fn } };
-}
-
-const insideOf = (value: unknown): Inside | undefined =>
-  typeof value === "object" && value !== null ? (value as Partial<StandIn>)[INSIDE] : undefined;
+import { type Inside, insideOf, type StandIn } from "./stand-in.ts";
 
 /** A step and its copies share their function. */
 const isSame = (a: StepDefinition, b: StepDefinition): boolean =>
@@ -94,10 +41,12 @@ export class StandIns implements PassHooks {
 
   constructor(given: readonly StandIn[], replays: boolean) {
     this.replays = replays;
-    for (const value of checkArray(given, "standIns of new TestPerdure()")) this.#add(insideOf(value), value);
+    for (const value of checkArray(given, "standIns of new TestPerdure()")) this.add(value);
   }
 
-  #add(inside: Inside | undefined, value: unknown): void {
+  /** From now on; what a workflow is stood in for that runs, from its next pass. */
+  add(value: StandIn): void {
+    const inside = insideOf(value);
     if (!inside) {
       const text = `standIns of new TestPerdure() holds ${shorten(value)}, which standIn() did not make`;
       throw new PerdureError("PERDURE_OPTION", text);
@@ -161,8 +110,8 @@ export class StandIns implements PassHooks {
   }
 
   #counting(definition: WorkflowDefinition): WorkflowDefinition {
-    const fn = this.#workflows.find(({ of }) => of.fn === definition.fn)?.fn ?? definition.fn;
     const counting = (...args: unknown[]): unknown => {
+      const fn = this.#workflows.find(({ of }) => of.fn === definition.fn)?.fn ?? definition.fn;
       const { id } = currentRun();
       if (!this.#counted.has(id)) this.#calls.push({ of: definition, args });
       this.#counted.add(id);
@@ -209,8 +158,5 @@ export class StandIns implements PassHooks {
 }
 
 function twice(what: string): PerdureError {
-  return new PerdureError(
-    "PERDURE_DUPLICATE",
-    `standIns of new TestPerdure() holds two stand-ins for ${what}; leave one`,
-  );
+  return new PerdureError("PERDURE_DUPLICATE", `${what} is stood in for twice; leave one`);
 }

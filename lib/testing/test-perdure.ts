@@ -5,7 +5,8 @@ import { PerdureError } from "../core/errors.ts";
 import { checkInstant, checkKeys } from "../core/options.ts";
 import { engineOf } from "../launched.ts";
 import { Perdure } from "../perdure.ts";
-import { Kit, type TestOptions } from "./kit.ts";
+import { Kit, kitOf } from "./kit.ts";
+import type { TestOptions } from "./options.ts";
 
 /** How long what is at work at one instant may take, in real time. */
 const PATIENCE_MS = 10_000;
@@ -16,8 +17,6 @@ export interface SettleOptions {
   /** How long the work of one instant may take, in real time; then a TimeoutError that names it. Default 10s. */
   timeout?: Duration | undefined;
 }
-
-export const kitOf = new WeakMap<TestPerdure, Kit>();
 
 /**
  * An engine as `Perdure` is one, made for tests: `launch()` makes a schema of its own, in `database` or the embedded Postgres, which
@@ -72,7 +71,7 @@ export class TestPerdure extends Perdure {
    */
   async advance(duration: Duration, options: SettleOptions = {}): Promise<void> {
     const ms = toMs(duration, "advance()");
-    await this.#kit.moveTo(Math.ceil(this.#kit.clock.now() + ms), patience(options, "advance()"));
+    await this.#kit.move((now) => Math.ceil(now + ms), patience(options, "advance()"));
   }
 
   /**
@@ -87,7 +86,7 @@ export class TestPerdure extends Perdure {
       const text = `advanceTo() cannot go back: the clock stands at ${this.now().toISOString()}, after ${instant.toISOString()}`;
       throw new PerdureError("PERDURE_OPTION", text);
     }
-    await this.#kit.moveTo(target, patience(options, "advanceTo()"));
+    await this.#kit.move(() => target, patience(options, "advanceTo()"));
   }
 
   /**

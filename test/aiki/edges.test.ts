@@ -22,7 +22,7 @@ import {
   worker,
   workflow,
 } from "../../lib/aiki/index.ts";
-import { encrypt } from "../../lib/codec/index.ts";
+import { encryption } from "../../lib/codec/index.ts";
 import { schedule as coreSchedule, workflow as coreWorkflow, Perdure } from "../../lib/index.ts";
 import { comesTo, DAY, ground, outputOf } from "../support/aiki.ts";
 import { rejection } from "../support/gate.ts";
@@ -300,7 +300,7 @@ test("the hash in a schedule's name is keyed where the client's codec has a key 
   const named = hourly.with("reference.id", "r");
   const open = await named.activate(client(), echoV1, "a");
   t.match(open.id, /^aiki:reference:r#[\w-]{16}$/);
-  const codec = encrypt({ keys: { k: Buffer.alloc(32, 1) }, current: "k", hashKey: Buffer.alloc(32, 2) });
+  const codec = encryption({ keys: { k: Buffer.alloc(32, 1) }, current: "k", hashKey: Buffer.alloc(32, 2) });
   const keyed = await named.activate(client({ codec }), echoV1, "a");
   t.match(keyed.id, /^aiki:reference:r#~[\w-]{16}$/);
   t.same(await sql("select name from :SCHEMA.schedules"), [{ name: keyed.id }], "the one without a key is replaced");

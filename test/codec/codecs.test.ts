@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createSecretKey, randomBytes } from "node:crypto";
 import t from "tap";
-import { type Codec, compress, type EncryptOptions, encrypt } from "../../lib/codec/index.ts";
+import { type Codec, compression, type EncryptionOptions, encryption } from "../../lib/codec/index.ts";
 import { ValueCodec } from "../../lib/core/codec.ts";
 import { checkCodecs } from "../../lib/core/codecs.ts";
 import { StoredCodec } from "../../lib/core/stored.ts";
@@ -13,11 +13,11 @@ import { VALUES } from "../support/values.ts";
 const one = Buffer.alloc(32, 1);
 const two = Buffer.alloc(32, 2);
 const hashKey = Buffer.alloc(32, 9);
-const options: EncryptOptions = { keys: { one, two }, current: "one", hashKey };
+const options: EncryptionOptions = { keys: { one, two }, current: "one", hashKey };
 const place = { run: "order-42", slot: "step:charge/~abc#0" };
 
-const KEYED = "~FsPq2Y-tXWw5xtWM";
-const KEYED_LONG = "~3wM_yoJC7V-UOjvg";
+const KEYED = "~I3Vt0gqe5VOSNOhQ";
+const KEYED_LONG = "~KM_XbkhHzvisvN4l";
 const GOLDEN =
   '{"codec":["encrypt:one"],"data":"AXvWn2OurKiqYelhccXDmWuBgkElnL9jjZI6Pv32XhWz/SsWaqYXbdA1DXL9pJGif2g+2eZ+fcHNOCNY4c+furAL0Uza/+3A7ML8BfMdBbYiJvtNSQ21hfHckiFF9EQ/Qv4D"}';
 
@@ -34,11 +34,14 @@ function random(seed: number): () => number {
 
 await t.test("every value comes back equal, compressed and encrypted, whatever the order and the method", async (t) => {
   const chains = [
-    [encrypt(options)],
-    [compress({ above: 0 }), encrypt(options)],
-    [encrypt(options), compress({ above: 0 })],
-    ...(["brotli", "gzip", "deflate"] as const).map((method) => [compress({ above: 0, method }), encrypt(options)]),
-    [compress({ above: 0 })],
+    [encryption(options)],
+    [compression({ above: 0 }), encryption(options)],
+    [encryption(options), compression({ above: 0 })],
+    ...(["brotli", "gzip", "deflate"] as const).map((method) => [
+      compression({ above: 0, method }),
+      encryption(options),
+    ]),
+    [compression({ above: 0 })],
   ];
   for (const chain of chains) {
     const codec = stored(...chain);
@@ -56,7 +59,7 @@ await t.test("every value comes back equal, compressed and encrypted, whatever t
 
 await t.test("random texts of any length come back, and any changed byte is noticed", async (t) => {
   const next = random(7);
-  const codec = stored(compress({ above: 200 }), encrypt(options));
+  const codec = stored(compression({ above: 200 }), encryption(options));
   for (let round = 0; round < 300; round += 1) {
     const value = Array.from({ length: Math.floor(next() * 300) }, () => Math.floor(next() * 40).toString(36)).join("");
     const text = codec.encode(value, "value", place);
@@ -71,7 +74,7 @@ await t.test("random texts of any length come back, and any changed byte is noti
 });
 
 await t.test("a value is of its run and its slot, and of how it was made: nowhere else is it read", async (t) => {
-  const codec = stored(compress({ above: 0 }), encrypt(options));
+  const codec = stored(compression({ above: 0 }), encryption(options));
   const text = codec.encode("x".repeat(500), "result", place);
   const elsewhere = [
     { run: "order-43", slot: place.slot },
@@ -93,7 +96,7 @@ await t.test("a value is of its run and its slot, and of how it was made: nowher
 });
 
 await t.test("what cannot be read says which codec or key is missing, and for which run and slot", async (t) => {
-  const text = stored(encrypt(options)).encode(1, 'result of step "charge"', place);
+  const text = stored(encryption(options)).encode(1, 'result of step "charge"', place);
   const without = refusal(() => stored().decode(text, 'result of step "charge"', place));
   t.same(without, {
     name: "PerdureError",
@@ -101,10 +104,10 @@ await t.test("what cannot be read says which codec or key is missing, and for wh
     message:
       'result of step "charge": the stored value cannot be read back (it is to be "step:charge/~abc#0" of run "order-42"): codec "encrypt" wrote it, and this engine has none of that name: add it to `codec`',
   });
-  const other = encrypt({ keys: { ones: two }, current: "ones", hashKey });
+  const other = encryption({ keys: { ones: two }, current: "ones", hashKey });
   t.match(
     refusal(() => stored(other).decode(text, "v", place))?.message,
-    /key "one" is not among the keys of encrypt\(\) \(they are "ones"\)$/,
+    /key "one" is not among the keys of encryption\(\) \(they are "ones"\)$/,
   );
   t.match(refusal(() => stored().decode('{"codec":["a"],"data":7}', "v", place))?.message, /it is malformed/);
   t.match(refusal(() => stored().decode('{"codec":[', "v", place))?.message, /v: the stored value cannot be read back/);
@@ -113,18 +116,18 @@ await t.test("what cannot be read says which codec or key is missing, and for wh
 await t.test(
   "keys may be bytes, base64, key objects, or come from a function; what `keys` holds is read, `current` writes",
   async (t) => {
-    const text = stored(encrypt(options)).encode(1, "v", place);
+    const text = stored(encryption(options)).encode(1, "v", place);
     for (const key of [new Uint8Array(one), one.toString("base64"), createSecretKey(one)]) {
-      t.equal(stored(encrypt({ keys: { one: key }, current: "one", hashKey })).decode(text, "v", place), 1);
+      t.equal(stored(encryption({ keys: { one: key }, current: "one", hashKey })).decode(text, "v", place), 1);
     }
     const rotated = stored(
-      encrypt({ keys: (id) => ({ one, two })[id], current: "two", hashKey: hashKey.toString("base64") }),
+      encryption({ keys: (id) => ({ one, two })[id], current: "two", hashKey: hashKey.toString("base64") }),
     );
     t.equal(rotated.decode(text, "v", place), 1);
     t.match(rotated.encode(1, "v", place), '{"codec":["encrypt:two"]');
-    const mixed = encrypt({ keys: { one: two }, current: "one", hashKey });
+    const mixed = encryption({ keys: { one: two }, current: "one", hashKey });
     t.match(refusal(() => stored(mixed).decode(text, "v", place))?.message, /key "one" is not the one/);
-    t.not(text, stored(encrypt(options)).encode(1, "v", place), "no two are alike");
+    t.not(text, stored(encryption(options)).encode(1, "v", place), "no two are alike");
   },
 );
 
@@ -132,31 +135,37 @@ await t.test(
   "plain values are read unless refused; with no current key yet, values and hashes are written as before",
   async (t) => {
     const plain = stored().encode("old", "v", place);
-    t.equal(stored(encrypt(options)).decode(plain, "v", place), "old");
-    const strict = stored(compress({ above: 0 }), encrypt({ ...options, plaintext: "refuse" }));
-    const packed = stored(compress({ above: 0 })).encode("x".repeat(100), "v", place);
+    t.equal(stored(encryption(options)).decode(plain, "v", place), "old");
+    const strict = stored(compression({ above: 0 }), encryption({ ...options, plaintext: "refuse" }));
+    const packed = stored(compression({ above: 0 })).encode("x".repeat(100), "v", place);
     for (const text of [plain, packed]) {
       t.match(refusal(() => strict.decode(text, "v", place))?.message, /codec "encrypt" did not write it/);
     }
-    const reader = stored(encrypt({ ...options, current: null }));
+    const reader = stored(encryption({ ...options, current: null }));
     t.equal(reader.encode("new", "v", place), stored().encode("new", "v", place));
     t.equal(reader.hash(["a"]), stored().hash(["a"]));
-    t.equal(reader.decode(stored(encrypt(options)).encode("new", "v", place), "v", place), "new");
+    t.equal(reader.decode(stored(encryption(options)).encode("new", "v", place), "v", place), "new");
   },
 );
 
 await t.test(
   "golden vectors: keyed and plain hashes of arguments, and a stored value, are what they were",
   async (t) => {
-    const keyed = stored(encrypt(options));
+    const keyed = stored(encryption(options));
     const args = ["order-42", { amount: 99, items: [1, 2.5, null, true], note: "é\ud800\u0000" }];
     t.equal(stored().hash(args), "E1wGzL2fCai6xJUI");
     t.equal(keyed.hash(args), KEYED);
-    t.equal(keyed.hash(args, undefined, true), "E1wGzL2fCai6xJUI", "a run that began before keeps to the plain one");
+    t.equal(keyed.hash(args, undefined, true), KEYED, "a run that began with a key keeps to it");
+    t.equal(keyed.hash(args, undefined, false), "E1wGzL2fCai6xJUI", "one that began before, to the plain one");
+    const first = stored(encryption({ ...options, current: null }));
+    t.equal(first.hash(args), "E1wGzL2fCai6xJUI", "the first of two deploys writes none with a key");
+    t.equal(first.hash(args, undefined, true), KEYED, "and knows those of the second");
+    const derived = stored(encryption({ keys: { one, two }, current: "two" }));
+    t.equal(derived.hash(args), stored(encryption({ keys: { two }, current: "two", hashKey: one })).hash(args));
     t.equal(keyed.hash([{ long: ["x".repeat(2_000)] }]), KEYED_LONG);
-    t.not(stored(encrypt({ ...options, hashKey: Buffer.alloc(32, 8) })).hash(args), keyed.hash(args));
+    t.not(stored(encryption({ ...options, hashKey: Buffer.alloc(32, 8) })).hash(args), keyed.hash(args));
     t.equal(
-      stored(encrypt({ ...options, current: "two" })).hash(args),
+      stored(encryption({ ...options, current: "two" })).hash(args),
       keyed.hash(args),
       "the hash key does not rotate",
     );
@@ -167,15 +176,18 @@ await t.test(
 await t.test(
   "compression leaves alone what is small or does not shrink, and stores less than what it was given",
   async (t) => {
-    const codec = stored(compress());
+    const codec = stored(compression());
     const plain = stored();
     for (const value of ["short", randomBytes(4000).toString("base64")]) {
       t.equal(codec.encode(value, "v", place), plain.encode(value, "v", place));
     }
     const orders = Array.from({ length: 50 }, (_, n) => ({ sku: `SKU-${n}`, title: "Blue shirt", price: n * 1.25 }));
     t.ok(codec.encode(orders, "v", place).length < plain.encode(orders, "v", place).length / 2);
-    const bomb = stored(compress({ above: 0 })).encode("x".repeat(900_000), "v", place);
+    const bomb = stored(compression({ above: 0 })).encode("x".repeat(900_000), "v", place);
     t.ok(bomb.length < 6000);
+    const { data } = JSON.parse(bomb);
+    const twice = JSON.stringify({ codec: ["compress:deflate", "compress:deflate"], data });
+    t.match(refusal(() => codec.decode(twice, "v", place))?.message, /a codec stands twice in it/);
     const note = JSON.stringify({ codec: ["compress:lzma"], data: "" });
     t.match(
       refusal(() => codec.decode(note, "v", place))?.message,
@@ -210,42 +222,54 @@ await t.test("a codec that throws refuses the value, and its own errors are told
 await t.test("what is handed in wrongly is refused, and no key is shown", async (t) => {
   const wrong: [() => unknown, RegExp][] = [
     [
-      () => encrypt({ ...options, current: "too" }),
-      /current of encrypt\(\): key "too" is not among the keys .*; did you mean "two"\?/,
+      () => encryption({ ...options, current: "too" }),
+      /current of encryption\(\): key "too" is not among the keys .*; did you mean "two"\?/,
     ],
     [
-      () => encrypt({ ...options, keys: { one: Buffer.alloc(16) } }),
-      /key "one" of encrypt\(\) must be a key of 32 bytes, not of 16/,
+      () => encryption({ ...options, keys: { one: Buffer.alloc(16) } }),
+      /key "one" of encryption\(\) must be a key of 32 bytes, not of 16/,
     ],
     [
-      () => encrypt({ ...options, keys: { one: "not base64!" } }),
-      /key "one" of encrypt\(\) must be a key of 32 bytes:/,
+      () => encryption({ ...options, keys: { one: "not base64!" } }),
+      /key "one" of encryption\(\) must be a key of 32 bytes:/,
     ],
-    [() => encrypt({ ...options, hashKey: one }), /hashKey of encrypt\(\) is key "one" too/],
-    [() => encrypt({ ...options, hashKey: undefined as never }), /hashKey of encrypt\(\) must be a key/],
-    [() => encrypt({ ...options, keys: [one] as never }), /keys of encrypt\(\) must be an object/],
-    [() => encrypt({ ...options, current: null, plaintext: "refuse" }), /while current is null/],
-    [() => encrypt({ ...options, plaintext: "deny" as never }), /plaintext of encrypt\(\)/],
-    [() => encrypt({ ...options, curent: "one" } as never), /did you mean "current"/],
-    [() => compress({ method: "lzma" as never }), /method of compress\(\)/],
-    [() => compress({ above: -1 }), /above of compress\(\)/],
-    [() => checkCodecs(encrypt as never, "codec of new Perdure()"), /which needs the functions encode and decode/],
-    [() => checkCodecs([compress(), compress()], "codec"), /codec holds two named "compress"/],
+    [() => encryption({ ...options, hashKey: 7 as never }), /hashKey of encryption\(\) must be a key/],
+    [() => encryption({ keys: () => one, current: "one" }), /encryption\(\) needs a hashKey/],
+    [() => encryption({ ...options, keys: [one] as never }), /keys of encryption\(\) must be an object/],
+    [() => encryption({ ...options, current: null, plaintext: "refuse" }), /while current is null/],
+    [() => encryption({ ...options, plaintext: "deny" as never }), /plaintext of encryption\(\)/],
+    [() => encryption({ ...options, curent: "one" } as never), /did you mean "current"/],
+    [() => compression({ method: "lzma" as never }), /method of compression\(\)/],
+    [() => compression({ above: -1 }), /above of compression\(\)/],
+    [() => checkCodecs(encryption as never, "codec of new Perdure()"), /which needs the functions encode and decode/],
+    [() => checkCodecs([compression(), compression()], "codec"), /codec holds two named "compress"/],
     [
-      () => checkCodecs([encrypt(options), { ...encrypt(options), name: "again" }], "codec"),
+      () => checkCodecs([encryption(options), { ...encryption(options), name: "again" }], "codec"),
       /"encrypt" and "again" both have a hash/,
     ],
-    [() => checkCodecs({ ...compress(), name: "Zip:1" }, "codec"), /needs a name of lower-case letters/],
+    [
+      () => stored({ ...compression(), encode: async () => null } as never).encode(1, "v", place),
+      /encode\(\) must return null or/,
+    ],
+    [
+      () => stored({ ...compression(), encode: () => ({ data: "text" }) } as never).encode(1, "v", place),
+      /and no promise/,
+    ],
+    [
+      () => stored({ ...compression(), encode: () => ({ data: one, note: "n".repeat(256) }) }).encode(1, "v", place),
+      /note of its encode\(\) must be a text of at most 255 bytes/,
+    ],
+    [() => checkCodecs({ ...compression(), name: "Zip:1" }, "codec"), /needs a name of lower-case letters/],
     [() => checkCodecs({ name: "a" } as never, "codec"), /needs the functions encode and decode/],
-    [() => checkCodecs({ ...compress(), plaintext: "no" } as never, "codec"), /neither "accept" nor "refuse"/],
+    [() => checkCodecs({ ...compression(), plaintext: "no" } as never, "codec"), /neither "accept" nor "refuse"/],
     [() => new Perdure({ codec: null as never }), /codec of new Perdure\(\) holds null/],
   ];
   for (const [call, message] of wrong) {
     const refused = refusal(call);
     t.match(refused?.message, message);
-    t.match(String(refused?.code), /^PERDURE_(OPTION|DUPLICATE)$/);
+    t.match(String(refused?.code), /^PERDURE_(OPTION|DUPLICATE|SERIALIZE)$/);
     t.notMatch(refused?.message, one.toString("base64").slice(0, 8));
   }
   const lacks = Number(process.versions.node.split(".")[0]) < 22;
-  if (lacks) t.match(refusal(() => compress({ method: "zstd" }))?.message, /is not in Node/);
+  if (lacks) t.match(refusal(() => compression({ method: "zstd" }))?.message, /is not in Node/);
 });

@@ -1,6 +1,6 @@
 /** Encryption as a database sees it: nothing of the data is readable, nothing can be moved, keys rotate, and what cannot be read is blocked and not lost. */
 import { test } from "tap";
-import { compress, type EncryptOptions, encrypt } from "../../lib/codec/index.ts";
+import { compression, type EncryptionOptions, encryption } from "../../lib/codec/index.ts";
 import {
   event,
   Perdure,
@@ -23,8 +23,8 @@ import { atGate, gate } from "../support/replay.ts";
 const key1 = Buffer.alloc(32, 1);
 const key2 = Buffer.alloc(32, 2);
 const hashKey = Buffer.alloc(32, 9);
-const KEYS: EncryptOptions = { keys: { one: key1 }, current: "one", hashKey };
-const codec = encrypt(KEYS);
+const KEYS: EncryptionOptions = { keys: { one: key1 }, current: "one", hashKey };
+const codec = encryption(KEYS);
 const SECRET = "s3cr3t-4711";
 const patient = { timeout: "60s" } as const;
 
@@ -85,7 +85,7 @@ test("nothing of the data is readable in any column, and everything is read back
   const b = await bench(t, {
     workflows: WORKFLOWS,
     schedules: [schedule("nightly", { cron: "0 3 * * *" }, child, SECRET)],
-    codec: [compress({ above: 100 }), codec],
+    codec: [compression({ above: 100 }), codec],
   });
   const { perdure } = b;
   failing = true;
@@ -245,7 +245,7 @@ test("a key rotates under a suspended run: it goes on, and the old key can go on
   const run = await b.perdure.start(order.with({ id: "r" }), SECRET);
   await atGate(run);
   await b.perdure.shutdown();
-  const both = encrypt({ keys: { one: key1, two: key2 }, current: "two", hashKey });
+  const both = encryption({ keys: { one: key1, two: key2 }, current: "two", hashKey });
   const second = await b.another({ codec: both });
   const inUse = async (): Promise<string[]> =>
     (await b.sql("select codec, kind from :SCHEMA.codecs where in_use > 0 order by 1, 2")).map(
@@ -265,7 +265,7 @@ test("a key rotates under a suspended run: it goes on, and the old key can go on
   t.equal(await second.get("r").result(patient), `${SECRET} again`);
   t.same(await inUse(), ["encrypt:two schedule"]);
   await second.shutdown();
-  const third = await b.another({ codec: encrypt({ keys: { two: key2 }, current: "two", hashKey }) });
+  const third = await b.another({ codec: encryption({ keys: { two: key2 }, current: "two", hashKey }) });
   t.equal((await rejection(third.get("r").result())).code, undefined, "its result is of the new key");
 });
 
@@ -281,7 +281,7 @@ test("a run whose key is missing is blocked, says which, and goes on after a dep
   for (const [options, message] of [
     [{}, /codec "encrypt" wrote it, and this engine has none/],
     [
-      { codec: encrypt({ keys: { two: key2 }, current: "two", hashKey }) },
+      { codec: encryption({ keys: { two: key2 }, current: "two", hashKey }) },
       /"input" of run "r".*key "one" is not among the keys/,
     ],
   ] as [PerdureOptions, RegExp][]) {
@@ -293,7 +293,7 @@ test("a run whose key is missing is blocked, says which, and goes on after a dep
     t.match((await without.get("r").status()).reason, message);
     await without.shutdown();
   }
-  const again = await b.another({ codec: encrypt({ keys: { one: key1, two: key2 }, current: "two", hashKey }) });
+  const again = await b.another({ codec: encryption({ keys: { one: key1, two: key2 }, current: "two", hashKey }) });
   await again.get("r").retry();
   t.equal(await again.get("r").result(patient), SECRET);
 });
@@ -311,7 +311,7 @@ test("runs that began before the codec was there go on, and their starts are sti
   const run = await b.perdure.start(order.with({ id: "r" }), "old");
   await atGate(run);
   await b.perdure.shutdown();
-  const first = await b.another({ codec: encrypt({ ...KEYS, current: null }) });
+  const first = await b.another({ codec: encryption({ ...KEYS, current: null }) });
   const after = await b.another({ codec });
   t.equal((await after.start(order.with({ id: "r" }), "old")).id, "r", "an equal start");
   t.equal((await rejection(after.start(order.with({ id: "r" }), "other"))).code, "PERDURE_CONFLICT");
@@ -327,6 +327,23 @@ test("runs that began before the codec was there go on, and their starts are sti
   ]);
   const [{ n }] = await b.sql("select count(*)::integer as n from :SCHEMA.run where workflow = 'child'");
   t.equal(n, 2, "no child was started again");
+});
+
+test("a process of the first of two deploys goes on with what one of the second began, and knows its starts", async (t) => {
+  const order = workflow("order", async (what: string) => {
+    const first = await tell(what);
+    await gate.wait();
+    return [first, await tell(what), await child(what)];
+  });
+  const b = await bench(t, { workflows: [order, child], codec });
+  const run = await b.perdure.start(order.with({ id: "r" }), "new");
+  await atGate(run);
+  await b.perdure.shutdown();
+  const first = await b.another({ codec: encryption({ ...KEYS, current: null }) });
+  t.equal((await first.start(order.with({ id: "r" }), "new")).id, "r", "an equal start");
+  t.equal((await rejection(first.start(order.with({ id: "r" }), "other"))).code, "PERDURE_CONFLICT");
+  await first.send("r", gate, null);
+  t.same(await first.get("r").result(patient), [{ echoed: "new" }, { echoed: "new" }, { child: "new" }]);
 });
 
 test("a fork reads what its ancestors wrote, a fork of a fork and of a scheduled run too", async (t) => {
@@ -375,7 +392,7 @@ test("plaintext is refused where the codec says so: from SQL, and from before", 
   await b.sql(`select :SCHEMA.send_event('lenient', 'news', '{"secret": "sql"}')`);
   t.same(await b.perdure.get("lenient").result(patient), ["sql", "sql"]);
   await b.perdure.shutdown();
-  const strict = await b.another({ codec: encrypt({ ...KEYS, plaintext: "refuse" }) });
+  const strict = await b.another({ codec: encryption({ ...KEYS, plaintext: "refuse" }) });
   await b.sql(`select :SCHEMA.start_run('order', '["sql"]', 'started')`);
   await reaches(strict.get("started"), "blocked");
   t.match(

@@ -1,8 +1,12 @@
 /** Processes that come and go in good order: what one lays down another takes up, and nothing is left behind. */
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type Test, test } from "tap";
 import { type Crew, crew, type Member } from "../support/crew.ts";
 import { eventually } from "../support/eventually.ts";
+import { freshSchema } from "../support/postgres.ts";
+
+const LIBRARY = new URL("../../lib/index.js", import.meta.url);
 
 /** How often each step of these runs was entered, and what their transactions did, if not once each. */
 async function repeated(team: Crew, prefix: string): Promise<unknown[]> {
@@ -147,6 +151,59 @@ test("SIGTERM with shutdownOn hands back, and the process ends by that signal", 
   t.match(await team.state("s"), { state: "pending", crashes: 0 });
   t.same(await team.sql("select name from :SCHEMA.steps"), [{ name: "slowly" }], "the attempt in flight ended first");
   await leftNothing(t, team, old);
+});
+
+/** A program with two engines that waits for a run at its top level, and reads what it publishes. */
+const WAITS = (listens: string) => `
+  import { Perdure, sleep, value, workflow } from "${LIBRARY}";
+  const [nap, mood] = [workflow("nap", () => sleep("1h")), value("mood")];
+  const { DATABASE_URL: database, SCHEMA: schema } = process.env;
+  const make = () => new Perdure({ database, schema, workflows: [nap], shutdownOn: ["SIGINT"] });
+  const [one, two] = [make(), make()];
+  await Promise.all([one.launch(), two.launch()]);
+  const run = await one.start(nap);
+  while ((await run.status()).waitingFor !== "sleep") await new Promise((done) => setTimeout(done, 10));
+  console.log("waits");
+  ${listens}
+  const watching = (async () => { for await (const _ of run.watch(mood)); })();
+  await Promise.all([run.result(), two.get(run.id).result(), watching]);`;
+
+interface Waiter {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly ended: unknown[];
+}
+
+async function interrupted(t: Test, listens: string): Promise<Waiter> {
+  const { url, schema } = await freshSchema(t);
+  const program = spawn(process.execPath, ["--input-type=module", "-e", WAITS(listens)], {
+    env: { ...process.env, NODE_OPTIONS: "", DATABASE_URL: url, SCHEMA: schema },
+  });
+  t.teardown(() => program.kill("SIGKILL"));
+  const printed = { stdout: "", stderr: "" };
+  for (const name of ["stdout", "stderr"] as const)
+    program[name].setEncoding("utf8").on("data", (text: string) => {
+      printed[name] += text;
+    });
+  const closed = once(program, "close");
+  await eventually(() => printed.stdout.includes("waits") || program.exitCode !== null, 20_000);
+  program.kill("SIGINT");
+  return { ended: await closed, ...printed };
+}
+
+test("a program that waits for a run at its top level ends by the signal, and prints no error", async (t) => {
+  t.match(await interrupted(t, ""), { ended: [null, "SIGINT"], stdout: "waits\n", stderr: "" });
+});
+
+test("a program that listens to the signal too, and goes on, is told that its waits are over", async (t) => {
+  const listens = `
+  process.on("SIGINT", () => console.log("heard"));
+  await run.result().catch(({ code }) => console.log(code));
+  process.exit();`;
+  const { ended, stdout } = await interrupted(t, listens);
+  t.same(ended, [0, null]);
+  // Once from outside, and once from the engines.
+  t.equal(stdout, "waits\nheard\nheard\nPERDURE_STATE\n");
 });
 
 test("starting and stopping twenty times leaves no connection, no timer and no listener", async (t) => {

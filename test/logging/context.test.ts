@@ -135,6 +135,43 @@ test("a run that cannot begin can be cancelled and paused, and what it waits for
   t.equal(await two.result(patient), "went");
 });
 
+test("a pause while it is being made is a pause: the body does not begin when it comes late, or fails, and the resumed run gets another", async (t) => {
+  let began = 0;
+  let make = async (): Promise<object> => ({});
+  const order = workflow("order", async () => {
+    began += 1;
+    return "went";
+  });
+  const { perdure, sql } = await bench(t, { workflows: [order], context: () => make() });
+  const fails = async (): Promise<object> => {
+    throw new Error("too late");
+  };
+  for (const [id, late] of Object.entries({ comes: async () => ({}), fails })) {
+    began = 0;
+    const [reached, held] = [gate(), gate()];
+    make = async () => {
+      reached.open();
+      await held.opened;
+      return late();
+    };
+    const run = await perdure.start(order.with({ id }));
+    await reached.opened;
+    await run.pause();
+    await reaches(run, "paused");
+    make = async () => ({});
+    held.open();
+    // Another run passes through this process meanwhile, from start to end.
+    await (await perdure.start(order.with({ id: `after-${id}` }))).result(patient);
+    t.equal(began, 1, "only the other run's");
+    t.match(await sql("select state, reason from :SCHEMA.run where id = $1", [id]), [
+      { state: "paused", reason: null },
+    ]);
+    await run.resume();
+    t.equal(await run.result(patient), "went");
+    t.equal(began, 2);
+  }
+});
+
 test("a shutdown does not wait for a context that never comes, and the body does not begin when it comes late", async (t) => {
   const held = gate();
   let asked = 0;

@@ -29,6 +29,7 @@ import {
   value,
   workflow,
 } from "../../lib/index.ts";
+import { engineOf } from "../../lib/launched.ts";
 import { bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, rejection } from "../support/gate.ts";
@@ -250,6 +251,15 @@ test("without strict nothing is replaced; with it, until the last strict engine 
   await second.shutdown();
   t.ok(same());
   t.same(descriptors(), shapes);
+});
+
+test("an engine that a test kills leaves nothing replaced", async (t) => {
+  const [date, draw] = [Date, Math.random];
+  const { perdure } = await bench(t, { strict: true });
+  t.not(Date, date);
+  await engineOf.get(perdure)!.die();
+  t.equal(Date, date);
+  t.equal(Math.random, draw);
 });
 
 test("what somebody put over a replaced function stays, and works on", async (t) => {

@@ -82,6 +82,7 @@ export async function compileChapters(
     paths: {
       perdure: ["../lib/index.d.ts"],
       "perdure/adapters": ["../lib/adapters.d.ts"],
+      "perdure/testing": ["../lib/testing/index.d.ts"],
       "perdure/codec": ["../lib/codec/index.d.ts"],
       "perdure/aiki": ["../lib/aiki/index.d.ts"],
     },

@@ -1,7 +1,9 @@
 /** Golden histories: exported in any state, replayed against today's code, and nothing is done. */
 import { AssertionError } from "node:assert";
 import { test } from "tap";
+import { encryption } from "../../lib/codec/index.ts";
 import {
+  currentRun,
   event,
   now,
   patched,
@@ -17,6 +19,9 @@ import {
   type Workflow,
   workflow,
 } from "../../lib/index.ts";
+import { bench, collector } from "../support/engine.ts";
+import { rejection } from "../support/gate.ts";
+import { server } from "../support/postgres.ts";
 import {
   exportHistory,
   type GoldenHistory,
@@ -24,10 +29,7 @@ import {
   replayHistory,
   type TestOptions,
   TestPerdure,
-} from "../../lib/testing/index.ts";
-import { bench, collector } from "../support/engine.ts";
-import { rejection } from "../support/gate.ts";
-import { server } from "../support/postgres.ts";
+} from "../support/testing.ts";
 
 const go = event<string>("go");
 
@@ -283,4 +285,31 @@ test("a run of any engine can be exported, before it has begun too; what is no h
     code: "PERDURE_TIMEOUT",
     message: /not durable; put that into a step/,
   });
+});
+
+test("an encrypted history stays encrypted in its file, and replays with its key; a context is made for the replay too", async (t) => {
+  const key = (byte: number): Uint8Array => Buffer.alloc(32, byte);
+  const codec = encryption({ keys: { a: key(1) }, current: "a", hashKey: key(2) });
+  const reserve = step("reserve", async (card: string) => `reserved ${card}`);
+  const order = workflow("order", async (card: string) => {
+    const { greeting } = currentRun().context as { greeting: string };
+    const { data } = await go.wait();
+    return `${greeting} ${data}: ${await reserve(card)}`;
+  });
+  const context = () => ({ greeting: "hello" });
+  const perdure = await launched(t, { workflows: [order], codec, context });
+  const run = await perdure.start(order.with({ id: "o1" }), "4242");
+  await run.send(go, "secret-data");
+  await perdure.settled();
+  t.equal(await run.result(), "hello secret-data: reserved 4242");
+  const golden = await filed(perdure, "o1");
+  t.notMatch(JSON.stringify(golden), /4242|secret-data/);
+  t.same(await replayHistory(golden, { workflows: [order], codec, context }), {
+    same: true,
+    came: "completed",
+    next: [],
+  });
+  const { error } = await rejection(replayHistory(golden, { workflows: [order], context }));
+  t.ok(error instanceof AssertionError);
+  t.match(error.message, /does not replay.*undecodable.*codec "encrypt"/s);
 });

@@ -1,10 +1,23 @@
 /** Stand-ins, what they were called with, and forced replay. */
 import { test } from "tap";
-import { currentStep, event, now, race, runStep, sleep, start, step, transaction, workflow } from "../../lib/index.ts";
-import { standIn, type TestOptions, TestPerdure } from "../../lib/testing/index.ts";
+import {
+  currentStep,
+  durable,
+  event,
+  named,
+  now,
+  race,
+  runStep,
+  sleep,
+  start,
+  step,
+  transaction,
+  workflow,
+} from "../../lib/index.ts";
 import { collector } from "../support/engine.ts";
 import { rejection } from "../support/gate.ts";
 import { server } from "../support/postgres.ts";
+import { standIn, type TestOptions, TestPerdure } from "../support/testing.ts";
 
 async function launched(t: { teardown(work: () => unknown): void }, options: TestOptions): Promise<TestPerdure> {
   const perdure = new TestPerdure({ database: await server(), logger: collector(), ...options });
@@ -155,8 +168,43 @@ test("what is no stand-in, or stands in twice, is refused", async (t) => {
     [standIn(paid, null), standIn(paid, null)],
     [standIn("charge", () => 1), standIn("charge", () => 2)],
   ]) {
-    t.throws(() => new TestPerdure({ standIns: twice }), { code: "PERDURE_DUPLICATE", message: /two stand-ins for/ });
+    t.throws(() => new TestPerdure({ standIns: twice }), {
+      code: "PERDURE_DUPLICATE",
+      message: /is stood in for twice/,
+    });
   }
   const perdure = new TestPerdure({ standIns: [standIn(charge, () => 1)] });
   t.throws(() => perdure.calls(paid as never), { message: /calls\(\) needs a step/ });
 });
+
+test("a decorated method is stood in for on its instance, and no other", async (t) => {
+  class Checkout {
+    readonly #region: string;
+    constructor(region: string) {
+      this.#region = region;
+    }
+    async charge(id: string): Promise<string> {
+      return `${id} in ${this.#region}`;
+    }
+    async process(id: string): Promise<string> {
+      return this.charge(id);
+    }
+  }
+  decorate(Checkout, "charge", step());
+  decorate(Checkout, "process", workflow());
+  const [eu, us] = [named("eu", new Checkout("eu")), named("us", new Checkout("us"))];
+  const perdure = await launched(t, {
+    workflows: [eu, us],
+    standIns: [standIn(eu.charge, async (id) => `stood in ${id}`)],
+  });
+  t.equal(await (await perdure.start(durable(eu.process), "1")).result(), "stood in 1");
+  t.equal(await (await perdure.start(durable(us.process), "2")).result(), "2 in us");
+  t.same([perdure.calls(eu.charge), perdure.calls(us.charge), perdure.calls(eu.process)], [[["1"]], [["2"]], [["1"]]]);
+});
+
+/** As experimentalDecorators does. */
+function decorate(of: { prototype: object }, key: string, by: (...given: any[]) => unknown): void {
+  const descriptor = Object.getOwnPropertyDescriptor(of.prototype, key)!;
+  const made = by(of.prototype, key, descriptor) as PropertyDescriptor | undefined;
+  if (made) Object.defineProperty(of.prototype, key, made);
+}

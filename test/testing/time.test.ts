@@ -1,10 +1,10 @@
 /** `perdure/testing`: time under control, in a schema that was made for it. */
 import { test } from "tap";
 import { event, now, race, schedule, sleep, start, step, workflow } from "../../lib/index.ts";
-import { type TestOptions, TestPerdure } from "../../lib/testing/index.ts";
 import { collector } from "../support/engine.ts";
 import { rejection } from "../support/gate.ts";
 import { inDatabase, server } from "../support/postgres.ts";
+import { type TestOptions, TestPerdure } from "../support/testing.ts";
 
 const START = new Date("2027-03-01T00:00:00Z");
 const HOUR = 3_600_000;

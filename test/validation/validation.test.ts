@@ -51,7 +51,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
     const count = async () =>
       (await sql("select count(*)::integer as n from :SCHEMA.run where workflow = 'order'"))[0].n;
     const refused = await rejection(perdure.start(order.with({ id: "bad" }), BAD as never));
-    t.equal(refused.code, "PERDURE_OPTION");
+    t.equal(refused.code, "PERDURE_INVALID");
     t.match(refused.message, /^input of workflow "order" does not fit/);
     t.match(refused.message, PATH);
     const results = (await (await perdure.start(parent, BAD as never)).result(patient)) as string[];
@@ -98,7 +98,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
     ];
     for (const way of ways) {
       const refused = await rejection(way());
-      t.equal(refused.code, "PERDURE_OPTION");
+      t.equal(refused.code, "PERDURE_INVALID");
       t.match(refused.message, PATH);
     }
     t.match(await (await perdure.start(messenger, "a")).result(patient), PATH);
@@ -131,7 +131,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
     await sql("select :SCHEMA.start_run('order', $1, 'bad')", [JSON.stringify([BAD])]);
     const failed = await rejection(perdure.get("bad").result(patient));
     t.ok(failed.error instanceof RunFailedError);
-    t.equal(failed.error.cause.code, "PERDURE_OPTION");
+    t.equal(failed.error.cause.code, "PERDURE_INVALID");
     t.match(failed.message, PATH);
     parsed = 0;
     await sql("select :SCHEMA.start_run('order', $1, 'good')", [JSON.stringify([GOOD])]);
@@ -185,7 +185,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
       failed.error.cause.message,
       /^result of step "make" of run .* does not fit its schema: \$\.items\.0\.price: /,
     );
-    t.equal(failed.error.cause.code, "PERDURE_OPTION");
+    t.equal(failed.error.cause.code, "PERDURE_INVALID");
     t.equal(tries, 3);
     t.equal((await run.history())[0]!.attempts, 3);
     tries = 0;
@@ -229,5 +229,5 @@ test("a workflow's output is checked, and what the schema returns is the result"
   const { perdure } = await bench(t, { workflows: [flow] });
   t.same(await (await perdure.start(flow, 1)).result(patient), { total: 1 });
   const { error } = await rejection((await perdure.start(flow, "1")).result(patient));
-  t.match(error.cause, { code: "PERDURE_OPTION", message: /^result of run .* does not fit its schema: \$\.total: / });
+  t.match(error.cause, { code: "PERDURE_INVALID", message: /^result of run .* does not fit its schema: \$\.total: / });
 });

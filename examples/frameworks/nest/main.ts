@@ -1,6 +1,6 @@
 /**
- * The shop on NestJS. `enableShutdownHooks` turns SIGTERM into the hooks of the modules: the server closes, then the engine hands its runs
- * over (perdure.module.ts). Compiled with `experimentalDecorators` and `emitDecoratorMetadata`, as Nest needs it: see tsconfig.json.
+ * The shop on NestJS. `enableShutdownHooks` turns SIGTERM into the hooks of the modules: the server closes while the engine hands its
+ * runs over (perdure.module.ts). Compiled with `experimentalDecorators` and `emitDecoratorMetadata`, as Nest needs it: see tsconfig.json.
  */
 import "reflect-metadata";
 import { Module } from "@nestjs/common";

@@ -1,6 +1,7 @@
 /**
  * Perdure as a Nest module. The container makes the services, with what they need, and this module gives those with workflows to the engine.
- * It launches when every module is there, and shuts down once the server is closed: no request is open then, and what steps use still is.
+ * It launches when every module is there, and shuts down while the server closes: a slow client does not hold up the runs. The program
+ * ends once both have.
  */
 import {
   type BeforeApplicationShutdown,
@@ -13,7 +14,7 @@ import {
 } from "@nestjs/common";
 import { HttpAdapterHost } from "@nestjs/core";
 import { Perdure, type PerdureOptions } from "perdure";
-import { closeIdle, handOver } from "../shop.ts";
+import { closeConnections, handOver } from "../shop.ts";
 
 export interface PerdureModuleOptions extends Omit<PerdureOptions, "workflows"> {
   /** Modules that export the services. */
@@ -43,10 +44,11 @@ export class PerdureModule implements OnApplicationBootstrap, BeforeApplicationS
   }
 
   beforeApplicationShutdown(): void {
-    closeIdle(this.host.httpAdapter.getHttpServer());
+    closeConnections(this.host.httpAdapter.getHttpServer());
+    void handOver(this.perdure);
   }
 
   onApplicationShutdown(): Promise<void> {
-    return handOver(this.perdure);
+    return this.perdure.shutdown();
   }
 }

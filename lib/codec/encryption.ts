@@ -1,5 +1,13 @@
 /** Encryption: AES-256-GCM, a random nonce for each value, keys by id, each value bound to the run and the slot that it belongs to. */
-import { createCipheriv, createDecipheriv, createHmac, createSecretKey, KeyObject, randomBytes } from "node:crypto";
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createSecretKey,
+  hkdfSync,
+  KeyObject,
+  randomBytes,
+} from "node:crypto";
 import { PerdureError } from "../core/errors.ts";
 import { attempt, checkChoice, checkKeys, checkName, isPlainObject, nearest, shorten } from "../core/options.ts";
 import type { Codec, CodecContext } from "../core/stored-place.ts";
@@ -7,8 +15,8 @@ import type { Codec, CodecContext } from "../core/stored-place.ts";
 /** 32 random bytes: a Buffer, base64 text of them, or a KeyObject. `openssl rand -base64 32` makes one. */
 export type EncryptionKey = Uint8Array | string | KeyObject;
 
-/** Options of `encrypt()`. */
-export interface EncryptOptions {
+/** Options of `encryption()`. */
+export interface EncryptionOptions {
   /**
    * All keys that stored values may have been encrypted with, by their id, which stands readable beside each value; or a function that has them. A value
    * of a key that is missing blocks its run; the view `codecs` shows which are in use.
@@ -17,10 +25,10 @@ export interface EncryptOptions {
   /** The id of the key that writes. Null: none yet, everything is written readable; for the first of two deploys. */
   current: string | null;
   /**
-   * A key of its own for the hashes of arguments, which stand readable in slots. Keep it for as long as runs are open: another one is another address for
-   * each of their calls.
+   * The key for the hashes of arguments, which stand readable in slots. Default: derived from the first of `keys`. Once that one is to go, give it here: runs
+   * that are open need the same, as another one is another address for each of their calls.
    */
-  hashKey: EncryptionKey;
+  hashKey?: EncryptionKey | undefined;
   /**
    * What becomes of values that are not encrypted: those from before, and what `start_run` and `send_event` bring in from SQL. `"accept"` (default) reads
    * them, so who can write to the tables can forge them; `"refuse"` blocks the run.
@@ -28,7 +36,7 @@ export interface EncryptOptions {
   plaintext?: "accept" | "refuse" | undefined;
 }
 
-const WHERE = "encrypt()";
+const WHERE = "encryption()";
 const NAME = "encrypt";
 const FORMAT = 1;
 const KEY_BYTES = 32;
@@ -40,14 +48,19 @@ const TAG_BYTES = 16;
  * stay readable, and so do the reason of a cancellation and the text of why a run is blocked. One key is good for four thousand million values: change it
  * by then.
  *
- * @throws PERDURE_OPTION for keys that are not of 32 bytes, a `current` that `keys` lacks, or a `hashKey` that is one of them.
- * @example new Perdure({ codec: encrypt({ keys: { "2026-11": process.env.KEY! }, current: "2026-11", hashKey: process.env.HASH_KEY! }) })
+ * @throws PERDURE_OPTION for keys that are not of 32 bytes, or a `current` that `keys` lacks.
+ * @example new Perdure({ codec: encryption({ keys: { "2026-11": process.env.KEY! }, current: "2026-11" }) })
  */
-export function encrypt(options: EncryptOptions): Codec {
+export function encryption(options: EncryptionOptions): Codec {
   const given = checkKeys(options, ["keys", "current", "hashKey", "plaintext"], WHERE);
-  const hashKey = toKey(given.hashKey, `hashKey of ${WHERE}`);
   const plaintext = checkChoice(given.plaintext ?? "accept", ["accept", "refuse"], `plaintext of ${WHERE}`);
-  const find = finder(given.keys, hashKey);
+  const find = finder(given.keys);
+  const hashKey = hashKeyOf(given);
+  const need = (id: string): KeyObject => {
+    const key = find(id);
+    if (key) return key;
+    throw new Error(missing(id, given.keys));
+  };
   const current = given.current === null ? null : checkCurrent(given, find);
   if (current === null && plaintext === "refuse") {
     const text = `${WHERE} cannot refuse what is not encrypted while current is null, as it writes nothing else`;
@@ -57,14 +70,11 @@ export function encrypt(options: EncryptOptions): Codec {
     name: NAME,
     plaintext,
     encode: (data, context) =>
-      current === null ? null : { note: current, data: seal(data, find(current)!, current, context) },
-    decode: ({ data, note = "" }, context) => {
-      const key = find(note);
-      if (!key) throw new Error(missing(note, given.keys));
-      return open(data, key, note, context);
-    },
-    // While nothing is encrypted, slots are written as before.
-    ...(current !== null && { hash: (text: string) => createHmac("sha256", hashKey).update(text).digest("base64url") }),
+      current === null ? null : { note: current, data: seal(data, need(current), current, context) },
+    decode: ({ data, note = "" }, context) => open(data, need(note), note, context),
+    // While nothing is encrypted, slots are written as before; those of a process that encrypts already are read.
+    hashing: current === null ? "read" : "write",
+    hash: (text) => createHmac("sha256", hashKey).update(text).digest("base64url"),
   };
 }
 
@@ -84,7 +94,7 @@ function seal(data: Uint8Array, key: KeyObject, id: string, context: CodecContex
 
 function open(data: Uint8Array, key: KeyObject, id: string, context: CodecContext): Uint8Array {
   if (data[0] !== FORMAT || data.length < 1 + NONCE_BYTES + TAG_BYTES) {
-    throw new Error("it is not in a form that encrypt() of this version writes");
+    throw new Error("it is not in a form that encryption() of this version writes");
   }
   const [nonceEnd, tagEnd] = [1 + NONCE_BYTES, 1 + NONCE_BYTES + TAG_BYTES];
   const decipher = createDecipheriv("aes-256-gcm", key, data.subarray(1, nonceEnd), { authTagLength: TAG_BYTES });
@@ -102,12 +112,19 @@ function open(data: Uint8Array, key: KeyObject, id: string, context: CodecContex
 
 type Find = (id: string) => KeyObject | undefined;
 
-function finder(keys: EncryptOptions["keys"], hashKey: KeyObject): Find {
-  const checked = (id: string, key: EncryptionKey): KeyObject => {
-    const found = toKey(key, `key ${shorten(id)} of ${WHERE}`);
-    if (!found.equals(hashKey)) return found;
-    throw new PerdureError("PERDURE_OPTION", `hashKey of ${WHERE} is key ${shorten(id)} too; make one of its own`);
-  };
+/** Derived, RFC 5869: a key that encrypts is not used for anything else. */
+function hashKeyOf({ keys, hashKey }: EncryptionOptions): Uint8Array {
+  const given = hashKey ?? (typeof keys === "function" ? undefined : Object.values(keys)[0]);
+  if (given === undefined) {
+    const text = `${WHERE} needs a hashKey: by default it is derived from the first of \`keys\`, of which none is known here`;
+    throw new PerdureError("PERDURE_OPTION", text);
+  }
+  const key = toKey(given, `hashKey of ${WHERE}`);
+  return new Uint8Array(hkdfSync("sha256", key, "", "perdure hash of arguments", KEY_BYTES));
+}
+
+function finder(keys: EncryptionOptions["keys"]): Find {
+  const checked = (id: string, key: EncryptionKey): KeyObject => toKey(key, `key ${shorten(id)} of ${WHERE}`);
   if (typeof keys === "function") {
     return (id) => {
       const key = keys(id);
@@ -122,16 +139,18 @@ function finder(keys: EncryptOptions["keys"], hashKey: KeyObject): Find {
   return (id) => known.get(id);
 }
 
-function checkCurrent({ keys, current }: EncryptOptions, find: Find): string {
+function checkCurrent({ keys, current }: EncryptionOptions, find: Find): string {
   const id = checkName(current, `current of ${WHERE}`);
   if (find(id)) return id;
-  const meant = typeof keys === "function" ? undefined : nearest(id, Object.keys(keys));
+  const meant = nearest(id, idsOf(keys));
   const typo = meant === undefined ? "" : `; did you mean ${shorten(meant)}?`;
   throw new PerdureError("PERDURE_OPTION", `current of ${WHERE}: ${missing(id, keys)}${typo}`);
 }
 
-function missing(id: string, keys: EncryptOptions["keys"]): string {
-  const known = typeof keys === "function" ? [] : Object.keys(keys);
+const idsOf = (keys: EncryptionOptions["keys"]): string[] => (typeof keys === "function" ? [] : Object.keys(keys));
+
+function missing(id: string, keys: EncryptionOptions["keys"]): string {
+  const known = idsOf(keys);
   const has = known.length > 0 ? ` (they are ${known.map(shorten).join(", ")})` : "";
   return `key ${shorten(id)} is not among the keys of ${WHERE}${has}`;
 }

@@ -7,8 +7,8 @@ import type { Codec } from "../core/stored-place.ts";
 /** `zstd` needs Node 22.15 or newer, in every process that reads. */
 export type CompressMethod = "brotli" | "gzip" | "deflate" | "zstd";
 
-/** Options of `compress()`. */
-export interface CompressOptions {
+/** Options of `compression()`. */
+export interface CompressionOptions {
   /** Values of fewer bytes are left as they are. Default 1024; below it little is gained. */
   above?: number | undefined;
   /** How to write; what any method wrote is read. */
@@ -20,11 +20,11 @@ interface Method {
   readonly unpack: (data: Uint8Array, options: { maxOutputLength: number }) => Uint8Array;
 }
 
-/** A text that is no value of ours: a row that would unpack to more is not read. */
-const LARGEST = 64 * 1024 * 1024;
+/** A text that is no value of ours, which are of 1 MiB at most: a row that would unpack to more is not read. */
+const LARGEST = 2 * 1024 * 1024;
 /** Base64 and the name of the codec cost a third: what is stored gets smaller by more than that, or is left as it is. */
 const GAIN = 0.7;
-const WHERE = "compress()";
+const WHERE = "compression()";
 
 const { brotliCompressSync, brotliDecompressSync, constants } = zlib;
 const { zstdCompressSync, zstdDecompressSync } = zlib as unknown as Partial<Record<string, Method["unpack"]>>;
@@ -43,9 +43,9 @@ const METHODS: Readonly<Record<CompressMethod, Method | undefined>> = {
  * A codec that compresses large values, where that makes them smaller. Put it before a codec that encrypts.
  *
  * @throws PERDURE_OPTION, for a method that this Node lacks too.
- * @example new Perdure({ codec: compress({ above: 4096 }) })
+ * @example new Perdure({ codec: compression({ above: 4096 }) })
  */
-export function compress(options: CompressOptions = {}): Codec {
+export function compression(options: CompressionOptions = {}): Codec {
   const { above = 1024, method = "deflate" } = checkKeys(options, ["above", "method"], WHERE);
   checkInteger(above, `above of ${WHERE}`, 0, LARGEST);
   const chosen = checkChoice(method, Object.keys(METHODS) as CompressMethod[], `method of ${WHERE}`);
