@@ -12,9 +12,8 @@ import { registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
-import { type Certificate, holdCertificate } from "./db/certificate.ts";
+import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
-import { within } from "./db/deadline.ts";
 import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
@@ -44,8 +43,6 @@ const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
 /** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
 const RECOUNTS = 3;
-/** How long a launch waits for the worker's lock. */
-const LOCK_MS = 30_000;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
 
@@ -302,10 +299,7 @@ export class Engine {
   /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
   async #holdLock(): Promise<void> {
     if (this.#settings.listenUrl !== undefined) await (await connectClient(this.#direct())).end();
-    await within(this.#certificate.ready, LOCK_MS, "the worker's own connection").catch((cause: unknown) => {
-      const text = `the connection that holds this worker's lock was not made within ${LOCK_MS} ms; check that the server has one left, and \`listenUrl\` where it is given`;
-      throw new PerdureError("PERDURE_CONNECTION", text, { cause });
-    });
+    await lockHeld(this.#certificate);
   }
 
   async #listen(): Promise<void> {

@@ -86,7 +86,7 @@ export interface PerdureOptions {
   schedules?: readonly Schedule[] | undefined;
   /** Names the program whose code declares `schedules`. Default: the name in the nearest package.json from the main script up, else `"default"`. */
   application?: string | undefined;
-  /** Signals on which this engine shuts down, and the process ends after. Default: none. */
+  /** Signals on which this engine shuts down, within 30 s, and by which the process ends after. Default: none. */
   shutdownOn?: readonly NodeJS.Signals[] | undefined;
 }
 

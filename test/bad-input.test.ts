@@ -736,7 +736,7 @@ test("what does not fit its schema is refused with the path, where it is given",
   t.equal((await world.sql("select count(*)::int as n from :SCHEMA.mail"))[0].n, 0);
   await run.send(paid, { amount: 2 });
   await t.rejects(run.result(), {
-    cause: { code: "PERDURE_OPTION", message: `result of step "returns" of run "a" ${why}` },
+    cause: { code: "PERDURE_INVALID", message: `result of step "returns" of run "a" ${why}` },
   });
   const fine = await perdure.start(w, { amount: 2, dropped: true } as { amount: number });
   await fine.send(paid, { amount: 3 });

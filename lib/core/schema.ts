@@ -1,5 +1,5 @@
 /** Validation by Standard Schema, and the words for what it finds. */
-import { NonRetryableError, PerdureError } from "./errors.ts";
+import { PerdureError } from "./errors.ts";
 import { attempt } from "./options.ts";
 import type { Schema, SchemaIssue, WorkflowDefinition } from "./types.ts";
 
@@ -23,8 +23,7 @@ export function validate<T>(schema: Schema<T> | undefined, value: unknown, what:
     throw refused(what, "cannot be checked: its schema returned neither a value nor issues");
   };
   const broken = (cause: unknown): never => {
-    // Said to be for good, in words of its own: as those of perdure/aiki are.
-    if (cause instanceof NonRetryableError) throw cause;
+    if (cause instanceof PerdureError) throw cause;
     const text = cause instanceof Error ? cause.message : String(cause);
     throw refused(what, `cannot be checked: its schema threw: ${text}`, cause);
   };

@@ -1,5 +1,6 @@
 /** The worker's death certificate: a session advisory lock on its id. As long as the lock is held, the worker is alive. */
 import pg from "pg";
+import { PerdureError } from "../core/errors.ts";
 import { pause, within } from "./deadline.ts";
 import { connectDeadline, direct, hangUp } from "./direct.ts";
 import { TYPES } from "./reading.ts";
@@ -9,6 +10,8 @@ import { keepReconnecting, type Life, type OnTrouble, type Reconnect } from "./r
 const DEADLINE_MS = 2000;
 /** The wait between two tries for the lock while an old backend of this worker still holds it. */
 const RETRY_MS = 25;
+/** How long a launch waits for the lock. */
+const LOCK_MS = 30_000;
 
 export interface CertificateOptions {
   /** The pg client config of a direct connection (host, port, …). */
@@ -150,5 +153,13 @@ function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => {
     if (signal.aborted) reject(signal.reason);
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
+
+/** Resolves when the lock is held for the first time. Throws PERDURE_CONNECTION when it is not in time. */
+export async function lockHeld({ ready }: Certificate): Promise<void> {
+  await within(ready, LOCK_MS, "the worker's own connection").catch((cause: unknown) => {
+    const text = `the connection that holds this worker's lock was not made within ${LOCK_MS} ms; check that the server has one left, and \`listenUrl\` where it is given`;
+    throw new PerdureError("PERDURE_CONNECTION", text, { cause });
   });
 }

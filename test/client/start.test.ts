@@ -97,7 +97,6 @@ test("input that does not fit, or cannot be stored, is refused before a run is m
   const start = (value: unknown) => rejection(b.perdure.start(checked, value as { n: number }));
   t.match(await start({ n: -1 }), {
     code: "PERDURE_INVALID",
-    issues: [{ message: "must be positive", path: ["n"] }],
     message: /input of workflow "checked".*n: must be positive/,
   });
   const unstorable = await rejection(b.perdure.start(echo, { items: [() => 1] }));

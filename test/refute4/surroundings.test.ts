@@ -140,33 +140,45 @@ test("two instances with one step name are not mistaken for each other in a run:
   );
 });
 
-test("a test's mock takes the place of a decorated method", (t) => {
+test("a test puts a stand-in over a decorated method by assigning it, or as a getter", async (t) => {
   class Service {
     @step()
     async reserve(): Promise<string> {
       return "real";
     }
   }
-  const service = new Service();
-  t.doesNotThrow(() => mock.method(service, "reserve", async () => "mocked"));
+  const [assigned, mocked] = [new Service(), new Service()];
+  assigned.reserve = async () => "assigned";
+  t.equal(await assigned.reserve(), "assigned");
+  const getter = mock.getter(mocked, "reserve", () => async () => "mocked");
+  t.equal(await mocked.reserve(), "mocked");
+  t.equal(getter.mock.callCount(), 1);
   mock.restoreAll();
-  t.end();
+  t.equal(await mocked.reserve(), "real");
 });
 
-test("strict mode names what a body asks through a connection that is open already", async (t) => {
+test("of the network, strict mode names the connection that a body opens, not what it sends on an open one", async (t) => {
   const pool = new pg.Pool({ connectionString: await server(), max: 1 });
   t.teardown(() => pool.end());
-  await pool.query("select 1");
   const logger = collector();
   const work = workflow("work", async () => (await pool.query("select 1")).rowCount);
   const { perdure } = await bench(t, { workflows: [work], logger, strict: true });
   await (await perdure.start(work)).result(patient);
   t.match(logger.lines.join("\n"), /uses the network in the body of workflow "work"/);
+  const said = logger.lines.length;
+  const more = workflow("more", async () => (await pool.query("select 1")).rowCount);
+  const { perdure: other } = await bench(t, { workflows: [more], logger, strict: true });
+  await (await other.start(more)).result(patient);
+  t.equal(logger.lines.length, said);
 });
 
-test("under strict mode Date is still the Date that was there before: metadata and maps keyed by it go on working", async (t) => {
+test("under strict mode Date is another function, whose instances are those of the one before, until it is off", async (t) => {
   const kept = Date;
-  await bench(t, { strict: true });
+  const { perdure } = await bench(t, { strict: true });
+  t.not(Date, kept);
+  t.ok(new Date() instanceof kept && new kept() instanceof Date);
+  t.equal(new kept().constructor, Date);
+  await perdure.shutdown();
   t.equal(Date, kept);
 });
 

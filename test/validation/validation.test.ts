@@ -52,6 +52,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
       (await sql("select count(*)::integer as n from :SCHEMA.run where workflow = 'order'"))[0].n;
     const refused = await rejection(perdure.start(order.with({ id: "bad" }), BAD as never));
     t.equal(refused.code, "PERDURE_INVALID");
+    t.ok(refused.error.issues.length > 0, "what the schema found comes along");
     t.match(refused.message, /^input of workflow "order" does not fit/);
     t.match(refused.message, PATH);
     const results = (await (await perdure.start(parent, BAD as never)).result(patient)) as string[];
