@@ -59,7 +59,7 @@ export class ClientCore<Context = unknown> {
   /** The context as an option of the engines that execute runs. */
   readonly context: Pick<PerdureOptions, "context">;
   readonly log: EngineLog;
-  /** The hash of values as this client's engines store it, and as it would be without a key. */
+  /** The hash of values as this client's engines store it, and as those do that have or write no key, or do already. */
   readonly hash: (values: readonly unknown[], what: () => string) => [own: string, plain: string];
   readonly #options: PerdureOptions;
   readonly #workers = new Set<Stoppable>();
@@ -74,7 +74,7 @@ export class ClientCore<Context = unknown> {
     this.log = engineLog(options.logger!);
     const codecs = options.codec === undefined ? [] : checkCodecs(options.codec, "codec of client()");
     const codec = new StoredCodec(new ValueCodec(), codecs);
-    this.hash = (values, what) => [codec.hash(values, what), codec.hash(values, what, true)];
+    this.hash = (values, what) => [codec.hash(values, what), codec.hash(values, what, !codec.writesKeyed)];
     this.context = context ? { context: (run) => context(factsOf(run)) } : {};
   }
 

@@ -112,7 +112,7 @@ interface Plan {
   /** What the names of all the schedules of its reference begin with. */
   readonly prefix: string;
   readonly own: string;
-  /** Names that the same definition may have from before: without its reference, or without a key for hashes. */
+  /** Names that the same definition may have from before: without its reference, or of processes that key hashes or do not. */
   readonly before: readonly string[];
   readonly put: () => Promise<void>;
 }
@@ -130,7 +130,7 @@ async function activate(
   const reference = referenceOf(options, "a schedule", POLICIES);
   const unnamed = byVersion(name, version);
   const prefix = reference ? byReference(reference.id) : unnamed;
-  const [hash, plain] = hashOf([name, version, spec, input, internals.options], () => `input of workflow "${name}"`);
+  const [hash, other] = hashOf([name, version, spec, input, internals.options], () => `input of workflow "${name}"`);
   const own = `${prefix}${hash}`;
   const made = coreSchedule(own, rulesOf(spec), workflowOf(internals) as Core, ...toArguments(input));
   const put = () =>
@@ -138,7 +138,7 @@ async function activate(
       throw error.cause instanceof SchemaValidationError ? error.cause : error;
     });
   const before = new Set(
-    [`${unnamed}${hash}`, `${unnamed}${plain}`, `${prefix}${plain}`].filter((each) => each !== own),
+    [`${unnamed}${hash}`, `${unnamed}${other}`, `${prefix}${other}`].filter((each) => each !== own),
   );
   const plan = { prefix, own, before: [...before], put };
   const id = reference ? await settle(perdure, plan, reference) : own;
