@@ -113,7 +113,7 @@ test("in a step they work, and so do a child's handle and a workflow that is cal
   const waits = workflow("waits", async () => (await go.wait()).data);
   const sends = step("sends", async (id: string) => {
     await perdure.send(id, go, 1);
-    await perdure.get(id).send(go, 2);
+    await perdure.get(id).send(go, 2, { ignoreFinished: true });
   });
   const all = workflow("all", async () => {
     const id = await runStep("start", async () => (await perdure.start(waits.with({ id: "by-step" }))).id);
