@@ -96,13 +96,33 @@ const unused =
   (name: string) =>
   (..._given: unknown[]): Unused => ({ unused: name });
 
-/** Taken by a worker or a server and not used: there is no Redis, and timers stand in the database. */
+/**
+ * Taken by a worker or a server and not used: there is no Redis, and timers stand in the database.
+ *
+ * @example const subscriber = redisSubscriber({ url: "redis://localhost:6379" });
+ */
 export const redisSubscriber = unused("redisSubscriber");
-/** See `redisSubscriber`. */
+/**
+ * See `redisSubscriber`.
+ *
+ * @example const publisher = redisPublisher({ url: "redis://localhost:6379" });
+ */
 export const redisPublisher = unused("redisPublisher");
-/** See `redisSubscriber`. */
+/**
+ * See `redisSubscriber`.
+ *
+ * @example const timers = redisTimerPriorityQueue({ url: "redis://localhost:6379" });
+ */
 export const redisTimerPriorityQueue = unused("redisTimerPriorityQueue");
-/** See `redisSubscriber`. */
+/**
+ * See `redisSubscriber`.
+ *
+ * @example const timers = inMemoryTimerPriorityQueue();
+ */
 export const inMemoryTimerPriorityQueue = unused("inMemoryTimerPriorityQueue");
-/** See `redisSubscriber`. */
+/**
+ * See `redisSubscriber`.
+ *
+ * @example const queue = inMemoryQueue();
+ */
 export const inMemoryQueue = unused("inMemoryQueue");
