@@ -144,7 +144,7 @@ test("the errors are those of the engine, and leave the caller's transaction as 
   t.match(await rejection(using.cancel("nobody")), { code: "PERDURE_NOT_FOUND" });
   t.match(await rejection(using.cancel("done")), { code: "PERDURE_STATE", message: /"done" is completed/ });
   t.match(await rejection(using.cancel("")), { code: "PERDURE_NAME" });
-  t.match(await rejection(using.start(halve, 3)), { code: "PERDURE_OPTION", message: /is odd/ });
+  t.match(await rejection(using.start(halve, 3)), { code: "PERDURE_INVALID", message: /is odd/ });
   t.match(await rejection(using.start("great", 1)), {
     code: "PERDURE_UNKNOWN_WORKFLOW",
     message: /did you mean "greet"/,
