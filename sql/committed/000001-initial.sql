@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:116d08c0d817ffa8ddfa5665553dcb6366d8a2b7
+--! Hash: sha1:23cd024ead2fcdd51ccbd3025d1eae012b21694f
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -2813,6 +2813,6 @@ create view :SCHEMA.codecs as
   group by t.codec, p.kind;
 comment on view :SCHEMA.codecs is 'Which codecs, with which keys, wrote what is stored. codec: its name, and its key''s id or its method. stored: values; in_use: those of unfinished runs, and of schedules.';
 comment on column :SCHEMA.codecs.codec is 'The name of the codec, and what it noted: the id of its key, or its method.';
-comment on column :SCHEMA.codecs.kind is 'What holds the values: input, checkpoint, try, mail and so on.';
+comment on column :SCHEMA.codecs.kind is 'What the values are: input, checkpoint, try, round, event, result, value, stream or schedule.';
 comment on column :SCHEMA.codecs.stored is 'How many values.';
 comment on column :SCHEMA.codecs.in_use is 'How many of these belong to unfinished runs, or to schedules.';

@@ -18,6 +18,6 @@ create view :SCHEMA.codecs as
   group by t.codec, p.kind;
 comment on view :SCHEMA.codecs is 'Which codecs, with which keys, wrote what is stored. codec: its name, and its key''s id or its method. stored: values; in_use: those of unfinished runs, and of schedules.';
 comment on column :SCHEMA.codecs.codec is 'The name of the codec, and what it noted: the id of its key, or its method.';
-comment on column :SCHEMA.codecs.kind is 'What holds the values: input, checkpoint, try, mail and so on.';
+comment on column :SCHEMA.codecs.kind is 'What the values are: input, checkpoint, try, round, event, result, value, stream or schedule.';
 comment on column :SCHEMA.codecs.stored is 'How many values.';
 comment on column :SCHEMA.codecs.in_use is 'How many of these belong to unfinished runs, or to schedules.';
