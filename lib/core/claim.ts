@@ -50,7 +50,7 @@ export interface Ended {
   readonly attempt: number;
 }
 
-/** A run that this process holds, with all that a replay needs. */
+/** What a fork has of the run that it was made from. */
 export interface ForkedFrom {
   /** When the run began in which the history did; null: nothing was handed over in it. */
   readonly startedAt: number | null;
@@ -60,6 +60,7 @@ export interface ForkedFrom {
   readonly schedule: string | null;
 }
 
+/** A run that this process holds, with all that a replay needs. */
 export interface Claim {
   readonly key: string;
   readonly id: string;
