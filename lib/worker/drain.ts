@@ -36,10 +36,12 @@ export class Drains {
       () => over.signal.aborted || new Promise((done) => over.signal.addEventListener("abort", done)),
     );
     try {
-      if (ms === null) await before;
-      else await Promise.race([before, pause(Math.min(ms, LONGEST), over.signal)]);
+      const turn = before.then(() => true);
+      const late = ms === null ? [] : [pause(Math.min(ms, LONGEST), over.signal).then(() => false)];
+      // A timer may fire a moment early: who is still in work is told by its own end, and by no clock.
+      const first = await Promise.race([turn, ...late]);
       const left = ms === null ? null : ms - (performance.now() - since);
-      if (left !== null && left <= 0) return { runs: 0, nextMs: await nextOf(parts) };
+      if (!first || (left !== null && left <= 0)) return { runs: 0, nextMs: await nextOf(parts) };
       return await drain(parts, max, left);
     } finally {
       over.abort();

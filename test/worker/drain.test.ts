@@ -92,7 +92,8 @@ test("a drain that waits for another one no longer than its deadline takes up no
   const first = b.perdure.drain();
   await inside.opened;
   const run = await b.perdure.start(double, 1);
-  t.match(await b.perdure.drain({ deadline: 20 }), { runs: 0 });
+  // Some timers fire a moment early: such a drain must not take part in the first one's work either.
+  for (let deadline = 1; deadline <= 40; deadline++) t.match(await b.perdure.drain({ deadline }), { runs: 0 });
   t.match(await b.perdure.drain({ deadline: new Date(0) }), { runs: 0 });
   const last = b.perdure.drain();
   end.open();
