@@ -52,6 +52,8 @@ export class Worker {
   readonly #loading = new Set<string>();
   readonly #alarm: Alarm;
   #reserved = 0;
+  /** So many of the reserved slots the claim in flight asks for. */
+  #asked = 0;
   /** So many more runs may be taken. */
   #quota: number;
   #taken = 0;
@@ -97,7 +99,7 @@ export class Worker {
 
   /** A slot is free that no known work will fill. */
   get hungry(): boolean {
-    return this.free > 0 && !this.#backlog;
+    return (this.free > 0 || this.#asked > 0) && !this.#backlog;
   }
 
   /** This process takes runs: now or when a slot is free. */
@@ -143,26 +145,26 @@ export class Worker {
     else this.#backlog = true;
   }
 
+  /** Keeps so many free slots for the claim in flight, in place of those it asked for before. */
+  #ask(most: number): number {
+    this.#reserved -= this.#asked;
+    this.#asked = Math.min(this.free, most);
+    this.#reserved += this.#asked;
+    return this.#asked;
+  }
+
   async #claim(): Promise<void> {
     this.#claiming = true;
-    let limit = 0;
     try {
-      // The limit is known when the batch is sent: slots that become free until then count.
-      const { loaded } = await this.#options.flusher.write("claim", {
-        limit: () => {
-          // A batch that is issued again asks again.
-          this.#reserved -= limit;
-          limit = Math.min(this.free, MOST_PER_CLAIM);
-          this.#reserved += limit;
-          return limit;
-        },
-      });
-      this.#reserved -= limit;
+      // Known when the batch is sent: slots that become free until then count, and one that is issued again asks again.
+      const limit = () => this.#ask(MOST_PER_CLAIM);
+      const { loaded } = await this.#options.flusher.write("claim", { limit });
+      this.#ask(0);
       const claims = toClaims(loaded as LoadedRow[]);
       for (const claim of claims) this.#begin(claim);
       this.#backlog = loaded[0]?.backlog ?? false;
     } catch (error) {
-      this.#reserved -= limit;
+      this.#ask(0);
       // Not at once again: the next poll tries.
       this.#backlog = false;
       this.#again = false;

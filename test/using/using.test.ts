@@ -33,10 +33,6 @@ test("a run started in the caller's transaction begins when that commits, prompt
   const b = await bench(t, { workflows: [greet] });
   const client = await application(t, b);
   for (const given of [client, silent(client)]) {
-    // A hint goes to a process that has said that it wants work.
-    await eventually(
-      async () => (await b.sql("select from :SCHEMA.worker where hungry and dead_at is null")).length === 1,
-    );
     await client.query("begin");
     await client.query(`insert into "${b.schema}".orders values (gen_random_uuid())`);
     const run = await b.perdure.using(given).start(greet, "Ada");

@@ -89,3 +89,19 @@ test("a process that has just been launched is told of work by others, and does 
   }
   t.ok(Math.max(...waited) < 2000, waited.map(Math.round).join(", "));
 });
+
+test("while it looks for work a process with free slots still wants to hear of it", async (t) => {
+  const short = workflow("short", async (_n: number) => {});
+  const { perdure, sql } = await bench(t, { workflows: [short], worker: { concurrency: 3 } });
+  await sql("create table :SCHEMA.sated (at timestamptz)");
+  await sql(`create function :SCHEMA.sate() returns trigger language plpgsql as $$
+    begin insert into :SCHEMA.sated values (now()); return new; end $$`);
+  await sql(`create trigger sate after update of hungry on :SCHEMA.worker
+    for each row when (not new.hungry) execute function :SCHEMA.sate()`);
+  for (let round = 0; round < ROUNDS; round += 1) {
+    // Not leased at birth: the run is claimed, and meanwhile somebody begins to wait for its end.
+    await sql(`select :SCHEMA.start_run('short', '[${round}]', id => 'n${round}')`);
+    await perdure.get(`n${round}`).result({ timeout: PATIENCE_MS });
+  }
+  t.same(await sql("select from :SCHEMA.sated"), []);
+});
