@@ -114,6 +114,7 @@ class Rehearsal {
       onFollowed: silent,
       onStray: silent,
       onResumed: silent,
+      warmNumber: () => null,
     };
   }
 
