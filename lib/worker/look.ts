@@ -1,10 +1,11 @@
 /** Looking at runs in work: what the database has for them that this process does not know. */
 import type { DatabaseClock } from "../core/clock.ts";
 import { toEnded, toMails } from "../db/loaded.ts";
-import type { Look, Store } from "../db/store.ts";
+import type { Store } from "../db/store.ts";
 import type { LoadedRow } from "../db/writes.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { News, Rung } from "../engine/ports.ts";
+import { toNews } from "./news.ts";
 
 export class Looks {
   readonly #store: Store;
@@ -45,23 +46,4 @@ export class Looks {
       next: next === null ? null : this.#clock.now() + next,
     };
   }
-}
-
-function toNews(row: Look | undefined, askedAt: number, now: number): News {
-  if (!row)
-    return { askedAt, now, held: false, pausing: false, mail: 0, unread: [], due: new Map(), ended: [], next: null };
-  const due = new Map<string, Rung>(row.due === null ? [] : JSON.parse(row.due));
-  const next = row.next_ms === null ? null : now + row.next_ms;
-  const { held, pausing, mail } = row;
-  return {
-    askedAt,
-    now: row.now_ms,
-    held,
-    pausing,
-    mail,
-    unread: toMails(row.unread),
-    due,
-    ended: toEnded(row.ended),
-    next,
-  };
 }

@@ -11,8 +11,10 @@ import type { Store } from "../db/store.ts";
 import type { LoadedRow } from "../db/writes.ts";
 import { Delays } from "../engine/delays.ts";
 import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
+import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { Ending, EnginePorts } from "../engine/ports.ts";
+import { Turns } from "../engine/turns.ts";
 import { Looks } from "./look.ts";
 import { Timers } from "./timers.ts";
 import { Warm } from "./warm.ts";
@@ -85,6 +87,8 @@ export class Worker {
       clock,
       logger,
       delays: new Delays(),
+      turns: new Turns(),
+      lasting: new Lasting(),
       look: (pass) => this.#looks.look([pass]).then(([news]) => news ?? null),
       loadMore: (key, offset) => store.loadMore(key, offset),
       onEnd: (pass, ending) => this.#ended(pass, ending),
