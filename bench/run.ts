@@ -4,6 +4,7 @@ import { children } from "./children.ts";
 import { drain } from "./drain.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
+import { loops } from "./loop.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { scale } from "./scale.ts";
@@ -12,7 +13,19 @@ import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
 
-const QUESTIONS = { throughput, drain, latency, publish, idle, takeover, schedules, memory, children, scale };
+const QUESTIONS = {
+  throughput,
+  drain,
+  latency,
+  loop: loops,
+  publish,
+  idle,
+  takeover,
+  schedules,
+  memory,
+  children,
+  scale,
+};
 /** These take minutes of their own, so they are asked by name only. */
 const BY_NAME = ["scale"];
 

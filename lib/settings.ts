@@ -66,7 +66,8 @@ export interface PerdureOptions {
    */
   logger?: Logger | undefined;
   /**
-   * Makes what `currentRun().context` is: called before every execution of a run, so anew after each suspension, and never recorded. When it
+   * Makes what `currentRun().context` is: called before the body begins and whenever it is replayed, and never recorded; a suspended run that
+   * stays in memory keeps its own. When it
    * throws, nothing of the run is lost and no attempt used: it is tried again after 1 s, then 2 s, 4 s and so on up to a minute.
    */
   context?: ((run: RunInfo) => unknown) | undefined;

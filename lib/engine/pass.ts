@@ -312,8 +312,8 @@ export class Pass {
   }
 
   /** The run was claimed again for this pass. */
-  wake(news: News, followed: boolean): void {
-    this.claim = { ...this.claim, followed };
+  wake(news: News, changed: Pick<Claim, "followed" | "deadline">): void {
+    this.claim = { ...this.claim, ...changed };
     this.#hold.wake(news);
   }
 

@@ -218,7 +218,7 @@ export class Worker {
     if (!pass?.awaits(row.epoch)) return false;
     this.#quota -= 1;
     this.#taken += 1;
-    pass.wake(this.#looks.newsOf(row), row.followed);
+    pass.wake(this.#looks.newsOf(row), { followed: row.followed, deadline: row.deadline_ms });
     return true;
   }
 

@@ -55,6 +55,10 @@ function without(options: PerdureOptions): PerdureOptions {
   return { ...options, worker: { ...options.worker, warm: 0 } };
 }
 
+/** An engine that keeps no suspended run in memory: whatever waits is replayed when it goes on. */
+export const coldBench = (t: Test, options: PerdureOptions): Promise<Bench> =>
+  bench(t, { ...options, worker: options.worker === false ? false : { ...options.worker, warm: 0 } });
+
 export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   const { url, schema: fresh, pool } = await freshSchema(t);
   const schema = options.schema ?? fresh;
