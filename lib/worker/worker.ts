@@ -10,7 +10,7 @@ import { parted, toClaims } from "../db/loaded.ts";
 import type { Store } from "../db/store.ts";
 import type { LoadedRow } from "../db/writes.ts";
 import { Delays } from "../engine/delays.ts";
-import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
+import { type ExecutePorts, executor, type Finish, load } from "../engine/execute.ts";
 import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { Ending, EnginePorts } from "../engine/ports.ts";
@@ -25,6 +25,8 @@ const SUSPECT = 3;
 const MOST_PER_CLAIM = 200;
 /** A run that is left to another process, which has it in memory, is anybody's after that long, and a little more; see claim_runs. */
 const LEFT_MS = 52;
+/** Of many slots half are filled at once: while the database claims for one half, this process works on the other. */
+const MANY_SLOTS = 32;
 
 export interface WorkerOptions {
   readonly concurrency: number;
@@ -52,6 +54,7 @@ export class Worker {
   readonly timers: Timers;
   readonly #options: WorkerOptions;
   readonly #ports: ExecutePorts;
+  readonly #execute: ReturnType<typeof executor>;
   readonly #looks: Looks;
   readonly #warm: Warm;
   /** By run id. */
@@ -61,6 +64,7 @@ export class Worker {
   #reserved = 0;
   /** So many of the reserved slots the claim in flight asks for. */
   #asked = 0;
+  readonly #most: number;
   /** So many more runs may be taken. */
   #quota: number;
   #taken = 0;
@@ -77,10 +81,11 @@ export class Worker {
   constructor(options: WorkerOptions) {
     this.#options = options;
     this.#quota = options.works ? Infinity : 0;
-    const { flusher, store, clock, logger, fire } = options;
+    const { flusher, store, clock, logger, fire, concurrency } = options;
     this.timers = new Timers({ flusher, clock, logger, fire, onWork: () => this.poke() });
     this.#looks = new Looks(store, clock);
     this.#warm = new Warm(options.warm);
+    this.#most = Math.min(concurrency > MANY_SLOTS ? Math.ceil(concurrency / 2) : concurrency, MOST_PER_CLAIM);
     this.#ports = {
       ...options.engine,
       flusher,
@@ -99,6 +104,7 @@ export class Worker {
       onResumed: (pass) => this.#resumed(pass),
       warmNumber: (pass) => this.#warm.number(pass),
     };
+    this.#execute = executor(this.#ports);
   }
 
   /** Slots in which nothing runs and which nothing claims. */
@@ -174,7 +180,7 @@ export class Worker {
       // Known when the batch is sent: slots that become free until then count, and one that is issued again asks again.
       const limit = (): number => {
         this.#flying = true;
-        return this.#ask(MOST_PER_CLAIM);
+        return this.#ask(this.#most);
       };
       const { loaded } = await this.#options.flusher.write("claim", { limit, warmFrom: () => this.#warm.from });
       this.#ask(0);
@@ -229,9 +235,9 @@ export class Worker {
     if (!definition || this.#stopping || this.#muted) return;
     this.#quota -= 1;
     this.#taken += 1;
-    const begin = (whole: Claim): void => this.#enter(execute(whole, definition, this.#ports));
-    if (claim.more) void this.#reading([claim], () => load(claim, this.#ports).then(begin));
-    else begin(claim);
+    const begin = async (): Promise<void> => this.#enter(this.#execute(await load(claim, this.#ports), definition));
+    if (claim.more) void this.#reading([claim], begin);
+    else this.#enter(this.#execute(claim, definition));
   }
 
   /** Begins runs whose claim brought no history, as they were in memory a moment ago. */
@@ -277,12 +283,18 @@ export class Worker {
     if (this.#active.get(pass.run.id) === pass) this.#active.delete(pass.run.id);
     if (ending.how !== "suspended") {
       this.#warm.forget(pass);
-      this.#concluding.add(pass);
+      this.#concludes(pass);
       return;
     }
     if (ending.dueMs !== null) this.timers.watch(ending.dueMs);
     if (!this.#stopping) this.#warm.keep(pass);
     this.#freed(pass);
+  }
+
+  /** Its slot is free: a claim for it rides along with its end. */
+  #concludes(pass: Pass): void {
+    this.#concluding.add(pass);
+    if (this.#backlog && !this.#claiming) this.poke();
   }
 
   #gone(pass: Pass, finish: Finish | null): void {
