@@ -118,7 +118,10 @@ create function :SCHEMA.load_warm(p_keys bigint[], p_backlog boolean) returns se
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
     null::text, null::text, null::text, :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(:SCHEMA.clock()),
     null::text, null::text, null::integer, null::integer,
-    case when r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
+    case when r.mail > 0 then ( -- as in unread, and planned once: this function is inlined, and that one cannot be
+      select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
+      from (select * from :SCHEMA.mail m where m.run = r.key and m.slot is null order by m.seq limit 1000) m
+    )::text end,
     null::text, null::float8, r.flexible, r.followed, null::text,
     case when w.ends then (select :SCHEMA.ended(r.key))::text end,
     null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, p_backlog,
