@@ -36,6 +36,7 @@ returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generi
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
+  v_again bigint[];
   v_backlog boolean;
 begin
   with lane as (
@@ -64,7 +65,8 @@ begin
     select c.key from (
       select * from free
       union all
-      select * from suspect where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3)
+      -- asked of a suspect only: who holds many runs looks at them all
+      select * from suspect s where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3 and s.key is not null)
     ) c
     order by c.priority, c.ready_at, c.key
     limit p_limit
@@ -73,12 +75,23 @@ begin
     set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
       started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
-    returning r.key
+    returning r.key, r.epoch
   )
-  select array_agg(key) into v_keys from claimed;
-  if v_keys is not null then
-    v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
-    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys), v_backlog);
+  select array_agg(key), array_agg(key) filter (where epoch > 1) into v_keys, v_again from claimed;
+  if v_keys is null then
+    return;
+  end if;
+  v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  -- Of one that nobody has held yet there is no more than its input, and mail perhaps.
+  return query
+    select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
+      :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
+      case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
+      null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog
+    from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
+    where r.key = any(v_keys) and r.epoch = 1;
+  if v_again is not null then
+    return query select * from :SCHEMA.load_runs(v_again, 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
 end $perdure$;
 
