@@ -13,7 +13,19 @@ import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
 
-const QUESTIONS = { throughput, drain, latency, publish, idle, takeover, schedules, memory, children, scale, statements };
+const QUESTIONS = {
+  throughput,
+  drain,
+  latency,
+  publish,
+  idle,
+  takeover,
+  schedules,
+  memory,
+  children,
+  scale,
+  statements,
+};
 /** These take minutes of their own, so they are asked by name only. */
 const BY_NAME = ["scale", "statements"];
 

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:6115b4f3d102548644b224e18e552b0bafa609a8
+--! Hash: sha1:bfd4d6d63ef04ab556541c46770cd4d2aae5ca3a
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -362,7 +362,7 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
-  v_lease boolean := p_worker is not null and true = any(p_lease) and not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  v_lease boolean := p_worker is not null and true = any(p_lease);
   v_children boolean := array_remove(p_parents, null) <> '{}';
   v_parents bigint[] := '{}';
   v_parent_epochs integer[] := '{}';
@@ -375,6 +375,12 @@ declare
   v_followed bigint[];
   v_followers bigint[];
 begin
+  if v_lease and current_setting('perdure.claimed_until', true) <> '' then
+    select not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, u.priority, u.ready_at) into v_lease
+      from :SCHEMA.claimed_until(p_worker) u;
+  elsif v_lease then
+    v_lease := not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  end if;
   if v_children then
     select coalesce(array_agg(h.key), '{}'), coalesce(array_agg(h.epoch), '{}'), array_agg(h.deadline)
       into v_parents, v_parent_epochs, v_parent_deadlines
@@ -579,14 +585,18 @@ begin
   return true;
 end $perdure$;
 
--- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
-create function :SCHEMA.claimable(p_workflows text[], p_versions text[], p_queues text[]) returns boolean language plpgsql stable as $perdure$
+-- Whether anything that a worker serves can be claimed, from a place in the claim's order on. Called by start_runs, claim_runs and peek.
+-- Locks: nothing.
+create function :SCHEMA.claimable(
+  p_workflows text[], p_versions text[], p_queues text[], p_priority smallint default -32768, p_ready_at timestamptz default '-infinity'
+) returns boolean language plpgsql stable as $perdure$
 begin
   return exists (
     select from unnest(p_workflows, p_versions, p_queues) as lane(workflow, version, queue)
     cross join lateral (
       select from :SCHEMA.run r
       where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+        and (r.priority, r.ready_at) >= (p_priority, p_ready_at)
       limit 1
     ) one
   );
@@ -618,6 +628,33 @@ create function :SCHEMA.ended(p_run bigint) returns json language sql stable as 
   ) e where e.before < 4194304
 $perdure$;
 
+-- From which place in the claim's order a worker looks, in this session: where its last claims ended, less a second for starts that commit
+-- late. While an old snapshot is held, no vacuum removes the index entries of what was claimed since, and each look from the beginning walks
+-- over them all. Only the time that this saves depends on it: who finds nothing from there on looks from the beginning, and who finds
+-- something does so again after twenty times as long as that takes. So what becomes claimable in an earlier place waits no longer than that.
+-- Called by claim_runs and start_runs. Locks: nothing.
+create function :SCHEMA.claimed_until(p_worker bigint) returns table (priority smallint, ready_at timestamptz) language plpgsql stable as $perdure$
+declare
+  v_until text[] := string_to_array(current_setting('perdure.claimed_until', true), ' ');
+begin
+  priority := -32768;
+  ready_at := '-infinity';
+  if v_until[1] = p_worker::text and v_until[4]::float8 > extract(epoch from clock_timestamp()) then
+    priority := v_until[2];
+    ready_at := to_timestamp(v_until[3]::float8) - interval '1 second';
+  end if;
+  return next;
+end $perdure$;
+
+-- Notes how far a claim has come, when looking from the beginning has taken long. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.note_claimed(p_worker bigint, p_priority smallint, p_ready_at timestamptz, p_took interval) returns void language plpgsql as $perdure$
+declare
+  v_until text[] := string_to_array(current_setting('perdure.claimed_until', true), ' ');
+begin
+  perform set_config('perdure.claimed_until', concat_ws(' ', p_worker, p_priority, extract(epoch from p_ready_at),
+    coalesce(extract(epoch from clock_timestamp() + 20 * p_took)::text, v_until[4])), false);
+end $perdure$;
+
 -- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
 -- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
@@ -627,12 +664,23 @@ $perdure$;
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
 returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
+  v_begun timestamptz := clock_timestamp();
+  v_priority smallint := -32768;
+  v_from timestamptz := '-infinity';
   v_keys bigint[];
   v_again bigint[];
-  v_backlog boolean;
+  v_priorities smallint[];
+  v_ready timestamptz[];
+  v_took interval;
+  v_backlog boolean := false;
 begin
+  if current_setting('perdure.claimed_until', true) <> '' then
+    select u.priority, u.ready_at into v_priority, v_from from :SCHEMA.claimed_until(p_worker) u;
+  end if;
+  loop
   with lane as (
     select * from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
   ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
@@ -640,6 +688,7 @@ begin
     cross join lateral (
       select r.key, r.priority, r.ready_at from :SCHEMA.run r
       where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
+        and (r.priority, r.ready_at) >= (v_priority, v_from)
       order by r.priority, r.ready_at, r.key
       limit p_limit
       for no key update skip locked
@@ -656,7 +705,7 @@ begin
     order by c.priority, c.ready_at, c.key
     limit 1
   ), next as (
-    select c.key from (
+    select c.* from (
       select * from free
       union all
       -- asked of a suspect only: who holds many runs looks at them all
@@ -669,13 +718,35 @@ begin
     set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
       started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
     from next where r.key = next.key
-    returning r.key, r.epoch
+    returning r.key, r.epoch, next.priority, next.ready_at
   )
-  select array_agg(key), array_agg(key) filter (where epoch > 1) into v_keys, v_again from claimed;
+  select array_agg(key), array_agg(key) filter (where epoch > 1), array_agg(priority), array_agg(ready_at)
+    into v_keys, v_again, v_priorities, v_ready from claimed;
+  exit when v_keys is not null or v_from = '-infinity';
+  v_priority := -32768;
+  v_from := '-infinity';
+  v_begun := clock_timestamp();
+  end loop;
+
+  if v_from = '-infinity' then
+    v_took := clock_timestamp() - v_begun;
+  end if;
   if v_keys is null then
+    if v_took > interval '10 milliseconds' then
+      perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
+    end if;
     return;
   end if;
-  v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  if cardinality(v_keys) = p_limit or v_from > '-infinity' or v_took > interval '10 milliseconds' + cardinality(v_keys) * interval '0.1 milliseconds' then
+    select c.priority, c.ready_at into v_priority, v_from from unnest(v_priorities, v_ready) as c(priority, ready_at)
+      order by c.priority desc, c.ready_at desc limit 1;
+    -- What stands before the last is in work, or being claimed by others.
+    v_backlog := cardinality(v_keys) = p_limit
+      and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, v_priority, v_from);
+    if v_took is null or v_took > interval '10 milliseconds' + cardinality(v_keys) * interval '0.1 milliseconds' then
+      perform :SCHEMA.note_claimed(p_worker, v_priority, v_from, v_took);
+    end if;
+  end if;
   -- Of one that nobody has held yet there is no more than its input, and mail perhaps.
   return query
     select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
@@ -1237,6 +1308,92 @@ begin
       else :SCHEMA.refuse(g.run, g.epoch)
     end, woken, working, next_ms, untold
   from unnest(p_runs, p_epochs, p_states) with ordinality as g(run, epoch, state, ord);
+end $perdure$;
+
+-- Records the last step of runs and finishes them: record_steps and finish_runs in one, with one look at each run's row. A step that
+-- succeeded or failed at its first try, so it has no wait and no mail. recorded: what record_steps would say; the rest as finish_runs.
+-- Called by the flusher. Locks: as finish_runs.
+create function :SCHEMA.end_runs(
+  p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_names text[], p_outcomes text[], p_values text[],
+  p_hashes text[], p_started float8[], p_ats float8[], p_states text[], p_results text[], p_reopened text[], p_wait boolean
+) returns table (ord integer, verdict text, recorded text, woken integer, working integer, next_ms float8, untold integer)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_recorded integer := 0;
+  v_count integer := 0;
+  v_followed bigint[];
+begin
+  if p_wait then
+    perform from :SCHEMA.hold_runs(p_runs, true);
+  end if;
+  if cardinality(p_runs) = 1 then -- the same, without the arrays: less than half the time
+    perform from :SCHEMA.run r
+      where r.key = p_runs[1] and r.epoch = p_epochs[1] and r.state = 'running' and r.key <> all (v_skipped)
+      for no key update skip locked;
+    if found then
+      insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+        values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
+          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
+        on conflict do nothing;
+      get diagnostics v_recorded = row_count;
+      update :SCHEMA.run r set state = p_states[1], worker = null, pausing = false, crashes = 0, finished_at = v_now
+        where r.key = p_runs[1] returning case when r.followed then p_runs end into v_followed;
+      insert into :SCHEMA.outcome (run, value, reopened)
+        values (p_runs[1], p_results[1]::json, case when p_reopened[1] is not null then array(select json_array_elements_text(p_reopened[1]::json)) end);
+      v_count := 1;
+    end if;
+  else
+    with held as materialized (
+      select r.key, r.epoch from :SCHEMA.run r
+      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
+      order by r.key for no key update skip locked
+    ), put as (
+      insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+      select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+      from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
+        as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
+      join held h on h.key = g.run and h.epoch = g.epoch
+      on conflict do nothing
+      returning 1
+    ), done as (
+      update :SCHEMA.run r set state = g.state, worker = null, pausing = false, crashes = 0, finished_at = v_now
+      from unnest(p_runs, p_epochs, p_states, p_results, p_reopened) as g(run, epoch, state, result, reopened)
+      join held h on h.key = g.run and h.epoch = g.epoch
+      where r.key = g.run
+      returning r.key, r.followed, g.result, g.reopened
+    ), stored as (
+      insert into :SCHEMA.outcome (run, value, reopened)
+      select d.key, d.result::json, case when d.reopened is not null then array(select json_array_elements_text(d.reopened::json)) end from done d
+    )
+    select (select count(*) from put), count(*), array_agg(d.key) filter (where d.followed) into v_recorded, v_count, v_followed from done d;
+  end if;
+
+  if v_followed is not null then
+    select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
+  end if;
+  if v_count = cardinality(p_runs) and v_recorded = v_count then
+    for at in 1 .. v_count loop
+      ord := at;
+      verdict := 'ok';
+      recorded := 'ok';
+      return next;
+    end loop;
+    return;
+  end if;
+  return query
+    select g.ord::integer, v.verdict, case when c.epoch = g.epoch then 'ok' when c.epoch is not null then 'stale' else v.verdict end,
+      woken, working, next_ms, untold
+    from unnest(p_runs, p_epochs, p_slots, p_attempts, p_states) with ordinality as g(run, epoch, slot, attempt, state, ord)
+    left join :SCHEMA.checkpoint c on c.run = g.run and c.slot = g.slot and c.attempt = g.attempt
+    cross join lateral (
+      select case
+        when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = g.state) then 'ok'
+        else :SCHEMA.refuse(g.run, g.epoch)
+      end as verdict
+    ) v;
 end $perdure$;
 
 -- Tells the runs that wait for the end of these: raises their mail counter, and wakes those that are suspended on it. One that waits for

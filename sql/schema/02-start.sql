@@ -21,7 +21,7 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
-  v_lease boolean := p_worker is not null and true = any(p_lease) and not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  v_lease boolean := p_worker is not null and true = any(p_lease);
   v_children boolean := array_remove(p_parents, null) <> '{}';
   v_parents bigint[] := '{}';
   v_parent_epochs integer[] := '{}';
@@ -34,6 +34,12 @@ declare
   v_followed bigint[];
   v_followers bigint[];
 begin
+  if v_lease and current_setting('perdure.claimed_until', true) <> '' then
+    select not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, u.priority, u.ready_at) into v_lease
+      from :SCHEMA.claimed_until(p_worker) u;
+  elsif v_lease then
+    v_lease := not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  end if;
   if v_children then
     select coalesce(array_agg(h.key), '{}'), coalesce(array_agg(h.epoch), '{}'), array_agg(h.deadline)
       into v_parents, v_parent_epochs, v_parent_deadlines
@@ -238,14 +244,18 @@ begin
   return true;
 end $perdure$;
 
--- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
-create function :SCHEMA.claimable(p_workflows text[], p_versions text[], p_queues text[]) returns boolean language plpgsql stable as $perdure$
+-- Whether anything that a worker serves can be claimed, from a place in the claim's order on. Called by start_runs, claim_runs and peek.
+-- Locks: nothing.
+create function :SCHEMA.claimable(
+  p_workflows text[], p_versions text[], p_queues text[], p_priority smallint default -32768, p_ready_at timestamptz default '-infinity'
+) returns boolean language plpgsql stable as $perdure$
 begin
   return exists (
     select from unnest(p_workflows, p_versions, p_queues) as lane(workflow, version, queue)
     cross join lateral (
       select from :SCHEMA.run r
       where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+        and (r.priority, r.ready_at) >= (p_priority, p_ready_at)
       limit 1
     ) one
   );
