@@ -57,7 +57,7 @@ export async function runBatch(
 ): Promise<Batch> {
   const groups = joinEnds(groupByKind(items));
   const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
-  if (groups.length === 1 && !makesNews && context.lockMs === null && !SHAPES[groups[0]!.kind].single) {
+  if (groups.length === 1 && !makesNews && context.lockMs === null) {
     const result = await runLone(client, groups[0]!, context);
     if (result) return readBatch(groups, [result], false, context);
   }
@@ -71,8 +71,8 @@ export async function runBatch(
   return readBatch(groups, results.slice(1), makesNews, context);
 }
 
-/** Connections whose transactions are not by default what BEGIN asks for. */
-const needBegin = new WeakSet<ClientBase>();
+/** Connections: whether their transactions are by default what BEGIN asks for. */
+const asBegun = new WeakMap<ClientBase, boolean>();
 const IS_AS_BEGUN =
   "current_setting('transaction_isolation') = 'read committed' and current_setting('transaction_read_only') = 'off'";
 
@@ -85,7 +85,7 @@ async function runLone(
   group: Group,
   context: BatchContext & { readonly schema: string },
 ): Promise<QueryResult | null> {
-  if (!isPipelined(client) || needBegin.has(client)) return null;
+  if (!isPipelined(client) || asBegun.get(client) === false) return null;
   const { name, text, values } = statementOf(group, context);
   const wait = `$${values.length})`;
   // An argument is evaluated before the function.
@@ -97,9 +97,10 @@ async function runLone(
     values,
     types: TYPES,
   });
-  if (result.rows.length > 0) return result;
-  needBegin.add(client);
-  return null;
+  // A claim that found nothing has no rows either: what it is told by, another statement has shown.
+  if (result.rows.length > 0) asBegun.set(client, true);
+  else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
+  return asBegun.get(client) ? result : null;
 }
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
