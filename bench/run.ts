@@ -9,6 +9,7 @@ import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
+import { statements } from "./statements.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
@@ -25,9 +26,10 @@ const QUESTIONS = {
   memory,
   children,
   scale,
+  statements,
 };
 /** These take minutes of their own, so they are asked by name only. */
-const BY_NAME = ["scale"];
+const BY_NAME = ["scale", "statements"];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !Object.hasOwn(QUESTIONS, name));
