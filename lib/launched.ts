@@ -29,6 +29,7 @@ import type { Settings } from "./settings.ts";
 import { watchBodies } from "./strict/strict.ts";
 import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
+import { Expiry } from "./worker/expiry.ts";
 import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
@@ -70,6 +71,7 @@ export class Engine {
   readonly #liveness: Liveness;
   readonly #poll: Poll;
   readonly #firing: Firing;
+  readonly #expiry: Expiry;
   #listener: Listener | undefined;
   #unwatch: (() => void) | false = false;
   #recounts = 0;
@@ -138,6 +140,7 @@ export class Engine {
       onStarted: started,
     };
     this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
+    this.#expiry = new Expiry({ store: this.store, keepMs: settings.retentionMs, logger });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       works: settings.works,
@@ -229,12 +232,13 @@ export class Engine {
 
   /** The clock was moved: what is due now rings here. */
   moved(): void {
+    this.#expiry.moved();
     void this.#worker.ring();
     this.changed();
   }
 
   /** Runs are at work here: a test need not ask the database. */
-  readonly isBusy = (): boolean => this.#worker.busy;
+  readonly isBusy = (): boolean => this.#worker.busy || this.#expiry.busy;
 
   /** An engine without a worker of its own takes runs from now on. */
   takeOver(): void {
@@ -258,6 +262,7 @@ export class Engine {
     await Promise.all([
       stopped,
       this.#firing.stop(),
+      this.#expiry.stop(),
       this.#notifier.close(),
       this.#listener?.close(),
       this.#certificate.close(),
@@ -320,6 +325,7 @@ export class Engine {
     this.#hints.beside(others);
     const first = leads && !this.#worker.leads;
     this.#worker.leads = leads;
+    if (leads) this.#expiry.beat();
     // Timers that came due while nobody led ring now.
     if (first) void this.#worker.ring();
   }
@@ -378,7 +384,7 @@ export class Engine {
     this.#hints.stop();
     await this.#worker.stop(timeoutMs);
     if (this.#unwatch) this.#unwatch();
-    await this.#firing.stop();
+    await Promise.all([this.#firing.stop(), this.#expiry.stop()]);
     await this.#flusher.close(CLOSE_MS);
     this.results.close(over);
     this.publications.close(over);

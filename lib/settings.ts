@@ -16,6 +16,7 @@ import {
   checkKeys,
   checkName,
   checkSchemaName,
+  nearest,
   shorten,
 } from "./core/options.ts";
 import { SEAM } from "./core/seam.ts";
@@ -75,6 +76,12 @@ export interface PerdureOptions {
   migrate?: boolean | undefined;
   /** How long a silent worker keeps its runs. Default 30s; shorter finds hangs sooner, beats more often. At least 1s. */
   lease?: Duration | undefined;
+  /**
+   * How long a run is kept after its end, with its result and history; then it is deleted, and its id is free again. At least 1s, or `"forever"`.
+   * Default 30d. Unfinished runs stay whatever their age, and the children of a run as long as that run. The process that leads applies its
+   * own: give all of a schema the same.
+   */
+  retention?: Duration | "forever" | undefined;
   /** `false`: no LISTEN and no NOTIFY; everything passes by polling, only later. Default true. */
   notify?: boolean | undefined;
   /** What a step called outside a workflow does: `"call"` (default), `"warn"` or `"refuse"`. */
@@ -107,6 +114,8 @@ export interface Settings {
   readonly strict: boolean;
   readonly migrate: boolean;
   readonly leaseMs: number;
+  /** How long ended runs are kept; null: for ever. */
+  readonly retentionMs: number | null;
   readonly notify: boolean;
   readonly outside: "call" | "warn" | "refuse";
   /** Null: no reconciliation. */
@@ -131,6 +140,7 @@ const KEYS = [
   "strict",
   "migrate",
   "lease",
+  "retention",
   "notify",
   "outside",
   "schedules",
@@ -162,6 +172,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     strict: checkBoolean(strict, `option "strict" of ${WHERE}`),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),
+    retentionMs: checkRetention(options.retention ?? "30d"),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
     outside: checkChoice(outside, ["call", "warn", "refuse"], `outside of ${WHERE}`),
     schedules: options.schedules === undefined ? null : schedulesOf(options.schedules, workflows, worker.works),
@@ -233,6 +244,16 @@ function checkLease(lease: Duration): number {
   const ms = toMs(lease, `lease of ${WHERE}`);
   if (ms >= LEASE.leastMs && ms <= LEASE.mostMs) return ms;
   throw new PerdureError("PERDURE_OPTION", `lease of ${WHERE} must be from 1s to 1d, not ${shorten(lease)}`);
+}
+
+function checkRetention(retention: Duration | "forever"): number | null {
+  if (retention === "forever") return null;
+  const what = `retention of ${WHERE}`;
+  const said = typeof retention === "string" && nearest(retention, ["forever"]);
+  if (said) throw new PerdureError("PERDURE_OPTION", `${what} is ${shorten(retention)}; did you mean "forever"?`);
+  const ms = toMs(retention, what);
+  if (ms >= 1000) return ms;
+  throw new PerdureError("PERDURE_OPTION", `${what} must be at least 1s, or "forever", not ${shorten(retention)}`);
 }
 
 function checkUrl(url: unknown): string {

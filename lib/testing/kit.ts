@@ -48,7 +48,15 @@ export class Kit {
     this.#shared = given[SHARED] !== undefined;
     this.schemaName = given[SHARED] ?? rest.schema ?? newSchemaName();
     const workflows = [...(rest.workflows ?? []), ...this.standIns.workflows] as PerdureOptions["workflows"];
-    this.options = { ...rest, workflows, schema: this.schemaName, migrate: true, ...this.seam(true) };
+    // Whoever lets years pass in a test looks at what came of its runs after.
+    this.options = {
+      retention: "forever",
+      ...rest,
+      workflows,
+      schema: this.schemaName,
+      migrate: true,
+      ...this.seam(true),
+    };
   }
 
   /** What ties an engine to this schema and clock. `owner`: it makes the schema, and drops it. */

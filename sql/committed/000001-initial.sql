@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:23cd024ead2fcdd51ccbd3025d1eae012b21694f
+--! Hash: sha1:83ea2798913e0e36c01425685b9873389c129a5a
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -80,6 +80,8 @@ create table :SCHEMA.follower (
   follower bigint not null,
   primary key (run, follower)
 );
+-- What goes with a follower.
+create index follower_of on :SCHEMA.follower (follower);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -156,14 +158,15 @@ create table :SCHEMA.wait (
 );
 
 create table :SCHEMA.mail (
-  seq       bigint generated always as identity primary key,
+  seq       bigint generated always as identity,
   run       bigint not null,
   name      text not null,
   data      json not null,
   reference text,
   token     text,                              -- tells a sender whose answer was lost that its mail is here
   sent_at   timestamptz not null,
-  slot      text                               -- the wait that consumed it
+  slot      text,                              -- the wait that consumed it
+  primary key (run, seq)
 );
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
@@ -335,7 +338,7 @@ create type :SCHEMA.loaded as (
 --   existing  the id is taken by an equal start (same workflow, same input), or p_keep says to take what there is
 --   conflict  the id is taken by another workflow or another input
 --   circle    the id is that of a run which waits, at the end of a chain of parents, for this very child
---   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken
+--   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken; or that run has just expired
 -- A child is started by a claim of its parent (p_parents, p_epochs); its time is within its parent's, unless it is detached. A child whose
 -- id is taken is followed: the parent is told of its end.
 -- Called by the client's start, the engine's children, schedules and start_run. p_lease: the caller has a free slot for this one. It is
@@ -413,6 +416,14 @@ begin
       from unnest(v_ords, v_keys, v_leased, v_deadlines) as m(ord, key, leased, deadline);
     return;
   end if;
+  if p_wait and exists (
+    select from unnest(p_ids, p_parents) as g(id, parent) where g.parent is null and not exists (select from :SCHEMA.run r where r.id = g.id)
+  ) then -- the run that had the id has expired since
+    return query select * from :SCHEMA.start_runs(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args,
+      p_hashes, p_options, p_keep, p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease, p_worker, p_lane_workflows, p_lane_versions,
+      p_lane_queues, p_wait);
+    return;
+  end if;
   if v_children then
     select array_agg(r.key order by g.ord), array_agg(g.parent order by g.ord) into v_followed, v_followers
       from unnest(p_ids, p_workflows, p_args, p_hashes, p_keep, p_parents, p_epochs) with ordinality as g(id, workflow, args, hash, keep, parent, epoch, ord)
@@ -430,6 +441,7 @@ begin
         when m.ord is not null then 'created'
         when g.parent is not null and not exists (
           select from unnest(v_parents, v_parent_epochs) as f(key, epoch) where f.key = g.parent and f.epoch = g.epoch) then :SCHEMA.refusal(g.parent, g.epoch)
+        when r.key is null then 'busy'
         when not (g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args))) then 'conflict'
         when g.parent is null or r.parent = g.parent then 'existing'
         when exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent) then 'existing'
@@ -743,7 +755,7 @@ begin
       and r.key in (select p_runs[o] from unnest(v_ords) o);
     if v_waits then
       delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
-      update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+      update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.run = p_runs[o] and m.seq = p_mails[o];
     end if;
   end if;
   if cardinality(v_ords) = cardinality(p_runs) then
@@ -1175,7 +1187,8 @@ begin
     into woken, working, next_ms from told t;
 
   with missed as (
-    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower) where n.follower <> all (coalesce(v_held, '{}'))
+    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower)
+    where n.follower <> all (coalesce(v_held, '{}')) and exists (select from :SCHEMA.run r where r.key = n.follower) -- it may be gone
   )
   update :SCHEMA.run r set untold = r.key in (select ended from missed)
     where r.key = any(p_keys) and r.untold <> (r.key in (select ended from missed));
@@ -2634,7 +2647,7 @@ end $perdure$;
 -- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
 -- shared: their ends reach both. What was published before comes along, and so does what its code had drawn until then: clock, uuid, random.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
--- Called by the client's fork. Locks: the children that are shared, in key order.
+-- Called by the client's fork. Locks: the old run against expiring; the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
 #variable_conflict use_column
 declare
@@ -2645,7 +2658,7 @@ declare
   v_last integer;
   v_children bigint[];
 begin
-  select * into v_old from :SCHEMA.run r where r.id = p_id;
+  select * into v_old from :SCHEMA.run r where r.id = p_id for key share; -- it does not expire meanwhile
   if not found then
     return query select 'unknown', null::bigint;
     return;
@@ -2816,3 +2829,79 @@ comment on column :SCHEMA.codecs.codec is 'The name of the codec, and what it no
 comment on column :SCHEMA.codecs.kind is 'What the values are: input, checkpoint, try, round, event, result, value, stream or schedule.';
 comment on column :SCHEMA.codecs.stored is 'How many values.';
 comment on column :SCHEMA.codecs.in_use is 'How many of these belong to unfinished runs, or to schedules.';
+
+-- Retention: runs that ended long enough ago go, with all that belongs to them.
+
+-- Deletes runs that ended at least p_keep_ms milliseconds ago. Looks at up to p_limit runs behind a key, in the order in which they were
+-- started. last: the key to go on behind; null: those that are left were started too late to be due. gone: how many went.
+-- What stays for now: a run that not all have been told of, one that a stranger holds, and one whose end another run may ask for: its parent, or
+-- one that follows it. Those go first, or in the same call, whether or not they have read it: a handle may ask for an end again.
+-- A run and its rows go in one transaction, so that a reader's statement finds all or nothing of it.
+-- Called by the leader, and when a test moves the clock; two at once pass over each other's. Locks: runs, in key order, skipping what is locked.
+create function :SCHEMA.expire_runs(p_keep_ms float8, p_behind bigint, p_limit integer) returns table (gone integer, last bigint)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+declare
+  v_until timestamptz := :SCHEMA.clock() - :SCHEMA.ms(p_keep_ms);
+  v_keys bigint[];
+  v_low bigint;
+  v_high bigint;
+  v_needed bigint[];
+begin
+  select array_agg(p.key) filter (where p.finished_at <= v_until and not p.untold),
+      -- keys and times grow together, give or take what one statement takes
+      case when count(*) = p_limit and max(p.created_at) <= v_until + interval '5 minutes' then max(p.key) end
+    into v_keys, last
+    from (
+      select r.key, r.created_at, r.finished_at, r.untold from :SCHEMA.run r where r.key > p_behind order by r.key limit p_limit
+    ) p;
+  gone := 0;
+  if v_keys is not null then
+    select array_agg(h.key) into v_keys from (
+      select r.key from :SCHEMA.run r where r.key = any(v_keys) order by r.key for update skip locked
+    ) h;
+    -- Later statements: they see what the rows hold that are locked by now.
+    select array_agg(r.key) into v_keys from :SCHEMA.run r where r.key = any(v_keys) and r.finished_at <= v_until and not r.untold;
+    loop
+      select array_agg(r.key) into v_needed from :SCHEMA.run r
+        where r.key = any(v_keys) and r.followed and exists (
+          select from (
+            select r.parent as key union all select f.follower from :SCHEMA.follower f where f.run = r.key
+          ) w join :SCHEMA.run k on k.key = w.key where k.key <> all (v_keys));
+      exit when v_needed is null;
+      v_keys := array(select k from unnest(v_keys) k except select n from unnest(v_needed) n);
+    end loop;
+    gone := coalesce(cardinality(v_keys), 0);
+  end if;
+  if gone > 0 then
+    select min(k), max(k) into v_low, v_high from unnest(v_keys) k;
+    delete from :SCHEMA.run r where r.key = any(v_keys);
+    delete from :SCHEMA.input i where i.run = any(v_keys);
+    delete from :SCHEMA.outcome o where o.run = any(v_keys);
+    delete from :SCHEMA.checkpoint c where c.run = any(v_keys);
+    -- Most runs have no rows in these: one look for all of them.
+    if exists (select from :SCHEMA.delivery d where d.run between v_low and v_high) then
+      delete from :SCHEMA.delivery d where d.run = any(v_keys);
+    end if;
+    if exists (select from :SCHEMA.try t where t.run between v_low and v_high) then
+      delete from :SCHEMA.try t where t.run = any(v_keys);
+    end if;
+    if exists (select from :SCHEMA.round o where o.run between v_low and v_high) then
+      delete from :SCHEMA.round o where o.run = any(v_keys);
+    end if;
+    if exists (select from :SCHEMA.wait w where w.run between v_low and v_high) then
+      delete from :SCHEMA.wait w where w.run = any(v_keys);
+    end if;
+    if exists (select from :SCHEMA.mail m where m.run between v_low and v_high) then
+      delete from :SCHEMA.mail m where m.run = any(v_keys);
+    end if;
+    if exists (select from :SCHEMA.value v where v.run between v_low and v_high) then
+      delete from :SCHEMA.value v where v.run = any(v_keys);
+    end if;
+    if exists (select from :SCHEMA.item i where i.run between v_low and v_high) then
+      delete from :SCHEMA.item i where i.run = any(v_keys);
+    end if;
+    delete from :SCHEMA.follower f where f.run = any(v_keys);
+    delete from :SCHEMA.follower f where f.follower = any(v_keys);
+  end if;
+  return next;
+end $perdure$;

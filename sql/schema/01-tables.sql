@@ -76,6 +76,8 @@ create table :SCHEMA.follower (
   follower bigint not null,
   primary key (run, follower)
 );
+-- What goes with a follower.
+create index follower_of on :SCHEMA.follower (follower);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -152,14 +154,15 @@ create table :SCHEMA.wait (
 );
 
 create table :SCHEMA.mail (
-  seq       bigint generated always as identity primary key,
+  seq       bigint generated always as identity,
   run       bigint not null,
   name      text not null,
   data      json not null,
   reference text,
   token     text,                              -- tells a sender whose answer was lost that its mail is here
   sent_at   timestamptz not null,
-  slot      text                               -- the wait that consumed it
+  slot      text,                              -- the wait that consumed it
+  primary key (run, seq)
 );
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;

@@ -40,7 +40,7 @@ begin
       and r.key in (select p_runs[o] from unnest(v_ords) o);
     if v_waits then
       delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
-      update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+      update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.run = p_runs[o] and m.seq = p_mails[o];
     end if;
   end if;
   if cardinality(v_ords) = cardinality(p_runs) then
