@@ -154,7 +154,14 @@ const LEASE = { leastMs: 1000, mostMs: 86_400_000 };
 
 export function checkOptions(given: PerdureOptions): Settings {
   const options = checkKeys(given, KEYS, WHERE);
-  const { schema = "perdure", errors = [], migrate = true, notify = true, shutdownOn = [] } = options;
+  const {
+    schema = "perdure",
+    errors = [],
+    migrate = true,
+    notify = true,
+    shutdownOn = [],
+    retention = "30d",
+  } = options;
   const { strict = process.env.NODE_ENV === "development" } = options;
   const { outside = strict === true ? "warn" : "call" } = options;
   const workflows = registry(options.workflows ?? [], WHERE);
@@ -172,7 +179,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     strict: checkBoolean(strict, `option "strict" of ${WHERE}`),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),
-    retentionMs: checkRetention(options.retention ?? "30d"),
+    retentionMs: checkRetention(retention),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
     outside: checkChoice(outside, ["call", "warn", "refuse"], `outside of ${WHERE}`),
     schedules: options.schedules === undefined ? null : schedulesOf(options.schedules, workflows, worker.works),

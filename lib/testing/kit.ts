@@ -50,8 +50,8 @@ export class Kit {
     const workflows = [...(rest.workflows ?? []), ...this.standIns.workflows] as PerdureOptions["workflows"];
     // Whoever lets years pass in a test looks at what came of its runs after.
     this.options = {
-      retention: "forever",
       ...rest,
+      retention: rest.retention ?? "forever",
       workflows,
       schema: this.schemaName,
       migrate: true,
