@@ -13,6 +13,7 @@ import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
+import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
@@ -140,7 +141,7 @@ export class Engine {
       onStarted: started,
     };
     this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
-    this.#expiry = new Expiry({ store: this.store, keepMs: settings.retentionMs, logger });
+    this.#expiry = new Expiry({ expire: expireOn(database, schema), keepMs: settings.retentionMs, logger });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       works: settings.works,

@@ -79,6 +79,12 @@ export interface Missing {
   readonly missing: string | null;
 }
 
+/** How many runs were deleted, and behind which key to go on; null: the rest is not old enough. */
+export interface Expired {
+  readonly gone: number;
+  readonly last: string | null;
+}
+
 /** A definition as the catalogue keeps it. */
 export interface DefinitionRow {
   readonly workflow: string;
@@ -240,8 +246,8 @@ export class Store {
   }
 
   /** Deletes runs that ended so long ago, in key order behind a key: see sql/schema/18-retention.sql. */
-  async expire(keepMs: number, behind: string, limit: number): Promise<{ gone: number; last: string | null }> {
-    return (await this.#rows<{ gone: number; last: string | null }>("expire_runs", [keepMs, behind, limit]))[0]!;
+  async expire(keepMs: number, behind: string, limit: number): Promise<Expired> {
+    return (await this.#rows<Expired>("expire_runs", [keepMs, behind, limit]))[0]!;
   }
 
   readPublished(readings: readonly Reading[], rows: number, bytes: number): Promise<Published[]> {

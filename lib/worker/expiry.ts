@@ -1,19 +1,21 @@
 /**
- * Deletes runs that ended long enough ago. Done by the leader, in small transactions, from the oldest run on: a pass takes at most half of one
+ * Deletes runs that ended long enough ago. Done by the leader, in small transactions, from the oldest run on: a pass takes a fifth of one
  * connection's time, and the next begins once a hundred times as long has passed. Two at once do no harm.
  */
 import type { Logger } from "../core/types.ts";
 import { pause } from "../db/deadline.ts";
+import type { Expire } from "../db/expire.ts";
 import { toPerdureError } from "../db/pg-errors.ts";
-import type { Store } from "../db/store.ts";
 
-/** Runs that one transaction looks at: some milliseconds. */
-const PER_CALL = 1000;
+/** Runs that one transaction looks at: as many as take about so long. */
+const PAGE = { least: 20, most: 2000, ms: 30 };
+/** How long it rests after each, as a multiple of what that took. */
+const RESTS = 4;
 /** The next pass comes after that long, or a hundredth of the retention if that is less. */
 const EVERY_MS = 60_000;
 
 export interface ExpiryOptions {
-  readonly store: Pick<Store, "expire">;
+  readonly expire: Expire;
   /** How long an ended run is kept; null: for ever. */
   readonly keepMs: number | null;
   readonly logger: Logger;
@@ -23,6 +25,7 @@ export class Expiry {
   readonly #options: ExpiryOptions;
   readonly #stop = new AbortController();
   #next = 0;
+  #page = PAGE.most / 4;
   #again = false;
   #passing: Promise<void> | null = null;
 
@@ -56,32 +59,37 @@ export class Expiry {
     if (keepMs === null || this.#passing || this.#stop.signal.aborted) return;
     this.#passing = this.#pass(keepMs).finally(() => {
       this.#passing = null;
-      if (this.#again) {
-        this.#again = false;
-        this.#begin();
-      }
+      if (!this.#again) return;
+      this.#again = false;
+      this.#begin();
     });
   }
 
   async #pass(keepMs: number): Promise<void> {
-    const { store, logger } = this.#options;
-    const { signal } = this.#stop;
     const began = performance.now();
-    let gone = 0;
-    try {
-      for (let behind: string | null = "0"; behind !== null && !signal.aborted; ) {
-        const since = performance.now();
-        const found: { gone: number; last: string | null } = await store.expire(keepMs, behind, PER_CALL);
-        gone += found.gone;
-        behind = found.last;
-        // As long as it took: the claims of others have the disk to themselves for half of the time.
-        if (behind !== null) await pause(performance.now() - since, signal).catch(() => {});
-      }
-    } catch (error) {
-      logger.warn("perdure: deleting old runs failed; it is tried again", toPerdureError(error, "deleting old runs"));
-    }
+    await this.#deleteAll(keepMs).catch((error: unknown) => {
+      const explained = toPerdureError(error, "deleting runs that are older than their retention");
+      this.#options.logger.warn("perdure: deleting old runs failed; it is tried again", explained);
+    });
     const took = performance.now() - began;
     this.#next = performance.now() + Math.max(Math.min(EVERY_MS, keepMs / 100), took * 100);
-    if (gone > 0) logger.debug(`perdure: ${gone} runs had ended longer ago than they are retained, and were deleted`);
+  }
+
+  async #deleteAll(keepMs: number): Promise<void> {
+    const { expire, logger } = this.#options;
+    const { signal } = this.#stop;
+    let all = 0;
+    for (let behind: string | null = "0"; behind !== null && !signal.aborted; ) {
+      const since = performance.now();
+      const { gone, last } = await expire(keepMs, behind, this.#page);
+      const took = performance.now() - since;
+      const fits = took > PAGE.ms ? this.#page / 2 : took < PAGE.ms / 4 ? this.#page * 2 : this.#page;
+      this.#page = Math.round(Math.min(PAGE.most, Math.max(PAGE.least, fits)));
+      all += gone;
+      behind = last;
+      // The work of others comes first.
+      if (behind !== null) await pause(took * RESTS, signal);
+    }
+    if (all > 0) logger.debug(`perdure: ${all} runs had ended longer ago than they are retained, and were deleted`);
   }
 }
