@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:a28eac6fb9a376f1024e835b6fad487b071023bd
+--! Hash: sha1:0d6f29bd9d1fe38ff89492502296fc4feb416526
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -89,7 +89,10 @@ create table :SCHEMA.input (
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
   fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
-);
+)
+-- What retention deletes is old and lies together, where no statement of a run in work comes across it. Each vacuum reads all of the index, so
+-- it may wait until a tenth of the rows is such; a day of thirty is a thirtieth. The same for checkpoint, mail, outcome and item.
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 create table :SCHEMA.checkpoint (
   run        bigint not null,
@@ -107,8 +110,8 @@ create table :SCHEMA.checkpoint (
   at         timestamptz not null,
   primary key (run, slot, attempt)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- The order of outcomes that someone else wrote, a user's transaction for one; append-only, written with the run's next write.
 create table :SCHEMA.delivery (
@@ -167,7 +170,8 @@ create table :SCHEMA.mail (
   sent_at   timestamptz not null,
   slot      text,                              -- the wait that consumed it
   primary key (run, seq)
-);
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
 
@@ -175,7 +179,8 @@ create table :SCHEMA.outcome (
   run      bigint primary key,
   value    json,                               -- the result of a completed run, the error of a failed one
   reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
-);
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 -- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
 create table :SCHEMA.schedule (
@@ -1620,8 +1625,8 @@ create table :SCHEMA.item (
   at     timestamptz not null,
   primary key (run, stream, pos)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- Sets values and appends to streams, in the order of the arrays. From a body (p_slots) a checkpoint goes along, so that replay writes
 -- nothing twice; from a step there is none. p_values null: closes the stream. p_seqs grow within a claim, in the order of its writes, which

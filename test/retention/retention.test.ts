@@ -15,7 +15,7 @@ import {
 } from "../../lib/index.ts";
 import { type Bench, bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
-import { PATIENCE_MS, rejection } from "../support/gate.ts";
+import { PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 import { inDatabase, server } from "../support/postgres.ts";
 import { stranger } from "../support/stranger.ts";
 import { type TestOptions, TestPerdure } from "../support/testing.ts";
@@ -366,6 +366,63 @@ test("nothing of a run is gone for anybody until all of it is", async (t) => {
   await sql("rollback");
   t.equal((await rejection(starting)).code, "PERDURE_CONFLICT", "a start of its id has waited for what comes of it");
   t.equal((await run.status()).state, "completed");
+});
+
+test("who waits for the result of a run that is deleted meanwhile is told", async (t) => {
+  const b = await bench(t, { workflows: [waiting], retention: "forever" });
+  const client = await b.another({ workflows: [], worker: false });
+  const run = await b.perdure.start(waiting.with({ id: "short" }), 1);
+  await reaches(run, "suspended");
+  const ends = [run.result(), client.get("short").result()].map((result) => rejection(result));
+  const sql = await stranger(t, b);
+  // Nobody ever sees it ended.
+  await sql("begin");
+  await sql("select :SCHEMA.cancel_runs(array['short'], null)");
+  t.equal((await sql("select gone from :SCHEMA.expire_runs(0, 0, 10)"))[0].gone, 1);
+  await sql("commit");
+  for (const { code } of await Promise.all(ends)) t.equal(code, "PERDURE_NOT_FOUND");
+});
+
+test("a history that is read while its run is deleted is whole, or there is no such run", async (t) => {
+  const b = await bench(t, { workflows: [double], retention: "forever" });
+  const seen = new Set<unknown>();
+  for (let round = 0; round < 10; round += 1) {
+    const run = await b.perdure.start(double, round);
+    await run.result(patient);
+    await b.sql(`insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, tries, epoch, started_at, at)
+      select key, 's#' || g, 1, g, 'step', 's', 'completed', '{"json":1}', 1, 1, now(), now() from :SCHEMA.run, generate_series(1, 1200) g`);
+    const reading = run.history().then(
+      (entries) => entries.length,
+      (error) => error.code,
+    );
+    if (round === 9) await reading;
+    await b.sql("select gone from :SCHEMA.expire_runs(0, 0, 10)");
+    seen.add(await reading);
+  }
+  t.ok(seen.delete(1200));
+  t.ok(seen.delete("PERDURE_NOT_FOUND"));
+  t.same([...seen], [], "and nothing in between");
+});
+
+test("a role whose transactions are serializable and short deletes all the same, and one page that is refused does not end it", async (t) => {
+  const b = await bench(t, { workflows: [double], retention: "forever" });
+  await Promise.all(
+    Array.from({ length: 50 }, (_, n) => b.perdure.start(double, n).then((run) => run.result(patient))),
+  );
+  await b.perdure.shutdown();
+  await age(b, DAY);
+  const options = "-c statement_timeout=200 -c default_transaction_isolation=serializable";
+  // Its deletions fail until the test says otherwise.
+  await b.sql(`create function :SCHEMA.refuse() returns trigger language plpgsql as $$ begin raise 'not yet'; end $$;
+    create trigger refuse before delete on :SCHEMA.input for each statement execute function :SCHEMA.refuse()`);
+  const logger = collector();
+  const database = { connectionString: b.url, options };
+  await b.another({ database, retention: "1s", lease: "1s", logger });
+  await eventually(() => logger.lines.some((line) => /deleting old runs failed.*not yet/.test(line)), PATIENCE_MS);
+  t.equal((await b.sql("select from :SCHEMA.run")).length, 50);
+  await b.sql("drop trigger refuse on :SCHEMA.input");
+  await eventually(async () => (await b.sql("select from :SCHEMA.run limit 1")).length === 0, PATIENCE_MS);
+  t.same(await b.sql("select from :SCHEMA.input"), []);
 });
 
 test("a run that not all were told of stays until they are", async (t) => {
