@@ -279,8 +279,8 @@ export class Engine {
   }
 
   async #start(onWork: () => void): Promise<void> {
-    await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
-    const { schedules, application, logger } = this.#settings;
+    const { schedules, application, logger, workflows, retentionMs } = this.#settings;
+    await this.store.register([...workflows.values()].map(toDefinitionRow), retentionMs);
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();

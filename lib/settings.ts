@@ -78,8 +78,8 @@ export interface PerdureOptions {
   lease?: Duration | undefined;
   /**
    * How long a run is kept after its end, with its result and history; then it is deleted, and its id is free again. At least 1s, or `"forever"`.
-   * Default 30d. Unfinished runs stay whatever their age, and the children of a run as long as that run. The process that leads applies its
-   * own: give all of a schema the same.
+   * Unfinished runs stay whatever their age, and runs that another started, or waits for, as long as that one. It counts for the whole schema: the
+   * last launch that says so wins, and one that leaves it out changes nothing. Default: 30d until a launch has said otherwise.
    */
   retention?: Duration | "forever" | undefined;
   /** `false`: no LISTEN and no NOTIFY; everything passes by polling, only later. Default true. */
@@ -114,7 +114,7 @@ export interface Settings {
   readonly strict: boolean;
   readonly migrate: boolean;
   readonly leaseMs: number;
-  /** How long ended runs are kept; null: for ever. */
+  /** How long ended runs are kept; Infinity: for ever. Null: as others have said. */
   readonly retentionMs: number | null;
   readonly notify: boolean;
   readonly outside: "call" | "warn" | "refuse";
@@ -154,14 +154,7 @@ const LEASE = { leastMs: 1000, mostMs: 86_400_000 };
 
 export function checkOptions(given: PerdureOptions): Settings {
   const options = checkKeys(given, KEYS, WHERE);
-  const {
-    schema = "perdure",
-    errors = [],
-    migrate = true,
-    notify = true,
-    shutdownOn = [],
-    retention = "30d",
-  } = options;
+  const { schema = "perdure", errors = [], migrate = true, notify = true, shutdownOn = [], retention } = options;
   const { strict = process.env.NODE_ENV === "development" } = options;
   const { outside = strict === true ? "warn" : "call" } = options;
   const workflows = registry(options.workflows ?? [], WHERE);
@@ -179,7 +172,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     strict: checkBoolean(strict, `option "strict" of ${WHERE}`),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),
-    retentionMs: checkRetention(retention),
+    retentionMs: retention === undefined ? null : checkRetention(retention),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
     outside: checkChoice(outside, ["call", "warn", "refuse"], `outside of ${WHERE}`),
     schedules: options.schedules === undefined ? null : schedulesOf(options.schedules, workflows, worker.works),
@@ -253,8 +246,8 @@ function checkLease(lease: Duration): number {
   throw new PerdureError("PERDURE_OPTION", `lease of ${WHERE} must be from 1s to 1d, not ${shorten(lease)}`);
 }
 
-function checkRetention(retention: Duration | "forever"): number | null {
-  if (retention === "forever") return null;
+function checkRetention(retention: Duration | "forever"): number {
+  if (retention === "forever") return Number.POSITIVE_INFINITY;
   const what = `retention of ${WHERE}`;
   const said = typeof retention === "string" && nearest(retention, ["forever"]);
   if (said) throw new PerdureError("PERDURE_OPTION", `${what} is ${shorten(retention)}; did you mean "forever"?`);

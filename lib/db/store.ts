@@ -245,8 +245,8 @@ export class Store {
     return (await this.#rows<{ sweep: number }>("sweep", []))[0]!.sweep;
   }
 
-  /** Deletes runs that ended so long ago, in key order behind a key: see sql/schema/18-retention.sql. */
-  async expire(keepMs: number, behind: string, limit: number): Promise<Expired> {
+  /** Deletes runs that ended so long ago, in key order behind a key; null: as launches have said. See sql/schema/18-retention.sql. */
+  async expire(keepMs: number | null, behind: string, limit: number): Promise<Expired> {
     return (await this.#rows<Expired>("expire_runs", [keepMs, behind, limit]))[0]!;
   }
 
@@ -260,8 +260,9 @@ export class Store {
     return row && toStatus(row);
   }
 
-  /** Writes what a launch registers. */
-  async register(definitions: readonly DefinitionRow[]): Promise<void> {
+  /** Writes what a launch registers. `retentionMs`: null leaves what another has said. */
+  async register(definitions: readonly DefinitionRow[], retentionMs: number | null): Promise<void> {
+    if (retentionMs !== null) await this.#rows("retain", [retentionMs]);
     const column = (name: keyof DefinitionRow): unknown[] => definitions.map((definition) => definition[name]);
     await this.#rows("register_definitions", [
       column("workflow"),

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:0d6f29bd9d1fe38ff89492502296fc4feb416526
+--! Hash: sha1:fd059850722f1051d1e97bcc617b68a42b1333f0
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -263,9 +263,10 @@ create table :SCHEMA.lane (
 );
 
 create table :SCHEMA.leader (
-  one    boolean primary key default true check (one),
-  worker bigint,
-  until  timestamptz not null
+  one          boolean primary key default true check (one),
+  worker       bigint,
+  until        timestamptz not null,
+  retention_ms float8 not null default 2592000000 -- how long ended runs are kept: 30 days, until a launch says otherwise; Infinity: for ever
 );
 insert into :SCHEMA.leader (until) values ('-infinity');
 
@@ -2837,7 +2838,12 @@ comment on column :SCHEMA.codecs.in_use is 'How many of these belong to unfinish
 
 -- Retention: runs that ended long enough ago go, with all that belongs to them.
 
--- Deletes runs that ended at least p_keep_ms milliseconds ago. Looks at up to p_limit runs behind a key, in the order in which they were
+-- Says how long ended runs are kept, in this schema. Called at launch, where the option is given. Locks: the leader's row.
+create function :SCHEMA.retain(p_keep_ms float8) returns void language sql as $perdure$
+  update :SCHEMA.leader set retention_ms = p_keep_ms where retention_ms <> p_keep_ms
+$perdure$;
+
+-- Deletes runs that ended at least p_keep_ms milliseconds ago; null: as long as retain has said. Looks at up to p_limit runs behind a key, in the order in which they were
 -- started. last: the key to go on behind; null: those that are left were started too late to be due. gone: how many went.
 -- What stays for now: a run that not all have been told of, one that a stranger holds, and one whose end another run may ask for: its parent, or
 -- one that follows it. Those go first, or in the same call. Whether they have read it does not count: a handle may ask for an end again.
@@ -2846,7 +2852,8 @@ comment on column :SCHEMA.codecs.in_use is 'How many of these belong to unfinish
 create function :SCHEMA.expire_runs(p_keep_ms float8, p_behind bigint, p_limit integer) returns table (gone integer, last bigint)
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
 declare
-  v_until timestamptz := :SCHEMA.clock() - :SCHEMA.ms(p_keep_ms);
+  v_keep float8 := coalesce(p_keep_ms, (select l.retention_ms from :SCHEMA.leader l));
+  v_until timestamptz := case when v_keep < 'Infinity' then :SCHEMA.clock() - :SCHEMA.ms(v_keep) else '-infinity' end;
   v_high bigint;
   v_seen integer;
   v_due integer;

@@ -259,9 +259,10 @@ create table :SCHEMA.lane (
 );
 
 create table :SCHEMA.leader (
-  one    boolean primary key default true check (one),
-  worker bigint,
-  until  timestamptz not null
+  one          boolean primary key default true check (one),
+  worker       bigint,
+  until        timestamptz not null,
+  retention_ms float8 not null default 2592000000 -- how long ended runs are kept: 30 days, until a launch says otherwise; Infinity: for ever
 );
 insert into :SCHEMA.leader (until) values ('-infinity');
 

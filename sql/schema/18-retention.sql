@@ -1,6 +1,11 @@
 -- Retention: runs that ended long enough ago go, with all that belongs to them.
 
--- Deletes runs that ended at least p_keep_ms milliseconds ago. Looks at up to p_limit runs behind a key, in the order in which they were
+-- Says how long ended runs are kept, in this schema. Called at launch, where the option is given. Locks: the leader's row.
+create function :SCHEMA.retain(p_keep_ms float8) returns void language sql as $perdure$
+  update :SCHEMA.leader set retention_ms = p_keep_ms where retention_ms <> p_keep_ms
+$perdure$;
+
+-- Deletes runs that ended at least p_keep_ms milliseconds ago; null: as long as retain has said. Looks at up to p_limit runs behind a key, in the order in which they were
 -- started. last: the key to go on behind; null: those that are left were started too late to be due. gone: how many went.
 -- What stays for now: a run that not all have been told of, one that a stranger holds, and one whose end another run may ask for: its parent, or
 -- one that follows it. Those go first, or in the same call. Whether they have read it does not count: a handle may ask for an end again.
@@ -9,7 +14,8 @@
 create function :SCHEMA.expire_runs(p_keep_ms float8, p_behind bigint, p_limit integer) returns table (gone integer, last bigint)
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
 declare
-  v_until timestamptz := :SCHEMA.clock() - :SCHEMA.ms(p_keep_ms);
+  v_keep float8 := coalesce(p_keep_ms, (select l.retention_ms from :SCHEMA.leader l));
+  v_until timestamptz := case when v_keep < 'Infinity' then :SCHEMA.clock() - :SCHEMA.ms(v_keep) else '-infinity' end;
   v_high bigint;
   v_seen integer;
   v_due integer;

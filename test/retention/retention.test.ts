@@ -240,6 +240,35 @@ test('retention: "forever" keeps everything, and a test engine does unless it is
   }
 });
 
+test("the last launch that says how long counts for all, and one that says nothing changes nothing", async (t) => {
+  const b = await bench(t, { workflows: [double], retention: "forever", lease: "1s" });
+  const kept = async (): Promise<number> => (await b.sql("select retention_ms from :SCHEMA.leader"))[0].retention_ms;
+  t.equal(await kept(), Number.POSITIVE_INFINITY);
+  const old = await b.perdure.start(double.with({ id: "old" }), 1);
+  await old.result(patient);
+  await age(b, 3650 * DAY);
+  await b.another({ retention: undefined, worker: false });
+  t.equal(await kept(), Number.POSITIVE_INFINITY);
+  t.same(await b.sql("select * from :SCHEMA.expire_runs(null, 0, 100)"), [{ gone: 0, last: null }]);
+  const last = await b.another({ retention: "10s", worker: false });
+  t.equal(await kept(), 10_000);
+  await b.perdure.shutdown();
+  await eventually(async () => (await rejection(last.get("old").status())).code === "PERDURE_NOT_FOUND", PATIENCE_MS);
+});
+
+test("nobody has said how long: thirty days", async (t) => {
+  const b = await bench(t, { workflows: [double] });
+  for (const id of ["old", "young"]) await (await b.perdure.start(double.with({ id }), 1)).result(patient);
+  await b.sql(
+    "update :SCHEMA.run set created_at = created_at - interval '30 days', finished_at = finished_at - interval '30 days' where id = 'old'",
+  );
+  await b.sql(
+    "update :SCHEMA.run set created_at = created_at - interval '29 days', finished_at = finished_at - interval '29 days' where id = 'young'",
+  );
+  t.equal((await b.sql("select gone from :SCHEMA.expire_runs(null, 0, 100)"))[0].gone, 1);
+  t.same(await b.sql("select id from :SCHEMA.run"), [{ id: "young" }]);
+});
+
 test("a retention that is none is refused", (t) => {
   const refused = (retention: unknown, message: RegExp): void =>
     void t.throws(() => new Perdure({ retention } as PerdureOptions), { code: "PERDURE_OPTION", message });
