@@ -9,6 +9,7 @@ import { publish } from "./publish.ts";
 import { retention } from "./retention.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
+import { statements } from "./statements.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
@@ -24,10 +25,11 @@ const QUESTIONS = {
   memory,
   children,
   scale,
+  statements,
   retention,
 };
 /** These take minutes of their own, so they are asked by name only. */
-const BY_NAME = ["scale", "retention"];
+const BY_NAME = ["scale", "statements", "retention"];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !Object.hasOwn(QUESTIONS, name));
