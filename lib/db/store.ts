@@ -159,8 +159,10 @@ export class Store {
     ).rows as T[];
   }
 
-  async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024, false]));
+  /** A page of a run's history, from after an outcome on, in the order of their slots. */
+  async loadMore(key: string, after: Recorded): Promise<{ history: Recorded[]; more: boolean }> {
+    const values = [[key], after.slot, after.attempt, 4 * 1024 * 1024, false];
+    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", values));
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
   }
 

@@ -35,6 +35,8 @@ export interface Call {
   timedAt: number;
   /** Nothing at all was known of it: strict replay asks before it begins. */
   readonly isNew: boolean;
+  /** A second call with the same address is this one. */
+  readonly shared: boolean;
   /** What runs a step's tries, for a second call that shares the slot. */
   readonly step: unknown;
   /** There is, in this process, what it waits for. */
@@ -48,6 +50,7 @@ export interface Call {
 /** What a kind of call tells the pass of itself. */
 export interface Entry extends Pick<Call, "slot" | "kind" | "name"> {
   readonly step?: unknown;
+  readonly shared?: boolean;
   readonly hasNews?: () => boolean;
   /** Begins the effect. */
   readonly begin: (call: Call) => void | Promise<void>;

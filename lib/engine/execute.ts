@@ -66,7 +66,7 @@ function argumentsOf({ id, args, fork, schedule }: Claim, { codec }: EnginePorts
 export async function load(claim: Claim, ports: EnginePorts): Promise<Claim> {
   const history = [...claim.history];
   for (let more = claim.more; more; ) {
-    const page = await ports.loadMore(claim.key, history.length);
+    const page = await ports.loadMore(claim.key, history.at(-1)!);
     history.push(...page.history);
     more = page.more;
   }

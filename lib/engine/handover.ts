@@ -8,9 +8,14 @@ import type { DatabaseClock } from "../core/clock.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { History } from "./history.ts";
 import type { Ledger } from "./ledger.ts";
+import type { EnginePorts } from "./ports.ts";
 import { Voice } from "./voice.ts";
 
 type Replay = (recorded: Recorded) => Outcome["settle"];
+
+/** From so many recorded outcomes on, a run is too long: every replay reads them all. */
+const LONG = 10_000;
+const GO_ON = 'let it start its successor and return, as the README says under "Long histories"';
 
 export class Handover {
   readonly voice: Voice;
@@ -18,6 +23,7 @@ export class Handover {
   readonly #ledger: Ledger;
   readonly #clock: DatabaseClock;
   readonly #attempt: number;
+  readonly #warn: (text: string) => void;
   readonly #recorded = new Map<string, { call: Call; replay: Replay }>();
   readonly #ready: { call: Call; outcome: Outcome }[] = [];
   #no: number;
@@ -26,12 +32,20 @@ export class Handover {
   /** The body was handed something that no replay has handed out yet. */
   fresh = false;
 
-  constructor(claim: Claim, history: History, ledger: Ledger, clock: DatabaseClock) {
+  constructor(
+    claim: Claim,
+    history: History,
+    ledger: Ledger,
+    { clock, logger }: Pick<EnginePorts, "clock" | "logger">,
+  ) {
+    const { id, workflow } = claim;
     this.voice = new Voice(claim);
     this.#history = history;
     this.#ledger = ledger;
     this.#clock = clock;
     this.#attempt = claim.attempt;
+    this.#warn = (text) =>
+      logger.warn(`perdure: run "${id}" of workflow "${workflow}" ${text}`, undefined, { runId: id, workflow });
     this.#no = claim.history.reduce((last, recorded) => Math.max(last, recorded.no ?? 0), claim.lastNo ?? 0);
     this.#now = Math.round(claim.fork?.startedAt ?? claim.startedAt);
   }
@@ -98,6 +112,8 @@ export class Handover {
     if (write.kind !== "none") {
       this.#no += 1;
       this.fresh = true;
+      if (this.#no === LONG)
+        this.#warn(`has ${LONG} recorded outcomes, and every replay of it reads them all; ${GO_ON}`);
     }
     const no = this.#no;
     this.#handed = Math.max(this.#handed, place ?? no);

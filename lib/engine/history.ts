@@ -4,7 +4,8 @@ import type { Claim, OpenWait, Recorded } from "../core/claim.ts";
 import { isPlainHash } from "../core/stored.ts";
 
 export class History {
-  readonly #recorded: readonly Recorded[];
+  /** In the order of delivery; undefined: handed out. */
+  readonly #recorded: (Recorded | undefined)[] = [];
   readonly #places = new Map<string, number>();
   readonly #waits = new Map<string, OpenWait>();
   readonly #begun: ReadonlySet<string>;
@@ -17,12 +18,12 @@ export class History {
   #required = 0;
 
   constructor(claim: Pick<Claim, "history" | "waits" | "begun" | "attempt" | "reopenedFrom">) {
-    this.#recorded = claim.history;
     this.#attempt = claim.attempt;
     this.#begun = new Set(claim.begun);
     this.#reopenedFrom = claim.reopenedFrom ?? Infinity;
     for (const wait of claim.waits) this.#waits.set(wait.slot, wait);
-    claim.history.forEach((recorded, place) => {
+    inOrder(claim.history).forEach((recorded, place) => {
+      this.#recorded.push(recorded);
       // Nobody is handed it, and code that does not ask for it any more has not diverged.
       if (recorded.kind === "patch") {
         this.#patches.add(recorded.slot);
@@ -59,10 +60,11 @@ export class History {
     return this.#waits.get(slot);
   }
 
-  /** Whether the hashes in it were made with a key: a run keeps to how it began, so that its calls find their slots. Null: there are none. */
+  /** Whether the hashes in it were made with a key: a run keeps to how it began, so that its calls find their slots. Null: there are none. Asked before anything is handed out. */
   get isKeyed(): boolean | null {
-    const slots = [...this.#recorded.map(({ slot }) => slot), ...this.#waits.keys(), ...this.#begun];
-    const hashes = [...this.#recorded.map(({ hash }) => hash), ...slots.map(hashIn)].filter((hash) => hash !== null);
+    const recorded = this.#recorded.filter((one) => one !== undefined);
+    const slots = [...recorded.map(({ slot }) => slot), ...this.#waits.keys(), ...this.#begun];
+    const hashes = [...recorded.map(({ hash }) => hash), ...slots.map(hashIn)].filter((hash) => hash !== null);
     return hashes.length === 0 ? null : !hashes.some(isPlainHash);
   }
 
@@ -99,6 +101,8 @@ export class History {
     const place = this.#called.shift();
     if (place === undefined) return undefined;
     const recorded = this.#recorded[place]!;
+    // A long history is not kept in memory beyond what is still to come.
+    this.#recorded[place] = undefined;
     this.#open.delete(place);
     if (this.#isRequired(recorded)) this.#required -= 1;
     return recorded;
@@ -109,3 +113,12 @@ export class History {
     return [...this.#open].map((place) => this.#recorded[place]!).filter((recorded) => this.#isRequired(recorded));
   }
 }
+
+/** Numbered outcomes by their number; then those that nobody was handed yet, as they became visible. */
+function inOrder(history: readonly Recorded[]): Recorded[] {
+  return [...history].sort(
+    (a, b) => compare(a.no ?? Infinity, b.no ?? Infinity) || compare(a.at, b.at) || compare(a.slot, b.slot),
+  );
+}
+
+const compare = <T extends number | string>(a: T, b: T): number => (a === b ? 0 : a < b ? -1 : 1);

@@ -70,7 +70,7 @@ export class Pass {
   #pausing = false;
 
   constructor(claim: Claim, definition: WorkflowDefinition, ports: EnginePorts) {
-    this.claim = claim;
+    this.claim = { ...claim, history: [] };
     this.#flexible = definition.replay === "flexible" || claim.flexible;
     this.definition = definition;
     this.ports = ports;
@@ -86,7 +86,7 @@ export class Pass {
         refused: (error) => this.end({ how: "refused", error }),
       },
     );
-    this.handover = new Handover(claim, this.history, this.ledger, ports.clock);
+    this.handover = new Handover(claim, this.history, this.ledger, ports);
     this.patches = new Patches(this);
     this.facts = runInfo(claim, ports.logger, () => this.handover.voice.silent);
     this.run = this.facts.run;
@@ -151,7 +151,7 @@ export class Pass {
 
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
   enter(entry: Entry): Promise<unknown> {
-    const { slot, kind, name, step, hasNews = () => false } = entry;
+    const { slot, kind, name, step, shared = false, hasNews = () => false } = entry;
     const deferred = defer();
     // A call from a pass that has ended never runs and never settles.
     if (this.over || this.#settled) return deferred.promise;
@@ -161,6 +161,7 @@ export class Pass {
       kind,
       name,
       deferred,
+      shared,
       step,
       state: "held",
       timedAt: Infinity,

@@ -33,7 +33,9 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
   const shared = reference !== null || pass.definition.repeat === "cached";
   const slot = shared ? `${address}#0` : pass.take(address);
   const same = shared ? pass.existing(slot) : undefined;
-  const step = same ? (same.step as StepRun) : new StepRun(pass, definition, args, slot, reference ? hash : null);
+  const step = same
+    ? (same.step as StepRun)
+    : new StepRun(pass, definition, args, slot, reference ? hash : null, shared);
   if (reference?.onConflict === "error" && same && step.hash !== hash) return step.conflict();
   return same ? same.deferred.promise : step.enter();
 }
@@ -75,14 +77,23 @@ class StepRun {
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
   readonly #slot: string;
+  readonly #shared: boolean;
   readonly #what: string;
   #failed: number;
   /** An error that no further try would mend. */
   #final: unknown = NOTHING;
   #key: string;
 
-  constructor(pass: Pass, definition: StepDefinition, args: unknown[], slot: string, hash: string | null) {
+  constructor(
+    pass: Pass,
+    definition: StepDefinition,
+    args: unknown[],
+    slot: string,
+    hash: string | null,
+    shared = false,
+  ) {
     this.#pass = pass;
+    this.#shared = shared;
     this.#definition = definition;
     this.#args = args;
     this.#slot = slot;
@@ -99,6 +110,7 @@ class StepRun {
       kind,
       name,
       step: this,
+      shared: this.#shared,
       begin: (call) => this.#begin(call),
       ring: (call) => this.#try(call),
       replay: (recorded) => this.#replay(recorded),

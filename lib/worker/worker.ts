@@ -80,7 +80,7 @@ export class Worker {
       logger,
       delays: new Delays(),
       look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
-      loadMore: (key, offset) => store.loadMore(key, offset),
+      loadMore: (key, after) => store.loadMore(key, after),
       onEnd: (pass, ending) => this.#ended(pass, ending),
       onGone: (pass, finish) => this.#gone(pass, finish),
       onDelayed: (dueMs) => this.watch(dueMs),

@@ -78,15 +78,16 @@ begin
   select array_agg(key) into v_keys from claimed;
   if v_keys is not null then
     v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
-    return query select * from :SCHEMA.load_runs(v_keys, 0, 4194304 / cardinality(v_keys), v_backlog);
+    return query select * from :SCHEMA.load_runs(v_keys, '', 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
 end $perdure$;
 
--- The effective history of runs: one row for each of the first 1,000 recorded outcomes after p_offset, in the order of delivery (a run
+-- The effective history of runs: one row for each of up to 1,000 recorded outcomes after a slot and attempt, '' and 0 for the first (a run
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
--- of values per run; more: there is more of this run, read it with a higher p_offset.
+-- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
+-- same; who has read all puts it into the order of delivery.
 -- Called by claim_runs, and by the engine for long histories. Locks: nothing.
-create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
+create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
@@ -102,13 +103,13 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
     case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
       select json_agg(t.slot) from :SCHEMA.try t where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
     )::text end,
-    case when r.attempt > 1 then (
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
       select min(coalesce(c.no, d.no)) from :SCHEMA.checkpoint c
       join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
       left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt
       where c.run = r.key
     ) end,
-    case when r.attempt > 1 then greatest(
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then greatest(
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
@@ -129,15 +130,16 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
         from (
           select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
             coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
-          from :SCHEMA.checkpoint c
+          from (
+            select * from :SCHEMA.checkpoint c
+            where c.run = r.key and (c.slot, c.attempt) > (p_slot, p_attempt)
+              and (r.attempt = 1 or not exists (
+                select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
+            order by c.slot, c.attempt limit 1001
+          ) c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
-          where c.run = r.key
-            and (r.attempt = 1 or not exists (
-              select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
-          order by coalesce(c.no, d.no) nulls last, c.at, c.slot
-          offset p_offset limit 1001
         ) s
-        window w as (order by s.no nulls last, s.at, s.slot rows unbounded preceding)
+        window w as (order by s.slot, s.attempt rows unbounded preceding)
       ) q
     ) p where not p.cut
   ) h on r.epoch > 1

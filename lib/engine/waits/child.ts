@@ -48,6 +48,7 @@ class ChildCall {
   readonly #hash: string;
   readonly #slot: string;
   readonly #id: string;
+  readonly #shared: boolean;
   /** Two calls with the same id are one. */
   readonly #same: Call | undefined;
 
@@ -69,9 +70,9 @@ class ChildCall {
     const address = named
       ? referenceAddress(this.#kind, name, options.id!)
       : argumentsAddress(this.#kind, name, this.#hash);
-    const shared = named || pass.definition.repeat === "cached";
-    this.#slot = shared ? `${address}#0` : pass.take(address);
-    this.#same = shared ? pass.existing(this.#slot) : undefined;
+    this.#shared = named || pass.definition.repeat === "cached";
+    this.#slot = this.#shared ? `${address}#0` : pass.take(address);
+    this.#same = this.#shared ? pass.existing(this.#slot) : undefined;
     this.#id =
       options.id ?? childId(pass.run.id, this.#slot, pass.claim.reopened.filter((slot) => slot === this.#slot).length);
   }
@@ -88,6 +89,7 @@ class ChildCall {
       kind: this.#kind,
       name: this.#definition.name,
       step: this,
+      shared: this.#shared,
       hasNews: () => this.#kind === "child" && this.#pass.ends.get(this.#id) !== undefined,
       begin: (call) => this.#begin(call),
       ring: (call) => ringEnd(this.#pass, call, this.#awaited()),
