@@ -161,8 +161,8 @@ export class Store {
 
   /** A page of a run's history, from after an outcome on, in the order of their slots. */
   async loadMore(key: string, after: Recorded): Promise<{ history: Recorded[]; more: boolean }> {
-    const values = [[key], after.slot, after.attempt, 4 * 1024 * 1024, false];
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", values));
+    const values = [key, after.slot, after.attempt, 4 * 1024 * 1024];
+    const [claim] = toClaims(await this.#rows<LoadedRow>("load_more", values));
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
   }
 

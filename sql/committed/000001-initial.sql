@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:91b208deba37d4f52cfb8849397791450d480fe3
+--! Hash: sha1:b6f5fe3ea4fc2a8a4b4df079f020750f61c77683
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -588,7 +588,7 @@ $perdure$;
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
-returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_keys bigint[];
@@ -642,7 +642,7 @@ end $perdure$;
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
 -- same; who has read all puts it into the order of delivery.
--- Called by claim_runs, and by the engine for long histories. Locks: nothing.
+-- Called by claim_runs and load_more. Locks: nothing.
 create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
@@ -702,6 +702,15 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt intege
   where r.key = any(p_keys)
   order by r.key, h.rn
 $perdure$;
+
+-- The next page of a long history: see load_runs. A function of its own for its settings: to compile the query, or to sort what is left of the
+-- history instead of following the index, costs more than a page.
+-- Called by the engine. Locks: nothing.
+create function :SCHEMA.load_more(p_key bigint, p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+begin
+  return query select * from :SCHEMA.load_runs(array[p_key], p_slot, p_attempt, p_bytes, false);
+end $perdure$;
 
 -- Recording outcomes. Every row names its claim (run, epoch) and is refused alone when that claim is over. Verdicts:
 --   ok     recorded, or recorded before by the same claim (the answer to an earlier try was lost)
