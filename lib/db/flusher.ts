@@ -4,17 +4,20 @@
  * transaction holds is written alone, behind; the writes of one run never overtake each other.
  */
 import type { Client, ClientBase } from "pg";
+import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
-import { isConnectionLost, isLocked, isTransient, toPerdureError } from "./pg-errors.ts";
+import { isConnectionLost, isLocked, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
+import { isFromOutside, Queue } from "./queue.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
-const MAX_ROWS = 1000;
-const MAX_BYTES = 4 * 1024 * 1024;
+const ROOM = { rows: 1000, bytes: 4 * 1024 * 1024 };
+/** Starts and sends from outside runs that wait take no more memory than about this: the next one is refused. What runs write is as much as is at work in them. */
+const MOST_FROM_OUTSIDE = 256 * 1024 * 1024;
 /** How long the database may be away before a caller outside a run is told. A run waits for as long as it takes. */
 const PATIENCE_MS = 30_000;
 
@@ -63,7 +66,7 @@ export interface News {
 export class Flusher {
   readonly #options: FlusherOptions;
   readonly #alone: Alone;
-  #queue: Item[] = [];
+  readonly #queue = new Queue();
   #flying = false;
   #scheduled = false;
   #closed = false;
@@ -78,7 +81,7 @@ export class Flusher {
     });
   }
 
-  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed. */
+  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed; from outside a run also when too much waits. */
   write<K extends WriteKind>(
     kind: K,
     row: Writes[K]["row"],
@@ -86,6 +89,9 @@ export class Flusher {
   ): Promise<Writes[K]["answer"]> {
     // A write that came now would open a connection that nobody closes.
     if (this.#closed) return Promise.reject(closed());
+    const full = this.#queue.outsideBytes > MOST_FROM_OUTSIDE && isFromOutside({ kind, row });
+    // What a step starts or sends is as much as is at work in its run.
+    if (full && !scope.getStore()) return Promise.reject(busy());
     return new Promise((resolve, reject) => {
       const lane = laneOf(kind, row);
       const since = performance.now();
@@ -96,7 +102,7 @@ export class Flusher {
 
   /** Resolves when nothing is queued or in flight. */
   async settled(): Promise<void> {
-    while (this.#flying || this.#queue.length > 0 || this.#alone.size > 0) {
+    while (this.#flying || this.#queue.size > 0 || this.#alone.size > 0) {
       await new Promise<void>((resolve) => this.#idle.push(resolve));
     }
   }
@@ -118,7 +124,7 @@ export class Flusher {
   /** Writes nothing any more, not even what is queued. */
   kill(): void {
     this.#closed = true;
-    reject(this.#queue.splice(0), closed());
+    reject(this.#queue.clear(), closed());
     this.#client?.connection.stream.destroy();
   }
 
@@ -144,24 +150,14 @@ export class Flusher {
   }
 
   #wakeIdle(): void {
-    if (this.#queue.length > 0) this.#schedule();
+    if (this.#queue.size > 0) this.#schedule();
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** The next batch, in the order of arrival. Rows of a lane that is being written alone wait behind it. */
+  /** The next batch. Rows of a lane that is being written alone wait behind it. */
   #take(): Item[] {
-    const items: Item[] = [];
-    let bytes = 0;
-    let at = 0;
-    const most = this.#options.guard ? 1 : MAX_ROWS;
-    for (; at < this.#queue.length && items.length < most && bytes < MAX_BYTES; at += 1) {
-      const item = this.#queue[at]!;
-      if (this.#setAside(item)) continue;
-      items.push(item);
-      bytes += sizeOf(item);
-    }
-    this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at);
-    return items;
+    const room = this.#options.guard ? { ...ROOM, rows: 1 } : ROOM;
+    return this.#queue.take(room).filter((item) => !this.#setAside(item));
   }
 
   #setAside(item: Item): boolean {
@@ -176,7 +172,7 @@ export class Flusher {
   }
 
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
-  async #send(items: Item[], again = false): Promise<void> {
+  async #send(items: Item[], again = false, refused = new Set<string>()): Promise<void> {
     let apart = false;
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
@@ -192,10 +188,13 @@ export class Flusher {
         const lost = await this.#dropLostClient(error);
         again ||= lost;
         if (this.#closed) return reject(items, closed());
-        if (!lost && !isTransient(error)) return this.#divide(items, error, again);
+        // What takes too long for one statement may be fast enough in parts.
+        if (!lost && (!isTransient(error) || (isTooSlow(error) && items.length > 1))) {
+          return this.#divide(items, error, again, refused);
+        }
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
         items = dropImpatient(items, error);
-        this.#queue = dropImpatient(this.#queue, error);
+        this.#queue.keepOfOutside((outside) => dropImpatient(outside, error));
         await new Promise((resolve) =>
           setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)),
         );
@@ -223,15 +222,26 @@ export class Flusher {
     return true;
   }
 
-  async #divide(items: Item[], error: unknown, again: boolean): Promise<void> {
-    if (items.length === 1) return reject(items, toPerdureError(error, "writing"));
+  async #divide(items: Item[], error: unknown, again: boolean, refused: Set<string>): Promise<void> {
+    if (items.length === 1) return void this.#refuse(items[0]!, error, refused);
     const middle = items.length >> 1;
-    await this.#send(items.slice(0, middle), again);
-    // The first half may have met a lock: what follows it in its lane stays behind it.
-    await this.#send(
-      items.slice(middle).filter((item) => !this.#setAside(item)),
-      again,
-    );
+    await this.#send(items.slice(0, middle), again, refused);
+    // The first half may have met a lock, or what the database cannot take: what follows in that lane stays behind it, or falls with it.
+    const rest = items.slice(middle).filter((item) => {
+      const falls = item.lane !== null && refused.has(item.lane);
+      if (falls) item.reject(toPerdureError(error, "writing"));
+      return !falls && !this.#setAside(item);
+    });
+    await this.#send(rest, again, refused);
+  }
+
+  /** The database cannot take it. A run's later writes build on it, its finish for one: those that wait here fall with it. */
+  #refuse(item: Item, cause: unknown, refused: Set<string>): void {
+    const error = toPerdureError(cause, "writing");
+    item.reject(error);
+    if (item.lane === null || isFromOutside(item)) return;
+    refused.add(item.lane);
+    reject([...this.#queue.withdraw(item.lane), ...this.#alone.withdraw(item.lane)], error);
   }
 
   #context(again: boolean, lockMs: number | null, apart = false) {
@@ -252,7 +262,7 @@ export class Flusher {
     if (batch.news) this.#options.onNews(batch.news);
   }
 
-  async #runAlone(items: Item[], lockMs: number): Promise<Item[]> {
+  async #runAlone(items: Item[], lockMs: number, refused = new Set<string>()): Promise<Item[]> {
     try {
       if (this.#closed) throw closed();
       const batch = await this.#options.beside((client) => this.#commit(client, items, this.#context(true, lockMs)));
@@ -261,9 +271,12 @@ export class Flusher {
     } catch (error) {
       if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);
       const [first, ...rest] = items;
-      // Which row it is that the database cannot take shows when each is written by itself.
-      if (rest.length > 0) return [...(await this.#runAlone([first!], lockMs)), ...rest];
-      reject(items, toPerdureError(error, "writing"));
+      if (rest.length > 0) {
+        // Which row it is that the database cannot take shows when each is written by itself.
+        const left = await this.#runAlone([first!], lockMs, refused);
+        if (refused.size === 0) return [...left, ...rest];
+        reject(rest, toPerdureError(error, "writing"));
+      } else this.#refuse(first!, error, refused);
       return [];
     }
   }
@@ -274,6 +287,11 @@ function closed(): PerdureError {
     "PERDURE_STATE",
     "this engine was shut down before it could write; make a new one, and try again",
   );
+}
+
+function busy(): PerdureError {
+  const text = `${MOST_FROM_OUTSIDE >> 20} MiB of starts and events wait to be written, as the database does not keep up; nothing was written. Try again later, and await what is begun before more is`;
+  return new PerdureError("PERDURE_BUSY", text);
 }
 
 function reject(items: readonly Item[], error: PerdureError): void {
@@ -292,17 +310,8 @@ function dropImpatient(items: Item[], error: unknown): Item[] {
   return items.filter((item) => !impatient(item));
 }
 
-/** A child's start belongs to its parent, which waits for as long as it takes. */
-const isFromOutside = ({ kind, row }: Item): boolean =>
-  kind === "send" || (kind === "start" && (row as Writes["start"]["row"]).run === null);
-
 /** Writes of one lane keep their order: a run's own writes, the starts of its children among them; others' starts of one id, and the sends to it. */
 function laneOf(kind: WriteKind, row: unknown): string | null {
   const { run, id } = row as { run?: string | null; id?: string };
   return run ?? (kind === "start" || kind === "send" ? `id:${id}` : null);
-}
-
-function sizeOf(item: Item): number {
-  const row = item.row as { value?: string; args?: string; data?: string; error?: string };
-  return 100 + (row.value?.length ?? 0) + (row.args?.length ?? 0) + (row.data?.length ?? 0) + (row.error?.length ?? 0);
 }

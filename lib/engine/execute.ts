@@ -83,8 +83,12 @@ const resultPlace = (pass: Pass): Place => resultOf(pass.run.id, pass.claim.atte
 
 /** Writes what the body came to. */
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
+  const { refusal } = pass.ledger;
   try {
-    ports.onGone(pass, await write(pass, ending, ports));
+    const finish = await write(pass, ending, ports);
+    // The last of what it recorded, or its end.
+    if (!finish && pass.ledger.refusal !== refusal) throw pass.ledger.refusal!.error;
+    ports.onGone(pass, finish);
     if (ending.how === "replayed") ports.onStray();
   } catch (error) {
     // Handed back, it would come to the same again, and for ever.
@@ -106,7 +110,11 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
     case "blocked":
       return block(pass, ending.reason, ports);
     case "refused":
-      return block(pass, `undecodable: ${reasonOf(ending.error)}`, ports);
+      return block(
+        pass,
+        `${isOfDatabase(ending.error) ? "not written" : "undecodable"}: ${reasonOf(ending.error)}`,
+        ports,
+      );
     case "unprepared":
       return postpone(pass, ending.error, ports);
     case "lost":
@@ -117,6 +125,9 @@ async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<F
       return ending satisfies never;
   }
 }
+
+/** The database could not take a row of the run. */
+const isOfDatabase = (error: unknown): boolean => error instanceof PerdureError && error.code === "PERDURE_DATABASE";
 
 /** The run, as a line of the log names it, and the fields of that line. */
 const named = ({ run }: Pass): string => `run "${run.id}" of workflow "${run.workflow}"`;

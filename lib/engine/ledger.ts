@@ -20,6 +20,8 @@ export class Ledger {
   #epoch: number;
   #sent = 0;
   #committed = 0;
+  /** What the database could not take of this run, if anything. */
+  refusal: { readonly error: unknown } | null = null;
   #parked: { after: number; effect: () => void; orElse: (() => void) | undefined }[] = [];
 
   constructor(flusher: Pick<Flusher, "write">, claim: Fenced, events: LedgerEvents) {
@@ -61,6 +63,7 @@ export class Ledger {
       this.#commit();
       return answer;
     } catch (error) {
+      this.refusal = { error };
       this.#events.refused(error);
       this.#giveUp();
       return undefined;
