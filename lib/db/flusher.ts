@@ -63,6 +63,11 @@ export interface News {
   wanted: { readonly hungry: boolean; readonly watching: boolean; readonly reading: boolean } | null;
 }
 
+/** Who is told of a write. */
+export interface Told<K extends WriteKind> extends Pick<Item, "onAside" | "reject"> {
+  readonly resolve: (answer: Writes[K]["answer"]) => void;
+}
+
 export class Flusher {
   readonly #options: FlusherOptions;
   readonly #alone: Alone;
@@ -87,17 +92,26 @@ export class Flusher {
     row: Writes[K]["row"],
     onAside: () => void = () => {},
   ): Promise<Writes[K]["answer"]> {
+    return new Promise((resolve, reject) => this.put(kind, row, { onAside, resolve, reject }));
+  }
+
+  /** As `write`, for the many writes of runs: the answer is told at once, in the midst of all the answers of its batch, and must not throw. */
+  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], { onAside, resolve, reject }: Told<K>): void {
     // A write that came now would open a connection that nobody closes.
-    if (this.#closed) return Promise.reject(closed());
+    if (this.#closed) {
+      queueMicrotask(() => reject(closed()));
+      return;
+    }
     const full = this.#queue.outsideBytes > MOST_FROM_OUTSIDE && isFromOutside({ kind, row });
     // What a step starts or sends is as much as is at work in its run.
-    if (full && !scope.getStore()) return Promise.reject(busy());
-    return new Promise((resolve, reject) => {
-      const lane = laneOf(kind, row);
-      const since = performance.now();
-      this.#queue.push({ kind, row, lane, since, onAside, resolve: resolve as Item["resolve"], reject });
-      this.#schedule();
-    });
+    if (full && !scope.getStore()) {
+      queueMicrotask(() => reject(busy()));
+      return;
+    }
+    const lane = laneOf(kind, row);
+    const since = performance.now();
+    this.#queue.push({ kind, row, lane, since, onAside, resolve: resolve as Item["resolve"], reject });
+    this.#schedule();
   }
 
   /** Resolves when nothing is queued or in flight. */
@@ -238,10 +252,14 @@ export class Flusher {
   /** The database cannot take it. A run's later writes build on it, its finish for one: those that wait here fall with it. */
   #refuse(item: Item, cause: unknown, refused: Set<string>): void {
     const error = toPerdureError(cause, "writing");
-    item.reject(error);
-    if (item.lane === null || isFromOutside(item)) return;
-    refused.add(item.lane);
-    reject([...this.#queue.withdraw(item.lane), ...this.#alone.withdraw(item.lane)], error);
+    const { lane } = item;
+    const fallen = [item];
+    if (lane !== null && !isFromOutside(item)) {
+      refused.add(lane);
+      // Taken out before anyone is told, as who is told may write: that the run is blocked.
+      fallen.push(...this.#queue.withdraw(lane), ...this.#alone.withdraw(lane));
+    }
+    reject(fallen, error);
   }
 
   #context(again: boolean, lockMs: number | null, apart = false) {
