@@ -41,6 +41,10 @@ export interface FlusherOptions {
   readonly onLostAnswer: () => void;
   /** Stands around each commit, which then holds one write. */
   readonly guard?: Guard | null;
+  /** So many rows in a batch at most; 1000 unless a test says otherwise. */
+  readonly most?: number | undefined;
+  /** Whether a batch waits for what the answers of the last set going. */
+  readonly gathers: boolean;
 }
 
 /** What a batch brought about for others. */
@@ -146,12 +150,12 @@ export class Flusher {
   #schedule(): void {
     if (this.#scheduled || this.#flying) return;
     this.#scheduled = true;
-    setImmediate(() =>
-      setImmediate(() => {
-        this.#scheduled = false;
-        void this.#fly();
-      }),
-    );
+    const fly = (): void => {
+      this.#scheduled = false;
+      void this.#fly();
+    };
+    if (this.#options.gathers) setImmediate(() => setImmediate(fly));
+    else queueMicrotask(fly);
   }
 
   // One batch: the next is put together two turns later too, when what the answers set going is known and rides along.
@@ -170,7 +174,8 @@ export class Flusher {
 
   /** The next batch. Rows of a lane that is being written alone wait behind it. */
   #take(): Item[] {
-    const room = this.#options.guard ? { ...ROOM, rows: 1 } : ROOM;
+    const { guard, most = guard ? 1 : ROOM.rows } = this.#options;
+    const room = { ...ROOM, rows: most };
     return this.#queue.take(room).filter((item) => !this.#setAside(item));
   }
 

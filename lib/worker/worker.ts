@@ -37,6 +37,8 @@ export interface WorkerOptions {
   readonly clock: DatabaseClock;
   readonly logger: EngineLog;
   readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside" | "makeContext" | "strict" | "hooks">;
+  /** A claim rides in the batch that ends what it waits for. */
+  readonly rides: boolean;
   /** Fires the schedules whose slots are due. Returns how many went on to their next. */
   readonly fire: () => Promise<number>;
   /** A run has ended for good in this process. */
@@ -89,7 +91,7 @@ export class Worker {
       onEnd: (pass, ending) => this.#ended(pass, ending),
       onGone: (pass, finish) => this.#gone(pass, finish),
       onDelayed: (dueMs) => this.watch(dueMs),
-      onFollowed: () => this.poke(),
+      onFollowed: () => options.rides && this.poke(),
       onStray: options.onStray,
       onResumed: (pass) => this.#active.set(pass.claim.key, pass),
     };

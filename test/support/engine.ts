@@ -3,6 +3,7 @@ import type { Test } from "tap";
 import { TRANSITIONS } from "../../lib/core/states.ts";
 import { Perdure, type PerdureOptions } from "../../lib/index.ts";
 import { freshSchema } from "./postgres.ts";
+import { without } from "./without.ts";
 
 export interface Bench {
   readonly perdure: Perdure;
@@ -52,7 +53,7 @@ export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   const schema = options.schema ?? fresh;
   const engines: Perdure[] = [];
   const launch = async (more: PerdureOptions): Promise<Perdure> => {
-    const engine = new Perdure({ database: url, schema, logger: collector(), ...options, ...more });
+    const engine = new Perdure(without({ database: url, schema, logger: collector(), ...options, ...more }));
     engines.push(engine);
     await engine.launch();
     return engine;
