@@ -12,10 +12,13 @@ import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
 import { isConnectionLost, isLocked, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
-import { isFromOutside, Queue } from "./queue.ts";
+import { isFromOutside, Queue, type Room } from "./queue.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
-const ROOM = { rows: 1000, bytes: 4 * 1024 * 1024 };
+/** What a batch holds at most. Of more runs, half waits: then the database works on one batch while this process works on the answers of the other. */
+const ROOM: Room = { rows: 1000, lanes: 128, bytes: 4 * 1024 * 1024 };
+/** So many writes leave as soon as the batch before them is committed, and wait for no more that might ride along. */
+const CROWD = 32;
 /** Starts and sends from outside runs that wait take no more memory than about this: the next one is refused. What runs write is as much as is at work in them. */
 const MOST_FROM_OUTSIDE = 256 * 1024 * 1024;
 /** How long the database may be away before a caller outside a run is told. A run waits for as long as it takes. */
@@ -77,6 +80,8 @@ export class Flusher {
   readonly #alone: Alone;
   readonly #queue = new Queue();
   #flying = false;
+  /** The batch that left before the answers of the one before it were told. */
+  #following: Promise<void> | null = null;
   #scheduled = false;
   #closed = false;
   #client: Client | null = null;
@@ -158,13 +163,20 @@ export class Flusher {
     else queueMicrotask(fly);
   }
 
-  // One batch: the next is put together two turns later too, when what the answers set going is known and rides along.
+  // A few writes are put together two turns later after a batch too, when what its answers set going is known and rides along.
   async #fly(): Promise<void> {
     this.#flying = true;
-    const items = this.#take();
-    if (items.length > 0) await this.#send(items);
+    for (let flight = this.#takeOff(); flight !== null; flight = this.#following) {
+      this.#following = null;
+      await flight;
+    }
     this.#flying = false;
     this.#wakeIdle();
+  }
+
+  #takeOff(): Promise<void> | null {
+    const items = this.#take();
+    return items.length > 0 ? this.#send(items) : null;
   }
 
   #wakeIdle(): void {
@@ -191,13 +203,13 @@ export class Flusher {
   }
 
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
-  async #send(items: Item[], again = false, refused = new Set<string>()): Promise<void> {
+  async #send(items: Item[], again = false, refused: Set<string> | null = null): Promise<void> {
     let apart = false;
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
-        const client = await this.#connected();
-        this.#settle(await this.#commit(client, items, this.#context(again || failures > 0, null, apart)));
-        return;
+        const client = this.#client ?? (await this.#connected());
+        const batch = await this.#commit(client, items, this.#context(again || failures > 0, null, apart));
+        return this.#land(batch, refused === null);
       } catch (error) {
         // A stranger has made a run of the same id and not committed: which one it is, each start finds out by itself.
         if (!apart && isLocked(error) && items.some(({ kind }) => kind === "start")) {
@@ -209,7 +221,7 @@ export class Flusher {
         if (this.#closed) return reject(items, closed());
         // What takes too long for one statement may be fast enough in parts.
         if (!lost && (!isTransient(error) || (isTooSlow(error) && items.length > 1))) {
-          return this.#divide(items, error, again, refused);
+          return this.#divide(items, error, again, refused ?? new Set());
         }
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
         items = dropImpatient(items, error);
@@ -279,9 +291,22 @@ export class Flusher {
     return guard ? guard(items, commit) : commit();
   }
 
-  #settle(batch: Batch): void {
+  /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. */
+  #land(batch: Batch, whole: boolean): void {
     for (const item of batch.busy) this.#putAside(item);
-    for (const { item, answer } of batch.answered) item.resolve(answer);
+    if (whole && !this.#options.guard && this.#options.gathers && this.#queue.size >= CROWD)
+      this.#following = this.#takeOff();
+    this.#settle(batch);
+  }
+
+  #settle(batch: Batch): void {
+    for (const { item, answer } of batch.answered) {
+      try {
+        item.resolve(answer);
+      } catch (error) {
+        this.#options.onTrouble("what follows from a write failed", error);
+      }
+    }
     if (batch.news) this.#options.onNews(batch.news);
   }
 
@@ -289,7 +314,7 @@ export class Flusher {
     try {
       if (this.#closed) throw closed();
       const batch = await this.#options.beside((client) => this.#commit(client, items, this.#context(true, lockMs)));
-      this.#settle({ ...batch, busy: [] });
+      this.#settle(batch);
       return [...batch.busy];
     } catch (error) {
       if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);

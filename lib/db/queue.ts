@@ -8,6 +8,8 @@ import type { Writes } from "./writes.ts";
 /** What a batch holds at most; its last row may go beyond the bytes. */
 export interface Room {
   readonly rows: number;
+  /** Runs, and ids from outside: of those that are in it, as much as fits. */
+  readonly lanes: number;
   readonly bytes: number;
 }
 
@@ -47,14 +49,17 @@ export class Queue {
 
   /** The next batch. What is of one run, or of one id from outside, stays in its order. */
   take(room: Room): Item[] {
-    if (this.size <= room.rows && this.#bytes < room.bytes) return this.clear();
+    const fits = this.size <= room.rows && this.#bytes < room.bytes;
+    if (fits && this.size <= room.lanes) return this.clear();
     const taken = new Taken(room);
     this.#upkeep = taken.add(this.#upkeep, room);
-    const half = { rows: Math.ceil(room.rows / 2), bytes: room.bytes / 2 };
+    const { rows, lanes, bytes } = room;
+    const half = { rows: Math.ceil(rows / 2), lanes: Math.ceil(lanes / 2), bytes: bytes / 2 };
     if (this.#outsideFirst) this.#outside = taken.add(this.#outside, half);
-    this.#runs = taken.addInTurns(this.#runs, this.#outside.length > 0 && !this.#outsideFirst ? half : room);
+    const share = this.#outside.length > 0 && !this.#outsideFirst ? half : room;
+    this.#runs = fits ? taken.add(this.#runs, share) : taken.addInTurns(this.#runs, share);
     this.#outside = taken.add(this.#outside, room);
-    this.#runs = taken.addInTurns(this.#runs, room);
+    if (share === half) this.#runs = taken.add(this.#runs, room);
     this.#outsideFirst = !this.#outsideFirst;
     for (const item of taken.items) this.#gone(item);
     return taken.items;
@@ -97,45 +102,63 @@ export class Queue {
 class Taken {
   readonly items: Item[] = [];
   readonly #room: Room;
+  readonly #lanes = new Set<string | null>();
   #bytes = 0;
 
   constructor(room: Room) {
     this.#room = room;
   }
 
-  /** Takes the first of them, up to a share of the batch. Returns the rest. */
+  /** Takes the first of them, up to a share of the batch. Returns the rest, in its order. */
   add(from: Item[], share: Room): Item[] {
+    const most = this.#most(share);
+    const left: Item[] = [];
     let at = 0;
-    const full = this.#full(share);
-    while (at < from.length && !full()) this.#take(from[at++]!);
-    return at === 0 ? from : from.slice(at);
+    // Of what is left, no more is looked through than would have fitted.
+    for (; at < from.length && !this.#full(most) && left.length < this.#room.rows; at += 1) {
+      const item = from[at]!;
+      if (this.#hasLane(item, most)) this.#take(item);
+      else left.push(item);
+    }
+    return at === 0 ? from : left.concat(from.slice(at));
   }
 
   /** Takes the first of each run, then the second of each, and so on. Returns the rest, in its order. */
   addInTurns(from: Item[], share: Room): Item[] {
-    const full = this.#full(share);
-    if (full()) return from;
+    const most = this.#most(share);
     const taken = new Set<Item>();
     for (const round of roundsOf(from)) {
       for (const item of round) {
-        if (full()) return from.filter((other) => !taken.has(other));
+        if (this.#full(most)) break;
+        if (!this.#hasLane(item, most)) continue;
         this.#take(item);
         taken.add(item);
       }
     }
-    return [];
+    return from.filter((item) => !taken.has(item));
   }
 
   #take(item: Item): void {
     this.items.push(item);
+    if (item.lane !== null) this.#lanes.add(item.lane);
     this.#bytes += sizeOf(item);
   }
 
-  /** Whether the share, or the batch, is used up. */
-  #full({ rows, bytes }: Room): () => boolean {
-    const lastRow = Math.min(this.#room.rows, this.items.length + rows);
-    const lastByte = Math.min(this.#room.bytes, this.#bytes + bytes);
-    return () => this.items.length >= lastRow || this.#bytes >= lastByte;
+  /** Where a share of what is left of the batch ends. */
+  #most(share: Room): Room {
+    return {
+      rows: Math.min(this.#room.rows, this.items.length + share.rows),
+      lanes: Math.min(this.#room.lanes, this.#lanes.size + share.lanes),
+      bytes: Math.min(this.#room.bytes, this.#bytes + share.bytes),
+    };
+  }
+
+  #full({ rows, bytes }: Room): boolean {
+    return this.items.length >= rows || this.#bytes >= bytes;
+  }
+
+  #hasLane({ lane }: Item, { lanes }: Room): boolean {
+    return lane === null || this.#lanes.size < lanes || this.#lanes.has(lane);
   }
 }
 

@@ -33,8 +33,8 @@ export class Calls {
 
   /** Lets go of calls, and of the values that they were given, that nobody asks for again: a long run does not keep them all. */
   #sweep(): void {
-    for (const [slot, { state, shared, deferred }] of this.#bySlot) {
-      if (state === "done" && !shared && deferred.promise.awaited) this.#bySlot.delete(slot);
+    for (const [slot, { state, entry, deferred }] of this.#bySlot) {
+      if (state === "done" && !entry.shared && deferred.promise.awaited) this.#bySlot.delete(slot);
     }
     this.#sweepAt = Math.max(SWEEP_AT, 2 * this.#bySlot.size);
   }
@@ -78,7 +78,7 @@ export class Calls {
 
   /** Tells those that wait what a look has found: news, then timers, in the order of their instants, those of one instant as they were called. */
   hear({ due, askedAt }: Pick<News, "due" | "askedAt">): void {
-    for (const call of [...this.waiting]) if (call.hasNews()) call.ring(false);
+    for (const call of [...this.waiting]) if (call.hasNews) call.ring(false);
     const at = (call: Call): number => due.get(call.slot)!.at;
     const rung = [...this.waiting].filter((call) => due.has(call.slot)).sort((a, b) => at(a) - at(b));
     for (const call of rung) {

@@ -11,8 +11,6 @@ import type { Ledger } from "./ledger.ts";
 import type { EnginePorts } from "./ports.ts";
 import { Voice } from "./voice.ts";
 
-type Replay = (recorded: Recorded) => Outcome["settle"];
-
 /** From so many recorded outcomes on, a run is too long: every replay reads them all. */
 const LONG = 10_000;
 const GO_ON = 'let it start its successor and return, as the README says under "Long histories"';
@@ -24,7 +22,7 @@ export class Handover {
   readonly #clock: DatabaseClock;
   readonly #attempt: number;
   readonly #warn: (text: string) => void;
-  #recorded: Map<string, { call: Call; replay: Replay }> | undefined;
+  #recorded: Map<string, Call> | undefined;
   readonly #ready: { call: Call; outcome: Outcome }[] = [];
   #no: number;
   #now: number;
@@ -66,9 +64,9 @@ export class Handover {
   }
 
   /** A recorded call is in line, at its number's place. */
-  recorded(call: Call, replay: Replay): void {
+  recorded(call: Call): void {
     this.#recorded ??= new Map();
-    this.#recorded.set(call.slot, { call, replay });
+    this.#recorded.set(call.slot, call);
     this.#history.call(call.slot);
   }
 
@@ -96,12 +94,12 @@ export class Handover {
   }
 
   #replay(recorded: Recorded): void {
-    const { call, replay } = this.#recorded!.get(recorded.slot)!;
+    const call = this.#recorded!.get(recorded.slot)!;
     this.#recorded!.delete(recorded.slot);
     const numbered = recorded.no !== null;
     const { attempt, at } = recorded;
     const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at };
-    this.#give(call, { settle: replay(recorded), write }, at, recorded.no);
+    this.#give(call, { settle: call.entry.replay(recorded), write }, at, recorded.no);
   }
 
   #give(call: Call, { settle, write }: Outcome, at: number, place: number | null = null): void {

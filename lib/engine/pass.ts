@@ -7,12 +7,12 @@
 import type { Claim } from "../core/claim.ts";
 import type { Body } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import type { RunInfo, WorkflowDefinition } from "../core/types.ts";
+import type { WorkflowDefinition } from "../core/types.ts";
 import { PassAlarms } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
 import { Binding } from "./binding.ts";
 import { PassBody } from "./body.ts";
-import type { Call, Entry, Outcome } from "./call.ts";
+import { Call, type Entry, type Outcome } from "./call.ts";
 import { Calls } from "./calls.ts";
 import { divergence } from "./divergence.ts";
 import { Ends } from "./ends.ts";
@@ -26,7 +26,7 @@ import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
 import { Publisher } from "./publish.ts";
 import { runBody } from "./run-body.ts";
-import { type RunFacts, runInfo } from "./run-info.ts";
+import { RunView } from "./run-view.ts";
 import { Stall } from "./stall.ts";
 
 /** What the body came to. */
@@ -36,8 +36,7 @@ export type Settled = { readonly value: unknown } | { readonly thrown: unknown }
 const PATIENCE = { times: 5, everyMs: 20 };
 
 export class Pass {
-  readonly facts: RunFacts;
-  readonly run: RunInfo;
+  readonly run: RunView;
   readonly body: Body;
   readonly claim: Claim;
   readonly definition: WorkflowDefinition;
@@ -77,18 +76,10 @@ export class Pass {
     this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
-    this.ledger = new Ledger(
-      ports.flusher,
-      { run: claim.key, epoch: claim.epoch },
-      {
-        lost: () => this.lose("its claim is over"),
-        refused: (error) => this.end({ how: "refused", error }),
-      },
-    );
+    this.ledger = new Ledger(ports.flusher, claim, this);
     this.handover = new Handover(claim, this.history, this.ledger, ports);
     this.patches = new Patches(this);
-    this.facts = runInfo(claim, ports.logger, () => this.handover.voice.silent);
-    this.run = this.facts.run;
+    this.run = new RunView(claim, ports.logger, this.handover.voice);
     this.#stall = ports.strict ? new Stall(this, this.#calls) : null;
     this.body = new PassBody(this, this.run);
     this.#alarms = new PassAlarms(ports.clock, () => void this.look());
@@ -149,32 +140,17 @@ export class Pass {
 
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
   enter(entry: Entry): Promise<unknown> {
-    const { slot, kind, name, step, shared = false, hasNews = () => false } = entry;
-    const deferred = defer();
     // A call from a pass that has ended never runs and never settles.
-    if (this.over || this.#settled) return deferred.promise;
+    if (this.over || this.#settled) return defer().promise;
     this.#stall?.called(entry);
-    const call: Call = {
-      slot,
-      kind,
-      name,
-      deferred,
-      shared,
-      step,
-      state: "held",
-      timedAt: Infinity,
-      isNew: this.history.isNew(slot),
-      hasNews,
-      begin: () => this.#guard(() => entry.begin(call)),
-      ring: (woken) => this.#guard(() => entry.ring(call, woken)),
-    };
+    const call = new Call(this, entry, this.history.isNew(entry.slot));
     this.#calls.add(call);
-    if (this.history.recorded(slot)) this.handover.recorded(call, entry.replay);
+    if (this.history.recorded(call.slot)) this.handover.recorded(call);
     else this.#calls.held.push(call);
     if (this.#state === "suspended") this.#resume();
     else if (this.#mayBegin()) this.#beginHeld();
     this.#schedule();
-    return deferred.promise;
+    return call.deferred.promise;
   }
 
   #mayBegin(): boolean {
@@ -182,12 +158,11 @@ export class Pass {
   }
 
   /** What goes wrong around a call, a stored value that cannot be read for one, ends the pass and not the process. */
-  #guard(work: () => void | Promise<void>): void {
-    const refused = (error: unknown): void => this.end({ how: "refused", error });
+  guard(work: () => void | Promise<void>): void {
     try {
-      work()?.catch(refused);
+      work()?.catch((error) => this.refused(error));
     } catch (error) {
-      refused(error);
+      this.refused(error);
     }
   }
 
@@ -221,7 +196,7 @@ export class Pass {
 
   readonly #onTurn = (): void => {
     this.#scheduled = false;
-    if (this.#state === "active") this.#guard(() => this.#turn());
+    if (this.#state === "active") this.guard(() => this.#turn());
   };
 
   /** One turn: whatever the turn before woke has run as far as it can. */
@@ -338,7 +313,7 @@ export class Pass {
     if (this.over || this.#state === "suspended" || news.askedAt < this.#renewedAt) return;
     if (news.held) this.#takeIn(news);
     // A suspension in flight may have given the claim up by itself.
-    else if (this.#state === "active") this.lose("its claim is over");
+    else if (this.#state === "active") this.lose();
   }
 
   #takeIn(news: News): void {
@@ -376,12 +351,17 @@ export class Pass {
   #abort(why: string): void {
     if (why === "settled" && this.attempts.size === 0) return;
     const reason = new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${why}`);
-    this.facts.abort(reason);
+    RunView.abort(this.run, reason);
     for (const attempt of this.attempts) attempt.abort(reason);
   }
 
+  /** The database cannot take what the run has to write, or what is stored cannot be read. */
+  refused(error: unknown): void {
+    this.end({ how: "refused", error });
+  }
+
   /** The claim is over: nothing of this pass is written any more, and its steps are told to stop. */
-  lose(why: string): void {
+  lose(why = "its claim is over"): void {
     this.end({ how: "lost", why });
   }
 

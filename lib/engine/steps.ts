@@ -9,7 +9,7 @@ import { checkInput, validate } from "../core/schema.ts";
 import { type Place, tryIn } from "../core/stored-place.ts";
 import type { Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { Attempt } from "./attempt.ts";
-import type { Call, Outcome } from "./call.ts";
+import type { Call, Entry, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
 import { defer } from "./promise.ts";
 
@@ -32,7 +32,7 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
   const slot = shared ? `${address}#0` : pass.take(address);
   const same = shared ? pass.existing(slot) : undefined;
   const step = same
-    ? (same.step as StepRun)
+    ? (same.entry as StepRun)
     : new StepRun(pass, definition, args, slot, reference ? hash : null, shared);
   if (reference?.onConflict === "error" && same && step.hash !== hash) return step.conflict();
   return same ? same.deferred.promise : step.enter();
@@ -67,20 +67,20 @@ export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> 
 }
 
 /** The tries of one call of a step. */
-class StepRun {
+class StepRun implements Entry {
+  readonly slot: string;
+  readonly kind: StepDefinition["kind"];
+  readonly name: string;
   readonly hash: string | null;
+  readonly shared: boolean;
   /** The async context of the call. */
   readonly #there = new AsyncResource("perdure.step", { requireManualDestroy: true });
   readonly #pass: Pass;
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
-  readonly #slot: string;
-  readonly #shared: boolean;
-  readonly #what: string;
   #failed: number;
   /** An error that no further try would mend. */
   #final: unknown = NOTHING;
-  #key: string;
 
   constructor(
     pass: Pass,
@@ -91,28 +91,22 @@ class StepRun {
     shared = false,
   ) {
     this.#pass = pass;
-    this.#shared = shared;
+    this.shared = shared;
     this.#definition = definition;
     this.#args = args;
-    this.#slot = slot;
+    this.slot = slot;
+    this.kind = definition.kind;
+    this.name = definition.name;
     this.hash = hash;
-    this.#what = `${definition.kind} "${definition.name}" of run "${pass.run.id}"`;
     this.#failed = pass.history.wait(slot)?.tries ?? 0;
-    this.#key = `${pass.run.id}/${slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
   }
 
   enter(): Promise<unknown> {
-    const { kind, name } = this.#definition;
-    return this.#pass.enter({
-      slot: this.#slot,
-      kind,
-      name,
-      step: this,
-      shared: this.#shared,
-      begin: (call) => this.#begin(call),
-      ring: (call) => this.#try(call),
-      replay: (recorded) => this.#replay(recorded),
-    });
+    return this.#pass.enter(this);
+  }
+
+  get #what(): string {
+    return `${this.kind} "${this.name}" of run "${this.#pass.run.id}"`;
   }
 
   /** The same reference with another input. */
@@ -126,11 +120,11 @@ class StepRun {
   }
 
   #place(attempt?: number): Place {
-    return this.#pass.binding.placeOf(this.#slot, attempt);
+    return this.#pass.binding.placeOf(this.slot, attempt);
   }
 
   /** A recorded outcome, for the body. */
-  #replay(recorded: Recorded): Outcome["settle"] {
+  replay(recorded: Recorded): Outcome["settle"] {
     const { reference } = this.#definition;
     if (reference?.onConflict === "error" && recorded.hash !== this.hash) {
       return (deferred) => void this.conflict().catch(deferred.reject);
@@ -144,18 +138,18 @@ class StepRun {
   /** Throws a stored error into the body, and remembers where it came from. */
   #throws(text: string, attempt?: number): Outcome["settle"] {
     const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`, this.#place(attempt));
-    this.#pass.escaped.threw(error, this.#slot);
+    this.#pass.escaped.threw(error, this.slot);
     return (deferred) => deferred.reject(error);
   }
 
-  #begin(call: Call): void {
-    const wait = this.#pass.history.wait(this.#slot);
+  begin(call: Call): void {
+    const wait = this.#pass.history.wait(this.slot);
     if (wait?.due && wait.due > this.#pass.claim.now) this.#pass.waits(call, wait.due);
-    else this.#try(call);
+    else this.ring(call);
   }
 
   /** A try begins once all that the body knows is committed. */
-  #try(call: Call): void {
+  ring(call: Call): void {
     if (this.#pass.draining) return;
     this.#pass.working(call);
     // What it came to cannot be stored: nothing goes on from here.
@@ -167,7 +161,7 @@ class StepRun {
     const pass = this.#pass;
     if (pass.over) return;
     const started = pass.ports.clock.now();
-    if (this.#definition.onCrash === "fail" && pass.history.begun(this.#slot)) {
+    if (this.#definition.onCrash === "fail" && pass.history.begun(this.slot)) {
       return this.#fail(
         call,
         started,
@@ -194,7 +188,7 @@ class StepRun {
   async #mark(started: number): Promise<boolean> {
     const { attempt } = this.#pass.claim;
     const row = {
-      slot: this.#slot,
+      slot: this.slot,
       attempt,
       try: this.#failed + 1,
       name: this.#definition.name,
@@ -253,7 +247,7 @@ class StepRun {
         const row = { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
         return {
           ...pass.ledger.claim,
-          slot: this.#slot,
+          slot: this.slot,
           attempt,
           no: null,
           kind,
@@ -273,7 +267,8 @@ class StepRun {
   #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
     const { name, timeoutMs, input, output } = this.#definition;
     const pass = this.#pass;
-    const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey: this.#key, tx });
+    const idempotencyKey = `${pass.run.id}/${this.slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
+    const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey, tx });
     pass.attempts.add(attempt);
     const over = (): unknown => pass.attempts.delete(attempt);
     const work = async (): Promise<unknown> => {
@@ -315,9 +310,9 @@ class StepRun {
     const at = pass.ports.clock.now();
     const { name } = this.#definition;
     if (this.#failed > 1 || delay !== null) {
-      const place = { run: pass.run.id, slot: tryIn(this.#slot, attempt, this.#failed) };
+      const place = { run: pass.run.id, slot: tryIn(this.slot, attempt, this.#failed) };
       const failure = pass.ports.codec.encodeError(last, what, place);
-      const row = { slot: this.#slot, attempt, try: this.#failed, name, started, at, error: failure };
+      const row = { slot: this.slot, attempt, try: this.#failed, name, started, at, error: failure };
       pass.ledger.send("try", row);
     }
     if (delay === null) {
@@ -326,7 +321,7 @@ class StepRun {
     }
     pass.waits(call, null);
     const row = {
-      slot: this.#slot,
+      slot: this.slot,
       attempt,
       kind: "retry",
       topics: JSON.stringify([`retry:${name}`]),

@@ -11,7 +11,7 @@ import type { Store } from "../db/store.ts";
 import type { LoadedRow, Writes } from "../db/writes.ts";
 import { Alarm } from "../engine/alarm.ts";
 import { Delays } from "../engine/delays.ts";
-import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
+import { type ExecutePorts, executor, type Finish, load } from "../engine/execute.ts";
 import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { Ending, EnginePorts, News } from "../engine/ports.ts";
@@ -22,6 +22,8 @@ import { toNews } from "./news.ts";
 const SUSPECT = 3;
 /** Runs claimed at once at most: each brings its history along. */
 const MOST_PER_CLAIM = 200;
+/** Of many slots half are filled at once: while the database claims for one half, this process works on the other. */
+const MANY_SLOTS = 32;
 const DUE_PER_BATCH = 1000;
 const OVERDUE_MS = 500;
 /** Schedules that are due and that somebody holds are looked at again after that. */
@@ -52,6 +54,7 @@ export interface WorkerOptions {
 export class Worker {
   readonly #options: WorkerOptions;
   readonly #ports: ExecutePorts;
+  readonly #execute: ReturnType<typeof executor>;
   readonly #active = new Map<string, Pass>();
   readonly #concluding = new Set<Pass>();
   readonly #loading = new Set<string>();
@@ -59,6 +62,7 @@ export class Worker {
   #reserved = 0;
   /** So many of the reserved slots the claim in flight asks for. */
   #asked = 0;
+  readonly #most: number;
   /** So many more runs may be taken. */
   #quota: number;
   #taken = 0;
@@ -77,7 +81,8 @@ export class Worker {
     this.#options = options;
     this.#quota = options.works ? Infinity : 0;
     this.#alarm = new Alarm(options.clock, () => void this.ring());
-    const { flusher, store, clock, logger } = options;
+    const { flusher, store, clock, logger, concurrency } = options;
+    this.#most = Math.min(concurrency > MANY_SLOTS ? Math.ceil(concurrency / 2) : concurrency, MOST_PER_CLAIM);
     this.#ports = {
       ...options.engine,
       flusher,
@@ -95,6 +100,7 @@ export class Worker {
       onStray: options.onStray,
       onResumed: (pass) => this.#active.set(pass.claim.key, pass),
     };
+    this.#execute = executor(this.#ports);
   }
 
   /** Slots in which nothing runs and which nothing claims. */
@@ -164,7 +170,7 @@ export class Worker {
     this.#claiming = true;
     try {
       // Known when the batch is sent: slots that become free until then count, and one that is issued again asks again.
-      const limit = () => this.#ask(MOST_PER_CLAIM);
+      const limit = () => this.#ask(this.#most);
       const { loaded } = await this.#options.flusher.write("claim", { limit });
       this.#ask(0);
       const claims = toClaims(loaded as LoadedRow[]);
@@ -195,7 +201,7 @@ export class Worker {
     this.#quota -= 1;
     this.#taken += 1;
     if (claim.more) void this.#beginLong(claim, definition);
-    else this.#enter(execute(claim, definition, this.#ports));
+    else this.#enter(this.#execute(claim, definition));
   }
 
   async #beginLong(claim: Claim, definition: WorkflowDefinition): Promise<void> {
@@ -203,7 +209,7 @@ export class Worker {
     this.#loading.add(claim.key);
     try {
       const whole = await load(claim, this.#ports);
-      this.#enter(execute(whole, definition, this.#ports));
+      this.#enter(this.#execute(whole, definition));
     } catch (error) {
       this.#options.logger.error(`perdure: reading the history of run "${claim.id}" failed`, error, {
         runId: claim.id,
@@ -225,9 +231,15 @@ export class Worker {
 
   #ended(pass: Pass, ending: Ending): void {
     if (this.#active.get(pass.claim.key) === pass) this.#active.delete(pass.claim.key);
-    if (ending.how !== "suspended") this.#concluding.add(pass);
+    if (ending.how !== "suspended") this.#concludes(pass);
     else if (ending.dueMs !== null) this.watch(ending.dueMs);
     if (ending.how === "suspended") this.#freed(pass);
+  }
+
+  /** Its slot is free: a claim for it rides along with its end. */
+  #concludes(pass: Pass): void {
+    this.#concluding.add(pass);
+    if (this.#backlog && !this.#claiming) this.poke();
   }
 
   #gone(pass: Pass, finish: Finish | null): void {

@@ -8,7 +8,8 @@ import { eventually } from "../support/eventually.ts";
 import { gate, reaches, rejection } from "../support/gate.ts";
 import { FaultyProxy } from "../support/proxy.ts";
 
-const ROOM = { rows: 10, bytes: 1000 };
+const ROOM = { rows: 10, lanes: 100, bytes: 1000 };
+const TEN = { ...ROOM, bytes: 1e6 };
 
 function item(kind: Item["kind"], lane: string | null, value = ""): Item {
   const row = kind === "start" ? { run: null, args: value } : { value };
@@ -23,9 +24,9 @@ test("in a full batch runs take turns, half of it is for what comes from outside
   for (const i of times(100, (n) => n)) queue.push(item("start", `id:${i}`));
   queue.push(item("record", "b", "b0"));
   queue.push(item("claim", null));
-  const first = queue.take({ rows: 10, bytes: 1e6 });
+  const first = queue.take(TEN);
   t.strictSame(lanes(first), [null, "a", "b", "a", "a", "a", "id:0", "id:1", "id:2", "id:3"]);
-  const second = queue.take({ rows: 10, bytes: 1e6 });
+  const second = queue.take(TEN);
   t.strictSame(lanes(second), [...times(5, (i) => `id:${i + 4}`), ...times(5, () => "a")]);
   const values = [...first, ...second].filter(({ lane }) => lane === "a").map(({ row }) => (row as any).value);
   t.strictSame(
@@ -33,10 +34,22 @@ test("in a full batch runs take turns, half of it is for what comes from outside
     times(9, (i) => `a${i}`),
   );
   const all = [...first, ...second];
-  while (queue.size > 0) all.push(...queue.take({ rows: 10, bytes: 1e6 }));
+  while (queue.size > 0) all.push(...queue.take(TEN));
   t.equal(all.length, 202);
   t.equal(new Set(all).size, 202, "each once");
   t.equal(queue.outsideBytes, 0);
+  t.end();
+});
+
+test("a batch is of so many runs at most, with all that they have written; what comes from outside is not always last", (t) => {
+  const queue = new Queue();
+  for (const kind of ["record", "finish"] as const) for (const i of times(6, (n) => n)) queue.push(item(kind, `r${i}`));
+  for (const i of times(6, (n) => n)) queue.push(item("start", `id:${i}`));
+  const few = { rows: 100, lanes: 4, bytes: 1e6 };
+  t.strictSame(lanes(queue.take(few)), ["r0", "r1", "r0", "r1", "id:0", "id:1"]);
+  t.strictSame(lanes(queue.take(few)), ["id:2", "id:3", "r2", "r3", "r2", "r3"]);
+  t.strictSame(lanes(queue.take(few)), ["r4", "r5", "r4", "r5", "id:4", "id:5"]);
+  t.equal(queue.size, 0);
   t.end();
 });
 
@@ -49,7 +62,7 @@ test("what one side leaves of a batch the other takes; one of a single row goes 
     [...times(5, (i) => `r${i}`), "id:0", ...times(4, (i) => `r${i + 5}`)].slice(0, 10),
   );
   for (const i of times(3, (n) => n)) queue.push(item("start", `id:${i + 1}`));
-  const one = { rows: 1, bytes: 1e6 };
+  const one = { ...TEN, rows: 1 };
   t.strictSame(lanes(times(4, () => queue.take(one)[0]!)), ["id:1", "r9", "id:2", "r10"]);
   const big = new Queue();
   for (const lane of ["a", "a", "b"]) big.push(item("record", lane, "x".repeat(800)));
