@@ -8,13 +8,26 @@ import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
+import { statements } from "./statements.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
 
-const QUESTIONS = { throughput, drain, latency, publish, idle, takeover, schedules, memory, children, scale };
+const QUESTIONS = {
+  throughput,
+  drain,
+  latency,
+  publish,
+  idle,
+  takeover,
+  schedules,
+  memory,
+  children,
+  scale,
+  statements,
+};
 /** These take minutes of their own, so they are asked by name only. */
-const BY_NAME = ["scale"];
+const BY_NAME = ["scale", "statements"];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !Object.hasOwn(QUESTIONS, name));

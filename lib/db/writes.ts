@@ -338,5 +338,13 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   },
 };
 
+/** The last step of runs and their end, in one statement. */
+export const ENDS = {
+  fn: "end_runs",
+  step: [...slotted, "no", "name", "outcome", "value", "hash", "started", "at"],
+  end: ["state", "value", "reopened"],
+  rest: wait,
+} as const;
+
 /** The order in which a batch applies its kinds. */
 export const WRITE_ORDER = Object.keys(SHAPES) as WriteKind[];

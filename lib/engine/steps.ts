@@ -79,6 +79,7 @@ class StepRun implements Entry {
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
   #failed: number;
+  #current: Attempt | undefined;
   /** An error that no further try would mend. */
   #final: unknown = NOTHING;
 
@@ -177,8 +178,13 @@ class StepRun implements Entry {
     const over = marked ? undefined : pass.ports.lasting.watch(() => pass.over || void this.#mark(started));
     try {
       if (this.#definition.kind === "transaction") await this.#transact(call, started);
-      else this.#worked(call, started, await this.#attempt(undefined, (args) => this.#definition.fn(...args)));
+      else {
+        const result = await this.#attempt(undefined, (args) => this.#definition.fn(...args));
+        this.#leave();
+        this.#worked(call, started, result);
+      }
     } catch (error) {
+      this.#leave();
       if (!pass.over) await this.#fail(call, started, error, true);
     } finally {
       over?.();
@@ -237,6 +243,7 @@ class StepRun implements Entry {
     const { verdict } = await pass.ports.transactor.run(
       async (tx) => {
         const result = await this.#attempt(tx, (args) => this.#definition.fn(tx, ...args));
+        this.#leave();
         await pass.publisher.committed();
         return result;
       },
@@ -263,26 +270,28 @@ class StepRun implements Entry {
     if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at } });
   }
 
-  /** One try: the function, told of by its signal when the pass ends. */
-  #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
+  /** One try: the function, told of by its signal when the pass ends. `#leave` ends it. */
+  #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): unknown {
     const { name, timeoutMs, input, output } = this.#definition;
     const pass = this.#pass;
+    this.#leave();
     const idempotencyKey = `${pass.run.id}/${this.slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
     const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey, tx });
+    this.#current = attempt;
     pass.attempts.add(attempt);
-    const over = (): unknown => pass.attempts.delete(attempt);
-    const work = async (): Promise<unknown> => {
-      try {
-        const args = input ? await this.#checked(input) : this.#args;
-        const result = await call(args);
-        return output ? await validate(output, result, `result of ${this.#what}`) : result;
-      } finally {
-        over();
-      }
-    };
-    const running = this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
-    // The function may go on after its time.
-    return timeoutMs === null ? running : running.finally(over);
+    const work = input || output ? () => this.#checkedCall(call) : () => call(this.#args);
+    return this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
+  }
+
+  #leave(): void {
+    if (this.#current) this.#pass.attempts.delete(this.#current);
+    this.#current = undefined;
+  }
+
+  async #checkedCall(call: (args: unknown[]) => unknown): Promise<unknown> {
+    const { input, output } = this.#definition;
+    const result = await call(input ? await this.#checked(input) : this.#args);
+    return validate(output, result, `result of ${this.#what}`);
   }
 
   /** The arguments as the schema returns them. What it refuses, it would refuse again. */

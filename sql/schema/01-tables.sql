@@ -295,7 +295,7 @@ begin
       where r.key = any(p_keys) and r.key <> all (v_skipped)
       order by r.key for no key update skip locked
     ) h;
-  if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
+  if cardinality(v_keys) < cardinality(p_keys) and cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
     perform :SCHEMA.skip_runs(array(select distinct k from unnest(p_keys) k where k <> all (v_keys)));
   end if;
   return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
@@ -314,6 +314,17 @@ create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text lang
   select case when exists (select from :SCHEMA.run r where r.key = p_run and r.epoch = p_epoch and r.state = 'running')
     then 'busy' else 'stale' end
 $perdure$;
+
+-- The same, for a function that locks runs itself, passing over what is locked: one that is 'busy' is left out from here on, as by hold_runs.
+create function :SCHEMA.refuse(p_run bigint, p_epoch integer) returns text language plpgsql as $perdure$
+declare
+  v_verdict text := :SCHEMA.refusal(p_run, p_epoch);
+begin
+  if v_verdict = 'busy' then
+    perform :SCHEMA.skip_runs(array[p_run]);
+  end if;
+  return v_verdict;
+end $perdure$;
 
 -- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
 create type :SCHEMA.loaded as (

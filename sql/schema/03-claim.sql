@@ -24,6 +24,37 @@ create function :SCHEMA.ended(p_run bigint) returns json language sql stable as 
   ) e where e.before < 4194304
 $perdure$;
 
+-- From which place in the claim's order a worker looks, in this session: where its last claims ended, less a second for starts that commit
+-- late. While an old snapshot is held, no vacuum removes the index entries of what was claimed since, and each look from the beginning walks
+-- over them all. Only the time that this saves depends on it: who finds nothing from there on looks from the beginning, and who finds
+-- something does so again after ten times as long as that takes. So what becomes claimable in an earlier place waits no longer than that.
+-- Called by claim_runs and start_runs. Locks: nothing.
+create function :SCHEMA.claimed_until(p_worker bigint) returns table (priority smallint, ready_at timestamptz) language plpgsql stable as $perdure$
+declare
+  v_until text[] := string_to_array(current_setting('perdure.claimed_until', true), ' ');
+begin
+  priority := -32768;
+  ready_at := '-infinity';
+  if v_until[1] = p_worker::text and v_until[4]::float8 > extract(epoch from clock_timestamp()) then
+    priority := v_until[2];
+    ready_at := to_timestamp(v_until[3]::float8) - interval '1 second';
+  end if;
+  return next;
+end $perdure$;
+
+-- Notes how far a claim has come: of one that began at a place, and when looking from the beginning took long twice running (p_took), as a
+-- busy machine makes one look take long. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.note_claimed(p_worker bigint, p_priority smallint, p_ready_at timestamptz, p_took interval) returns void language plpgsql as $perdure$
+declare
+  v_until text[] := string_to_array(current_setting('perdure.claimed_until', true), ' ');
+begin
+  perform set_config('perdure.claimed_until', concat_ws(' ', p_worker, p_priority, extract(epoch from p_ready_at), case
+    when p_took is null then v_until[4]
+    when v_until[1] = p_worker::text then extract(epoch from clock_timestamp() + 10 * p_took)::text
+    else '0'
+  end), false);
+end $perdure$;
+
 -- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
 -- are more.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
@@ -33,52 +64,105 @@ $perdure$;
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
 returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+#variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
+  v_begun timestamptz := clock_timestamp();
+  v_priority smallint := -32768;
+  v_from timestamptz := '-infinity';
   v_keys bigint[];
-  v_backlog boolean;
+  v_again bigint[];
+  v_priorities smallint[];
+  v_ready timestamptz[];
+  v_took interval;
+  v_long boolean := false;
+  v_backlog boolean := false;
 begin
-  with lane as (
-    select * from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
-  ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
-    select c.* from lane
-    cross join lateral (
-      select r.key, r.priority, r.ready_at from :SCHEMA.run r
-      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
-      order by r.priority, r.ready_at, r.key
-      limit p_limit
-      for no key update skip locked
-    ) c
-  ), suspect as materialized (
-    select c.* from lane
-    cross join lateral (
-      select r.key, r.priority, r.ready_at from :SCHEMA.run r
-      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
-      order by r.priority, r.ready_at, r.key
+  if current_setting('perdure.claimed_until', true) <> '' then
+    select u.priority, u.ready_at into v_priority, v_from from :SCHEMA.claimed_until(p_worker) u;
+  end if;
+  loop
+    with lane as (
+      select * from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+    ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
+      select c.* from lane
+      cross join lateral (
+        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
+          and (r.priority, r.ready_at) >= (v_priority, v_from)
+        order by r.priority, r.ready_at, r.key
+        limit p_limit
+        for no key update skip locked
+      ) c
+    ), suspect as materialized (
+      select c.* from lane
+      cross join lateral (
+        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
+        order by r.priority, r.ready_at, r.key
+        limit 1
+        for no key update skip locked
+      ) c
+      order by c.priority, c.ready_at, c.key
       limit 1
-      for no key update skip locked
-    ) c
-    order by c.priority, c.ready_at, c.key
-    limit 1
-  ), next as (
-    select c.key from (
-      select * from free
-      union all
-      select * from suspect where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3)
-    ) c
-    order by c.priority, c.ready_at, c.key
-    limit p_limit
-  ), claimed as (
-    update :SCHEMA.run r
-    set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
-      started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
-    from next where r.key = next.key
-    returning r.key
-  )
-  select array_agg(key) into v_keys from claimed;
-  if v_keys is not null then
-    v_backlog := cardinality(v_keys) = p_limit and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
-    return query select * from :SCHEMA.load_runs(v_keys, '', 0, 4194304 / cardinality(v_keys), v_backlog);
+    ), next as (
+      select c.* from (
+        select * from free
+        union all
+        -- asked of a suspect only: who holds many runs looks at them all
+        select * from suspect s where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3 and s.key is not null)
+      ) c
+      order by c.priority, c.ready_at, c.key
+      limit p_limit
+    ), claimed as (
+      update :SCHEMA.run r
+      set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
+        started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
+      from next where r.key = next.key
+      returning r.key, r.epoch, next.priority, next.ready_at
+    )
+    select array_agg(key), array_agg(key) filter (where epoch > 1), array_agg(priority), array_agg(ready_at)
+      into v_keys, v_again, v_priorities, v_ready from claimed;
+    exit when v_keys is not null or v_from = '-infinity';
+    v_priority := -32768;
+    v_from := '-infinity';
+    v_begun := clock_timestamp();
+  end loop;
+
+  if v_from = '-infinity' then
+    v_took := clock_timestamp() - v_begun;
+    if v_took > interval '15 milliseconds' + coalesce(cardinality(v_keys), 0) * interval '0.2 milliseconds' then
+      v_long := true;
+    elsif current_setting('perdure.claimed_until', true) <> '' then
+      perform set_config('perdure.claimed_until', '', false);
+    end if;
+  end if;
+  if v_keys is null then
+    if v_long then
+      perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
+    end if;
+    return;
+  end if;
+  if v_long or v_took is null or cardinality(v_keys) = p_limit then
+    select c.priority, c.ready_at into v_priority, v_from from unnest(v_priorities, v_ready) as c(priority, ready_at)
+      order by c.priority desc, c.ready_at desc limit 1;
+    -- What stands before the last is in work, or being claimed by others.
+    v_backlog := cardinality(v_keys) = p_limit
+      and :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, v_priority, v_from);
+    if v_long or v_took is null then
+      perform :SCHEMA.note_claimed(p_worker, v_priority, v_from, v_took);
+    end if;
+  end if;
+  -- Of one that nobody has held yet there is no more than its input, and mail perhaps.
+  return query
+    select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
+      :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
+      case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
+      null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog
+    from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
+    where r.key = any(v_keys) and r.epoch = 1;
+  if v_again is not null then
+    return query select * from :SCHEMA.load_runs(v_again, '', 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
 end $perdure$;
 

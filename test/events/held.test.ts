@@ -231,7 +231,7 @@ test("an engine that shuts down while a row is held ends once the row is free, a
   await sql("begin");
   await sql("select from :SCHEMA.run for update");
   stop.open();
-  await isBlocked(b, "record_steps");
+  await isBlocked(b, "end_runs");
   const down = b.perdure.shutdown({ timeout: 0 });
   await sql("commit");
   await down;
