@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:68fe8e4d16b48575970bffdc38a8fc46810463ff
+--! Hash: sha1:46b5460fbb82b461509a7615b263a6786636c605
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -324,7 +324,22 @@ create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text lang
     then 'busy' else 'stale' end
 $perdure$;
 
--- The same, for a function that locks runs itself, passing over what is locked: one that is 'busy' is left out from here on, as by hold_runs.
+-- Locks the rows of runs that are in work, in key order, passing over what a stranger holds and what was skipped before. Who gets no row asks
+-- refuse why. A function, so that whoever joins it expects many rows: from the statistics of the table the planner expects one, and would
+-- compare all with all.
+-- Called by the functions that record steps and ends. Locks: runs, in key order.
+create function :SCHEMA.hold_working(p_keys bigint[]) returns table (key bigint, epoch integer, crashes smallint) language plpgsql rows 1000 as $perdure$
+#variable_conflict use_column
+declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+begin
+  return query
+    select r.key, r.epoch, r.crashes from :SCHEMA.run r
+    where r.key = any(p_keys) and r.state = 'running' and r.key <> all (v_skipped)
+    order by r.key for no key update skip locked;
+end $perdure$;
+
+-- Why a write was refused, as refusal; a run that is 'busy' is left out from here on, as by hold_runs.
 create function :SCHEMA.refuse(p_run bigint, p_epoch integer) returns text language plpgsql as $perdure$
 declare
   v_verdict text := :SCHEMA.refusal(p_run, p_epoch);
@@ -875,9 +890,7 @@ begin
     end if;
   elsif v_steps then -- none of them has a wait or mail
     with held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
@@ -893,9 +906,7 @@ begin
       select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
         with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
     ), held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
@@ -1290,9 +1301,7 @@ begin
     end if;
   else
   with held as materialized (
-    select r.key, r.epoch from :SCHEMA.run r
-    where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-    order by r.key for no key update skip locked
+    select * from :SCHEMA.hold_working(p_runs)
   ), done as (
     update :SCHEMA.run r set state = g.state, worker = null, pausing = false, finished_at = v_now
     from unnest(p_runs, p_epochs, p_states, p_values, p_reopened) as g(run, epoch, state, value, reopened)
@@ -1362,9 +1371,7 @@ begin
     end if;
   else
     with held as materialized (
-      select r.key, r.epoch from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)

@@ -315,7 +315,22 @@ create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text lang
     then 'busy' else 'stale' end
 $perdure$;
 
--- The same, for a function that locks runs itself, passing over what is locked: one that is 'busy' is left out from here on, as by hold_runs.
+-- Locks the rows of runs that are in work, in key order, passing over what a stranger holds and what was skipped before. Who gets no row asks
+-- refuse why. A function, so that whoever joins it expects many rows: from the statistics of the table the planner expects one, and would
+-- compare all with all.
+-- Called by the functions that record steps and ends. Locks: runs, in key order.
+create function :SCHEMA.hold_working(p_keys bigint[]) returns table (key bigint, epoch integer, crashes smallint) language plpgsql rows 1000 as $perdure$
+#variable_conflict use_column
+declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+begin
+  return query
+    select r.key, r.epoch, r.crashes from :SCHEMA.run r
+    where r.key = any(p_keys) and r.state = 'running' and r.key <> all (v_skipped)
+    order by r.key for no key update skip locked;
+end $perdure$;
+
+-- Why a write was refused, as refusal; a run that is 'busy' is left out from here on, as by hold_runs.
 create function :SCHEMA.refuse(p_run bigint, p_epoch integer) returns text language plpgsql as $perdure$
 declare
   v_verdict text := :SCHEMA.refusal(p_run, p_epoch);
