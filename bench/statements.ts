@@ -68,7 +68,7 @@ class Own {
   /** Started without a worker, and claimed; a step and the end, each by itself. */
   async claimed(size: number): Promise<void> {
     await this.waiting(size);
-    const { claim } = await this.#batch("claimed: ", { claim: [{ limit: () => size }] });
+    const { claim } = await this.#batch("claimed: ", { claim: [{ limit: () => size, warmFrom: () => null }] });
     if (claim!.length !== size) throw new Error(`${claim!.length} runs were claimed, not ${size}`);
     await this.#batch("claimed: ", { record: stepsOf(claim!), finish: endsOf(claim!) });
   }

@@ -194,7 +194,7 @@ test("beside an old snapshot a claim passes over what was claimed before, and fi
       Array.from({ length: count }, () => startOf(`r${++made}`)),
     );
   const claim = async (limit: number): Promise<string[]> =>
-    (await write(own, schema, "claim", [{ limit: () => limit }])).map(({ id }) => id).toSorted();
+    (await write(own, schema, "claim", [{ limit: () => limit, warmFrom: () => null }])).map(({ id }) => id).toSorted();
   const age = (id: string) => sql(`update :SCHEMA.run set ready_at = now() - interval '1 hour' where id = $1`, [id]);
   const note = (took: string) => own(`select :SCHEMA.note_claimed(${WORKER}, 0::smallint, now(), $1)`, [took]);
   const reads = async (): Promise<number> => {
