@@ -13,6 +13,7 @@ import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
+import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
@@ -29,6 +30,7 @@ import type { Settings } from "./settings.ts";
 import { watchBodies } from "./strict/strict.ts";
 import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
+import { Expiry } from "./worker/expiry.ts";
 import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
@@ -70,6 +72,7 @@ export class Engine {
   readonly #liveness: Liveness;
   readonly #poll: Poll;
   readonly #firing: Firing;
+  readonly #expiry: Expiry;
   #listener: Listener | undefined;
   #unwatch: (() => void) | false = false;
   #recounts = 0;
@@ -138,6 +141,7 @@ export class Engine {
       onStarted: started,
     };
     this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
+    this.#expiry = new Expiry({ expire: expireOn(database, schema), keepMs: settings.retentionMs, logger });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       // A test that has bodies replayed has it at every suspension too.
@@ -232,12 +236,13 @@ export class Engine {
 
   /** The clock was moved: what is due now rings here. */
   moved(): void {
+    this.#expiry.moved();
     void this.#worker.timers.ring();
     this.changed();
   }
 
   /** Runs are at work here: a test need not ask the database. */
-  readonly isBusy = (): boolean => this.#worker.busy;
+  readonly isBusy = (): boolean => this.#worker.busy || this.#expiry.busy;
 
   /** An engine without a worker of its own takes runs from now on. */
   takeOver(): void {
@@ -261,6 +266,7 @@ export class Engine {
     await Promise.all([
       stopped,
       this.#firing.stop(),
+      this.#expiry.stop(),
       this.#notifier.close(),
       this.#listener?.close(),
       this.#certificate.close(),
@@ -276,8 +282,8 @@ export class Engine {
   }
 
   async #start(onWork: () => void): Promise<void> {
-    await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
-    const { schedules, application, logger } = this.#settings;
+    const { schedules, application, logger, workflows, retentionMs } = this.#settings;
+    await this.store.register([...workflows.values()].map(toDefinitionRow), retentionMs);
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();
@@ -323,6 +329,7 @@ export class Engine {
     this.#hints.beside(others);
     const first = leads && !this.#worker.timers.leads;
     this.#worker.timers.leads = leads;
+    if (leads) this.#expiry.beat();
     // Timers that came due while nobody led ring now.
     if (first) void this.#worker.timers.ring();
   }
@@ -383,7 +390,7 @@ export class Engine {
     this.#hints.stop();
     await stopped;
     if (this.#unwatch) this.#unwatch();
-    await this.#firing.stop();
+    await Promise.all([this.#firing.stop(), this.#expiry.stop()]);
     await this.#flusher.close(CLOSE_MS);
     this.results.close(over);
     this.publications.close(over);

@@ -79,6 +79,12 @@ export interface Missing {
   readonly missing: string | null;
 }
 
+/** How many runs were deleted, and behind which key to go on; null: the rest is not old enough. */
+export interface Expired {
+  readonly gone: number;
+  readonly last: string | null;
+}
+
 /** A definition as the catalogue keeps it. */
 export interface DefinitionRow {
   readonly workflow: string;
@@ -244,6 +250,11 @@ export class Store {
     return (await this.#rows<{ sweep: number }>("sweep", []))[0]!.sweep;
   }
 
+  /** Deletes runs that ended so long ago, in key order behind a key; null: as launches have said. See sql/schema/18-retention.sql. */
+  async expire(keepMs: number | null, behind: string, limit: number): Promise<Expired> {
+    return (await this.#rows<Expired>("expire_runs", [keepMs, behind, limit]))[0]!;
+  }
+
   readPublished(readings: readonly Reading[], rows: number, bytes: number): Promise<Published[]> {
     const [ids, kinds, names] = [readings.map((r) => r.run), readings.map((r) => r.kind), readings.map((r) => r.name)];
     return this.#rows("read_published", [ids, kinds, names, readings.map((r) => r.from), rows, bytes]);
@@ -254,8 +265,9 @@ export class Store {
     return row && toStatus(row);
   }
 
-  /** Writes what a launch registers. */
-  async register(definitions: readonly DefinitionRow[]): Promise<void> {
+  /** Writes what a launch registers. `retentionMs`: null leaves what another has said. */
+  async register(definitions: readonly DefinitionRow[], retentionMs: number | null): Promise<void> {
+    if (retentionMs !== null) await this.#rows("retain", [retentionMs]);
     const column = (name: keyof DefinitionRow): unknown[] => definitions.map((definition) => definition[name]);
     await this.#rows("register_definitions", [
       column("workflow"),
@@ -304,12 +316,13 @@ export class Store {
     return this.#rows("open_slots", [id]);
   }
 
-  /** Of these runs, those that have finished, with their result or error. */
+  /** Of these runs, those that have finished, with their result or error, and the ids that no run has: `state` null. */
   async finished(
     ids: readonly string[],
-  ): Promise<{ id: string; state: string; reason: string | null; value: string | null; attempt: number }[]> {
-    const text = `select r.id, r.state, r.reason, r.attempt, o.value::text as value from :SCHEMA.run r left join :SCHEMA.outcome o on o.run = r.key
-      where r.id = any($1) and r.finished_at is not null`;
+  ): Promise<{ id: string; state: string | null; reason: string | null; value: string | null; attempt: number }[]> {
+    const text = `select g.id, r.state, r.reason, r.attempt, o.value::text as value from unnest($1::text[]) as g(id)
+      left join :SCHEMA.run r on r.id = g.id left join :SCHEMA.outcome o on o.run = r.key
+      where r.finished_at is not null or r.key is null`;
     return this.#select(text, [ids]);
   }
 
