@@ -23,7 +23,7 @@ interface Mutant {
 /** The fence of a write that goes by itself, and of those that go together. */
 const FENCE = "and r.epoch = p_epochs[1] and r.state = 'running'";
 const FENCES = "join held h on h.key = g.run and h.epoch = g.epoch\n";
-const HELD = "where r.key = any(p_runs) and r.state = 'running' and";
+const HELD = "where r.key = any(p_keys) and r.state = 'running' and";
 
 const MUTANTS: readonly Mutant[] = [
   {
