@@ -4,6 +4,7 @@ import { children } from "./children.ts";
 import { drain } from "./drain.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
+import { loops } from "./loop.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
 import { retention } from "./retention.ts";
@@ -18,6 +19,7 @@ const QUESTIONS = {
   throughput,
   drain,
   latency,
+  loop: loops,
   publish,
   idle,
   takeover,

@@ -35,6 +35,7 @@ import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
+import { Recount } from "./worker/recount.ts";
 import { Unserved } from "./worker/unserved.ts";
 import { Wants } from "./worker/wants.ts";
 import { Worker } from "./worker/worker.ts";
@@ -42,8 +43,6 @@ import { Worker } from "./worker/worker.ts";
 /** How often an idle process looks by itself. Without hints that is all there is. */
 const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
-/** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
-const RECOUNTS = 3;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
 
@@ -75,7 +74,7 @@ export class Engine {
   readonly #expiry: Expiry;
   #listener: Listener | undefined;
   #unwatch: (() => void) | false = false;
-  #recounts = 0;
+  readonly #recount: Recount;
   readonly #unserved: Unserved;
   readonly #drains = new Drains();
   readonly #wants: Wants;
@@ -125,13 +124,14 @@ export class Engine {
       asksWanted: () => settings.notify && this.#hints.heard,
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
-      onLostAnswer: () => this.#recountFor(RECOUNTS),
+      onLostAnswer: () => this.#recount.begin(),
       guard,
     });
+    this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
       reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#unserved.meet(start)),
       adopt: (claim) => this.#worker.adopt(claim),
-      watch: (dueMs) => this.#worker.watch(dueMs),
+      watch: (dueMs) => this.#worker.timers.watch(dueMs),
     };
     const started = (): void => this.#hints.started();
     this.schedules = {
@@ -144,6 +144,8 @@ export class Engine {
     this.#expiry = new Expiry({ expire: expireOn(database, schema), keepMs: settings.retentionMs, logger });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
+      // A test that has bodies replayed has it at every suspension too.
+      warm: hooks?.replays || guard ? 0 : settings.warm,
       works: settings.works,
       workflows: replace?.(settings.workflows) ?? settings.workflows,
       flusher: this.#flusher,
@@ -160,7 +162,7 @@ export class Engine {
         strict,
       },
       fire: () => this.#firing.fire(),
-      onStray: () => this.#recount(),
+      onStray: () => this.#recount.now(),
       onFinish: (id, finish) => this.results.tell({ id, ...finish, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
@@ -178,7 +180,8 @@ export class Engine {
       isHungry: () => this.#worker.hungry,
       onKnown: () => this.#worker.poke(),
     });
-    this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf });
+    const onSent = (id: string): void => this.#worker.expect(id);
+    this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf, onSent });
     this.starter = {
       flusher: this.#flusher,
       codec: this.codec,
@@ -234,7 +237,7 @@ export class Engine {
   /** The clock was moved: what is due now rings here. */
   moved(): void {
     this.#expiry.moved();
-    void this.#worker.ring();
+    void this.#worker.timers.ring();
     this.changed();
   }
 
@@ -321,14 +324,14 @@ export class Engine {
   #circle(others: number, leads: boolean): void {
     this.#unserved.beat();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
-    if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
-    else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
+    if (this.#worker.unmute()) this.#recount.begin();
+    else this.#recount.beat();
     this.#hints.beside(others);
-    const first = leads && !this.#worker.leads;
-    this.#worker.leads = leads;
+    const first = leads && !this.#worker.timers.leads;
+    this.#worker.timers.leads = leads;
     if (leads) this.#expiry.beat();
     // Timers that came due while nobody led ring now.
-    if (first) void this.#worker.ring();
+    if (first) void this.#worker.timers.ring();
   }
 
   /** Behind the hints: work, timers, others' runs, news for the runs in work. */
@@ -336,7 +339,7 @@ export class Engine {
     const found = await this.store.peek(this.key, this.lanes);
     if (found.work) this.#worker.poke();
     if (found.others_hold) this.#liveness.watch();
-    this.#worker.hear(found.next_ms);
+    this.#worker.timers.hear(found.next_ms);
     if (this.#worker.busy) await this.#worker.lookAll();
     if (this.#settings.notify) return;
     this.results.look();
@@ -346,22 +349,6 @@ export class Engine {
   #loadChanged(): void {
     this.#wants.loadChanged();
     this.#hints.sayBusy();
-  }
-
-  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
-  #recountFor(times: number): void {
-    // A lost session may commit its last batch after we have looked.
-    this.#recounts = times;
-    this.#recount();
-  }
-
-  #recount(): void {
-    const counted = this.#flusher.write("handBack", { keep: () => this.#worker.keys() });
-    // What a stranger's transaction holds is tried again at the next heartbeat, for as long as it takes.
-    const heard = ({ held }: { readonly held: number }): void => {
-      if (held > 0) this.#recounts = Math.max(this.#recounts, 1);
-    };
-    void counted.then(heard).catch(() => {});
   }
 
   #serves({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): boolean {
@@ -381,9 +368,11 @@ export class Engine {
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. Who waits is told once `over` resolves. */
   async shutdown(timeoutMs: number, over?: Promise<void>): Promise<void> {
     this.#poll.stop();
-    this.#wants.stop();
+    const stopped = this.#worker.stop(timeoutMs);
+    // Nothing is left to this process any more.
+    void this.#wants.settle().then(() => this.#wants.stop());
     this.#hints.stop();
-    await this.#worker.stop(timeoutMs);
+    await stopped;
     if (this.#unwatch) this.#unwatch();
     await Promise.all([this.#firing.stop(), this.#expiry.stop()]);
     await this.#flusher.close(CLOSE_MS);

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:23150cf36a98263749c32d6e0f4350ef7d1c345e
+--! Hash: sha1:362b38176396807dcbd38e5741790e9cb35426e2
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -38,6 +38,8 @@ create table :SCHEMA.run (
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
   topics      text[],                          -- what it is suspended on: kind:name
+  warm        bigint,                          -- the worker that may still have it in memory, until it is claimed,
+  warm_no     integer,                         -- and the how-manieth of that worker's suspensions it was
   parent      bigint,                          -- the run that started it as a child
   detached    boolean not null default false,  -- a child that is not cancelled with its parent
   followed    boolean not null default false,  -- a run may wait for its end: its parent, or one in follower
@@ -57,6 +59,7 @@ create table :SCHEMA.run (
   check (not pausing or state = 'running'),
   check (not untold or finished_at is not null),
   check ((topics is not null) = (state = 'suspended')),
+  check (warm is null or state <> 'running'),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
@@ -344,13 +347,14 @@ begin
   return v_verdict;
 end $perdure$;
 
--- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
+-- What claim_runs, load_runs and load_warm return: a run's own columns, then one recorded outcome, or, for a run that is still in memory, its news.
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, queue text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean,
+  news text
 );
 
 -- Starting runs.
@@ -682,14 +686,16 @@ begin
   end), false);
 end $perdure$;
 
--- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
--- are more.
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs); those that it has in
+-- memory, from its suspension p_warm_from on, without (see load_warm). backlog: there are more.
+-- A run that another worker has in memory is left to it for 50 ms after it became claimable, if that one is alive and has a free slot: the last
+-- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
-create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
+create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
 returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
@@ -697,8 +703,11 @@ declare
   v_begun timestamptz := clock_timestamp();
   v_priority smallint := -32768;
   v_from timestamptz := '-infinity';
+  v_first_priority smallint;
+  v_first timestamptz;
   v_keys bigint[];
   v_again bigint[];
+  v_warm bigint[];
   v_priorities smallint[];
   v_ready timestamptz[];
   v_took interval;
@@ -714,9 +723,11 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
         where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
           and (r.priority, r.ready_at) >= (v_priority, v_from)
+          and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
+            or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
         order by r.priority, r.ready_at, r.key
         limit p_limit
         for no key update skip locked
@@ -724,7 +735,7 @@ begin
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
         where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
         order by r.priority, r.ready_at, r.key
         limit 1
@@ -743,18 +754,20 @@ begin
       limit p_limit
     ), claimed as (
       update :SCHEMA.run r
-      set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
+      set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null, warm = null, warm_no = null,
         started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
       from next where r.key = next.key
-      returning r.key, r.epoch, next.priority, next.ready_at
+      returning r.key, r.epoch, next.priority, next.ready_at, coalesce(next.warm, false) as warm
     )
-    select array_agg(key), array_agg(key) filter (where epoch > 1), array_agg(priority), array_agg(ready_at)
-      into v_keys, v_again, v_priorities, v_ready from claimed;
+    select array_agg(key), array_agg(key) filter (where epoch > 1 and not warm), array_agg(key) filter (where warm), array_agg(priority), array_agg(ready_at)
+      into v_keys, v_again, v_warm, v_priorities, v_ready from claimed;
     exit when v_keys is not null or v_from = '-infinity';
     v_priority := -32768;
     v_from := '-infinity';
     v_begun := clock_timestamp();
   end loop;
+  v_first_priority := v_priority;
+  v_first := v_from;
 
   if v_from = '-infinity' then
     v_took := clock_timestamp() - v_begun;
@@ -764,13 +777,10 @@ begin
       perform set_config('perdure.claimed_until', '', false);
     end if;
   end if;
-  if v_keys is null then
-    if v_long then
-      perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
-    end if;
-    return;
+  if v_keys is null and v_long then
+    perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
   end if;
-  if v_long or v_took is null or cardinality(v_keys) = p_limit then
+  if v_keys is not null and (v_long or v_took is null or cardinality(v_keys) = p_limit) then
     select c.priority, c.ready_at into v_priority, v_from from unnest(v_priorities, v_ready) as c(priority, ready_at)
       order by c.priority desc, c.ready_at desc limit 1;
     -- What stands before the last is in work, or being claimed by others.
@@ -781,17 +791,66 @@ begin
     end if;
   end if;
   -- Of one that nobody has held yet there is no more than its input, and mail perhaps.
-  return query
-    select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
-      :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
-      case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
-      null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog
-    from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
-    where r.key = any(v_keys) and r.epoch = 1;
+  if v_keys is not null then
+    return query
+      select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
+        :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
+        case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
+        null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog, null::text
+      from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
+      where r.key = any(v_keys) and r.epoch = 1;
+  end if;
   if v_again is not null then
     return query select * from :SCHEMA.load_runs(v_again, 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
+  if v_warm is not null then
+    return query select * from :SCHEMA.load_warm(v_warm, v_backlog);
+  end if;
+  if coalesce(cardinality(v_keys), 0) < p_limit and exists (
+    select from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+    join :SCHEMA.run r on r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+    where r.warm <> p_worker and r.ready_at > v_now - interval '50 milliseconds' and (r.priority, r.ready_at) >= (v_first_priority, v_first)
+  ) then
+    return query select (e.row).* from (select null:::SCHEMA.loaded as row) e;
+  end if;
 end $perdure$;
+
+-- The workers that are alive and have a free slot that no known work will fill. Asked only where a run is claimable that another worker has in
+-- memory. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.hungry_workers() returns setof bigint language sql stable as $perdure$
+  select w.id from :SCHEMA.worker w
+  where w.hungry and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock() and exists (
+    select from pg_catalog.pg_locks l
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+      and l.classid::bigint = (w.id >> 32) & 4294967295 and l.objid::bigint = w.id & 4294967295
+  )
+$perdure$;
+
+-- Of runs that the claiming worker has in memory: what changes while a run is suspended. news: a JSON array of what look_runs says in due and
+-- next_ms. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.load_warm(p_keys bigint[], p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
+  select
+    r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
+    null::text, null::text, null::text, :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(:SCHEMA.clock()),
+    null::text, null::text, null::integer, null::integer,
+    case when r.mail > 0 then ( -- as in unread, and planned once: this function is inlined, and that one cannot be
+      select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
+      from (select * from :SCHEMA.mail m where m.run = r.key and m.slot is null order by m.seq limit 1000) m
+    )::text end,
+    null::text, null::float8, r.flexible, r.followed, null::text,
+    case when w.ends then (select :SCHEMA.ended(r.key))::text end,
+    null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, p_backlog,
+    json_build_array(w.due, :SCHEMA.to_ms(w.next) - :SCHEMA.to_ms(:SCHEMA.clock()))::text
+  from :SCHEMA.run r
+  cross join lateral (
+    select json_agg(json_build_array(w.slot, json_build_object('at', :SCHEMA.to_ms(w.due), 'woken', w.woken))) filter (where w.due <= :SCHEMA.clock()) as due,
+      min(w.due) filter (where w.due > :SCHEMA.clock()) as next, bool_or(w.kind in ('child', 'race')) as ends
+    from :SCHEMA.wait w where w.run = r.key
+  ) w
+  where r.key = any(p_keys)
+  order by r.key
+$perdure$;
 
 -- The effective history of runs: one row for each of the first 1,000 recorded outcomes after p_offset, in the order of delivery (a run
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
@@ -828,7 +887,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
       select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
     )::text end,
     case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (select :SCHEMA.ended(r.key))::text end,
-    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog, null::text
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
   left join lateral (
@@ -1070,9 +1129,10 @@ end $perdure$;
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
 -- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
 -- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
--- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
+-- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
+-- how-manieth of its suspensions; null: it does not.
 -- Called by the flusher. Locks: runs, in key order.
-create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
+create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_warm_nos integer[], p_worker bigint, p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
@@ -1080,11 +1140,11 @@ declare
 begin
   return query
   with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_mails, p_slots) with ordinality as g(run, epoch, mail, slots, ord)
+    select * from unnest(p_runs, p_epochs, p_mails, p_slots, p_warm_nos) with ordinality as g(run, epoch, mail, slots, warm_no, ord)
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), own as materialized (
-    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
+    select g.ord, g.run, g.warm_no, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
       case when w.children > 16 then array_append(coalesce(w.others, '{}'), 'children:' || w.children) else coalesce(w.topics, '{}') end as topics
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
@@ -1098,7 +1158,8 @@ begin
     update :SCHEMA.run r set worker = null, pausing = false,
       state = case when r.pausing then 'paused' else 'suspended' end,
       due = case when not r.pausing then o.due end,
-      topics = case when not r.pausing then o.topics end
+      topics = case when not r.pausing then o.topics end,
+      warm = case when o.warm_no is not null then p_worker end, warm_no = o.warm_no
     from own o where r.key = o.run and not o.mailed and coalesce(o.due > v_now, true)
     returning r.key
   )
@@ -1125,7 +1186,7 @@ begin
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), done as (
-    update :SCHEMA.run r set state = 'running', worker = p_worker, epoch = r.epoch + 1, due = null, topics = null
+    update :SCHEMA.run r set state = 'running', worker = p_worker, epoch = r.epoch + 1, due = null, topics = null, warm = null, warm_no = null
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'suspended'
     where r.key = g.run
     returning r.key
@@ -1227,11 +1288,12 @@ $perdure$;
 --   finished   the run takes no more
 --   unknown    no such run
 --   busy       a stranger's open transaction holds the run's row
--- woken: the run was suspended on it and is claimable; working: the run is in work, its worker should look.
+-- woken: the run was suspended on it and is claimable, and warm is the worker that may have it in memory; working: the run is in work, its
+-- worker should look.
 -- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
 -- Called by the flusher's sends and by send_event. Locks: runs, in key order.
 create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
-returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text, warm bigint) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1261,7 +1323,7 @@ begin
       due = case when r.topics && n.topics then null else r.due end,
       topics = case when r.topics && n.topics then null else r.topics end
     from news n where r.key = n.run
-    returning r.key, r.state, r.workflow, r.version, r.queue, r.ready_at = v_now and r.state = 'pending' as woken
+    returning r.key, r.state, r.workflow, r.version, r.queue, r.warm, r.ready_at = v_now and r.state = 'pending' as woken
   )
   select g.ord::integer, case
       when g.key is null then 'unknown'
@@ -1270,7 +1332,7 @@ begin
       when h.state in ('completed', 'failed', 'cancelled') and not exists (
         select from :SCHEMA.mail m where m.run = g.key and m.name = g.name and m.reference = g.reference) then 'finished'
       else 'duplicate'
-    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue, t.warm
   from given g
   left join held h using (key)
   left join put p on p.run = g.key and p.token = g.token
