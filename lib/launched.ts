@@ -46,6 +46,8 @@ const POLL_ALONE_MS = 250;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
 
+const NOTHING: NonNullable<Seam["without"]> = new Set();
+
 /** The engine behind what an application holds. */
 export const engineOf = new WeakMap<object, Engine>();
 
@@ -82,17 +84,17 @@ export class Engine {
 
   /** Opens the database, migrates it, and goes to work: `onWork` is told right before, as runs that it takes up may use it. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings, onWork: (engine: Engine) => void): Promise<void> {
-    const seam = settings.seam as Seam | null;
+    const seam = settings.seam as Partial<Seam> | null;
     const database = await connectDatabase(settings.database);
     announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
       const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
-      await (seam ? seam.prepare(database, ready) : ready());
+      await (seam?.prepare ? seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
       await engine.#start(() => onWork(engine!));
     } catch (error) {
-      if (!engine) await seam?.close(database).catch(() => {});
+      if (!engine) await seam?.close?.(database).catch(() => {});
       await (engine ? engine.shutdown(0) : database.close());
       throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
     }
@@ -100,7 +102,8 @@ export class Engine {
 
   constructor(settings: Settings, database: Database) {
     const { schema, logger, makeContext, strict, workflows, works } = settings;
-    const { clock = new DatabaseClock(), hooks = null, guard = null, replace } = (settings.seam ?? {}) as Partial<Seam>;
+    const seam = (settings.seam ?? {}) as Partial<Seam>;
+    const { clock = new DatabaseClock(), hooks = null, guard = null, replace, without = NOTHING } = seam;
     this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
@@ -119,17 +122,21 @@ export class Engine {
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => connectClient(database.clientConfig({ pipeline: true } as object)),
+      connect: () => connectClient(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
       beside: (work) => database.beside(work),
       asksWanted: () => settings.notify && this.#hints.heard,
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),
       guard,
+      most: without.has("batch") ? 1 : undefined,
+      gathers: !without.has("gather"),
+      follows: !guard && !without.has("follow"),
     });
     this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
-      reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#unserved.meet(start)),
+      reserve: (start) =>
+        this.#serves(start) ? !without.has("lease") && this.#worker.reserve() : this.#unserved.meet(start),
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.timers.watch(dueMs),
     };
@@ -161,9 +168,11 @@ export class Engine {
         makeContext,
         strict,
       },
+      rides: !without.has("ride"),
       fire: () => this.#firing.fire(),
       onStray: () => this.#recount.now(),
-      onFinish: (id, finish) => this.results.tell({ id, ...finish, reason: null }),
+      onFinish: (id, finish) =>
+        without.has("told") ? this.results.look() : this.results.tell({ id, ...finish, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
     this.results = new Results({
@@ -182,11 +191,7 @@ export class Engine {
     });
     const onSent = (id: string): void => this.#worker.expect(id);
     this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf, onSent });
-    this.starter = {
-      flusher: this.#flusher,
-      codec: this.codec,
-      slots,
-    };
+    this.starter = { flusher: this.#flusher, codec: this.codec, slots };
     this.#liveness = new Liveness({
       worker: this.key,
       name: settings.name,
@@ -208,7 +213,8 @@ export class Engine {
       notifier: this.#notifier,
       flusher: this.#flusher,
       lookForResults: () => this.results.look(),
-      lookForPublished: (runs) => (runs ? this.publications.touched(runs) : this.publications.look()),
+      lookForPublished: (runs) =>
+        runs && !without.has("told") ? this.publications.touched(runs) : this.publications.look(),
       look: () => void this.#look().catch(() => {}),
     });
     this.#poll = new Poll({ everyMs: settings.notify ? POLL_MS : POLL_ALONE_MS, look: () => this.#look() });
@@ -383,7 +389,7 @@ export class Engine {
     await this.store.leave(this.key).catch(() => {});
     await this.#notifier.close();
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
-    await (this.#settings.seam as Seam | null)?.close(this.#database).catch(() => {});
+    await (this.#settings.seam as Partial<Seam> | null)?.close?.(this.#database).catch(() => {});
     await this.#database.close();
   }
 }

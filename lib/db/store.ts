@@ -167,11 +167,13 @@ export class Store {
 
   /** Runs with all that a replay needs. */
   async load(keys: readonly string[]): Promise<Claim[]> {
-    return toClaims(await this.#rows<LoadedRow>("load_runs", [keys, 0, (4 * 1024 * 1024) / keys.length, false]));
+    return toClaims(await this.#rows<LoadedRow>("load_runs", [keys, "", 0, (4 * 1024 * 1024) / keys.length, false]));
   }
 
-  async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024, false]));
+  /** A page of a run's history, from after an outcome on, in the order of their slots. */
+  async loadMore(key: string, after: Recorded): Promise<{ history: Recorded[]; more: boolean }> {
+    const values = [key, after.slot, after.attempt, 4 * 1024 * 1024];
+    const [claim] = toClaims(await this.#rows<LoadedRow>("load_more", values));
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
   }
 
