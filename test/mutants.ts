@@ -96,6 +96,27 @@ const MUTANTS: readonly Mutant[] = [
     replace: "where false",
     test: "children/children.test.js",
   },
+  {
+    name: "a child expires while its parent may ask for its end",
+    file: "db/committed.js",
+    find: "exit when v_needed is null;\n    v_keys := array(",
+    replace: "exit;\n    v_keys := array(",
+    test: "retention/retention.test.js",
+  },
+  {
+    name: "an end is told to a run that has expired, for ever",
+    file: "db/committed.js",
+    find: "and exists (select from :SCHEMA.run r where r.key = n.follower)",
+    replace: "",
+    test: "retention/retention.test.js",
+  },
+  {
+    name: "a run is looked for before its history is read, and not after",
+    file: "client/handle.js",
+    find: "return known.length > 0 ? entries : notFound(id);",
+    replace: "return entries;",
+    test: "retention/retention.test.js",
+  },
 ];
 
 /** A test that hangs without the safeguard has failed. */
