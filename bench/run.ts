@@ -7,6 +7,7 @@ import { latency } from "./latency.ts";
 import { loops } from "./loop.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
+import { retention } from "./retention.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
 import { statements } from "./statements.ts";
@@ -27,9 +28,10 @@ const QUESTIONS = {
   children,
   scale,
   statements,
+  retention,
 };
 /** These take minutes of their own, so they are asked by name only. */
-const BY_NAME = ["scale", "statements"];
+const BY_NAME = ["scale", "statements", "retention"];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !Object.hasOwn(QUESTIONS, name));
