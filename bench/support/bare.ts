@@ -51,11 +51,12 @@ export class Bare {
     const given = [ids, ids.map(() => ARGS), ids.map(() => HASH)];
     const { rows } = await client.query(this.#named("start_batch", start, given));
     const keys = rows.map((row) => row.key);
-    for (let no = 1; no < steps; no += 1) await this.#recordBatch(client, keys, no);
+    for (let no = 1; no < steps; no += 1) await this.recordBatch(client, keys, no);
     await this.finishBatch(client, keys, steps);
   }
 
-  async #recordBatch(client: pg.Client, keys: readonly string[], no: number): Promise<void> {
+  /** The nth checkpoint of each. */
+  async recordBatch(client: pg.Client, keys: readonly string[], no: number): Promise<void> {
     await client.query(this.#named("record_batch", `${FENCED} ${PUT} select count(*) from put`, rowsOf(keys, no)));
   }
 

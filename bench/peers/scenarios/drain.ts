@@ -1,0 +1,172 @@
+/**
+ * How fast does one process work off what was started before, and what does one cost? Timed from the beginning of the first body to the
+ * end of the last one that the database knows of.
+ */
+import { setTimeout as pause } from "node:timers/promises";
+import { spread, table } from "../../support/figures.ts";
+import type { Kind } from "../adapter.ts";
+import type { Arena, Site } from "../arena.ts";
+import { middle, Rounds } from "../ratios.ts";
+import { clock } from "../teller.ts";
+import type { WorkerProcess } from "../worker.ts";
+
+/** A drain that takes longer than this has stalled. */
+const STALLED_MS = 120_000;
+/** So long a sample tells how fast a contender is. */
+const TELLING_S = 0.7;
+
+export interface Drained {
+  /** Per second. */
+  readonly rate: number;
+  readonly starts: number;
+  /** Of one workflow: statements, commits, bytes of log, microseconds. */
+  readonly statements: number | null;
+  readonly commits: number;
+  readonly wal: number;
+  readonly process: number;
+  readonly postgres: number | null;
+}
+
+export const oneStep = (arena: Arena): Promise<void> => drains(arena, "one-step", 1);
+export const tenSteps = (arena: Arena): Promise<void> => drains(arena, "ten-steps", 10);
+
+async function drains(arena: Arena, kind: Kind, steps: number): Promise<void> {
+  const contenders = await arena.contenders(["throughput", "default"]);
+  const sites = await arena.sites(contenders.filter(({ adapter }) => steps === 1 || adapter.can.includes("steps")));
+  const rounds = await inTurn(arena, sites, kind, (site, count) => drained(site, kind, count));
+  arena.print(
+    table([
+      ["", steps === 1 ? "runs/s" : "runs/s of ten steps", "perdure is", "starts/s"],
+      ...rounds.titles.map((title) => [
+        title,
+        spread(rounds.values(title, ({ rate }) => rate)),
+        rounds.ratio(title, ({ rate }) => rate),
+        middle(rounds.values(title, ({ starts }) => starts)),
+      ]),
+    ]),
+  );
+  arena.print(costs(rounds));
+}
+
+function costs(rounds: Rounds<Drained>): string {
+  const picks: Readonly<Record<string, (of: Drained) => number | null>> = {
+    statements: (of) => of.statements,
+    commits: (of) => of.commits,
+    "WAL bytes": (of) => of.wal,
+    "process CPU, µs": (of) => of.process,
+    "Postgres CPU, µs": (of) => of.postgres,
+  };
+  const row = (title: string): string[] => [
+    title,
+    ...Object.values(picks).map((pick) => middle(rounds.values(title, pick))),
+    rounds.ratio(title, ({ process }) => process).replace(/ \(.*/, ""),
+  ];
+  return table([["one costs", ...Object.keys(picks), "process CPU: perdure is"], ...rounds.titles.map(row)]);
+}
+
+/** Every site once in every round, each round beginning with another, with a count that takes it some seconds. */
+export async function inTurn<T>(
+  arena: Arena,
+  sites: readonly Site[],
+  kind: Kind,
+  measure: (site: Site, count: number) => Promise<T>,
+): Promise<Rounds<T>> {
+  const [rounds, counts] = [new Rounds<T>(), new Map<Site, number>()];
+  for (const site of sites) {
+    const count = await arena.trying(site.contender, () => fitting(site, kind, arena));
+    if (count) counts.set(site, count);
+  }
+  for (let round = 0; round < arena.sizes.rounds; round += 1) {
+    for (let turn = 0; turn < sites.length; turn += 1) {
+      const site = sites[(turn + round) % sites.length]!;
+      const count = counts.get(site);
+      if (!count) continue;
+      const figure = await arena.trying(site.contender, () => measure(site, count));
+      if (figure) rounds.add(site.contender.name, figure);
+      else counts.delete(site);
+    }
+  }
+  return inOrder(rounds, sites);
+}
+
+/** The first round begins with the first of the sites, a later one with another: tables keep the order of the sites. */
+function inOrder<T>(rounds: Rounds<T>, sites: readonly Site[]): Rounds<T> {
+  const ordered = new Rounds<T>();
+  for (const { contender } of sites)
+    for (const figure of rounds.of(contender.name)) ordered.add(contender.name, figure);
+  return ordered;
+}
+
+export async function fitting(site: Site, kind: Kind, { sizes }: Arena): Promise<number> {
+  if (sizes.sample === sizes.most) return sizes.most;
+  for (let count = sizes.sample; ; ) {
+    const { rate } = await drained(site, kind, count);
+    if (count >= sizes.most || count / rate > TELLING_S) return bounded(rate * sizes.seconds, sizes);
+    count = bounded(rate, { sample: count * 4, most: sizes.most });
+  }
+}
+
+const bounded = (count: number, { sample, most }: { sample: number; most: number }): number =>
+  Math.round(Math.min(most, Math.max(sample, count)));
+
+/** Starts so many, then lets so many processes work them off. */
+export async function drained(site: Site, kind: Kind, count: number, processes = 1): Promise<Drained> {
+  // Before the starts: a page's first change after a checkpoint is logged as the whole page.
+  await site.sql("checkpoint");
+  const starts = await started(site, kind, count);
+  await site.sql("vacuum analyze"); // the planner knows the tables
+  const read = await site.meter();
+  const workers = await site.workers(processes);
+  const end = await worked(site, workers, count);
+  const usages = await Promise.all(workers.map((worker) => worker.usage()));
+  await Promise.all(workers.map((worker) => worker.stop()));
+  const { statements, commits, wal, cpu } = await read();
+  const each = (value: number | null): number | null => (value === null ? null : value / count);
+  return {
+    rate: (count * 1000) / (end - Math.min(...workers.map(({ began }) => began))),
+    starts,
+    statements: each(statements),
+    commits: commits / count,
+    wal: wal / count,
+    process: usages.reduce((sum, usage) => sum + usage.cpu, 0) / count,
+    postgres: each(cpu),
+  };
+}
+
+async function started(site: Site, kind: Kind, count: number): Promise<number> {
+  const client = await site.client();
+  const start = clock();
+  await client.startMany(kind, count);
+  const rate = (count * 1000) / (clock() - start);
+  await site.part();
+  return rate;
+}
+
+/** Lets a process work until it has done so many of those that are there: how many per second. */
+export async function someDrained(site: Site, count: number): Promise<number> {
+  await site.sql("checkpoint");
+  const worker = await site.worker();
+  await ended([worker], count);
+  const seconds = (clock() - worker.began) / 1000;
+  const done = worker.ended;
+  await worker.stop();
+  return done / seconds;
+}
+
+/** Until all bodies have ended and the database knows of it: when that was. */
+async function worked(site: Site, workers: readonly WorkerProcess[], count: number): Promise<number> {
+  await ended(workers, count);
+  await site.idle();
+  return clock();
+}
+
+/** Until so many bodies have ended. */
+async function ended(workers: readonly WorkerProcess[], count: number): Promise<void> {
+  const deadline = clock() + STALLED_MS;
+  while (workers.reduce((sum, worker) => sum + worker.ended, 0) < count) {
+    for (const worker of workers) worker.check();
+    const done = workers.map((worker) => worker.ended);
+    if (clock() > deadline) throw new Error(`stalled: ${done.join(" + ")} of ${count} have ended`);
+    await pause(5);
+  }
+}
