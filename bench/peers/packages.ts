@@ -30,7 +30,10 @@ function installed(): [name: string, wanted: string, version: string | undefined
 export function install(print: (text: string) => void): void {
   if (installed().every(([, wanted, version]) => wanted === version)) return;
   print("installing the peers into bench/peers/node_modules …");
-  const { status } = spawnSync("npm", ["ci", "--no-audit", "--no-fund"], { cwd: FOLDER, stdio: "inherit" });
+  const { status } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+    cwd: FOLDER,
+    stdio: "inherit",
+  });
   if (status !== 0) throw new Error("npm ci in bench/peers failed; what it said is above");
 }
 
