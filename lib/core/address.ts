@@ -29,10 +29,11 @@ export function hashIn(slot: string): string | null {
 
 /** Counts the calls of each address in a pass, in the order in which they are made. */
 export class Ordinals {
-  readonly #next = new Map<string, number>();
+  #next: Map<string, number> | undefined;
 
   /** The slot of the next call of an address: `step:reserve/8fKq…#0`, then `#1`. */
   take(address: string): string {
+    this.#next ??= new Map();
     const ordinal = this.#next.get(address) ?? 0;
     this.#next.set(address, ordinal + 1);
     return `${address}#${ordinal}`;

@@ -139,13 +139,12 @@ export function statement(
 
 /** One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. */
 function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
-  let text = "";
-  for (const item of items) {
-    const given = (item.row as Record<string, unknown>)[column];
+  const texts = items.map(({ row }) => {
+    const given = (row as Record<string, unknown>)[column];
     const value = typeof given === "function" ? given() : given;
-    text += `${text && ","}${typeof value === "string" ? quoted(value) : String(value ?? "NULL")}`;
-  }
-  return `{${text}}`;
+    return typeof value === "string" ? quoted(value) : String(value ?? "NULL");
+  });
+  return `{${texts.join(",")}}`;
 }
 
 const quoted = (text: string): string => `"${/["\\]/.test(text) ? text.replace(/["\\]/g, "\\$&") : text}"`;

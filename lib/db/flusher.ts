@@ -60,6 +60,11 @@ export interface News {
   wanted: { readonly hungry: boolean; readonly watching: boolean; readonly reading: boolean } | null;
 }
 
+/** Who is told of a write. */
+export interface Told<K extends WriteKind> extends Pick<Item, "onAside" | "reject"> {
+  readonly resolve: (answer: Writes[K]["answer"]) => void;
+}
+
 export class Flusher {
   readonly #options: FlusherOptions;
   readonly #alone: Alone;
@@ -84,14 +89,20 @@ export class Flusher {
     row: Writes[K]["row"],
     onAside: () => void = () => {},
   ): Promise<Writes[K]["answer"]> {
+    return new Promise((resolve, reject) => this.put(kind, row, { onAside, resolve, reject }));
+  }
+
+  /** As `write`, for the many writes of runs: the answer is told at once, in the midst of all the answers of its batch, and must not throw. */
+  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], { onAside, resolve, reject }: Told<K>): void {
     // A write that came now would open a connection that nobody closes.
-    if (this.#closed) return Promise.reject(closed());
-    return new Promise((resolve, reject) => {
-      const lane = laneOf(kind, row);
-      const since = performance.now();
-      this.#queue.push({ kind, row, lane, since, onAside, resolve: resolve as Item["resolve"], reject });
-      this.#schedule();
-    });
+    if (this.#closed) {
+      queueMicrotask(() => reject(closed()));
+      return;
+    }
+    const lane = laneOf(kind, row);
+    const since = performance.now();
+    this.#queue.push({ kind, row, lane, since, onAside, resolve: resolve as Item["resolve"], reject });
+    this.#schedule();
   }
 
   /** Resolves when nothing is queued or in flight. */

@@ -34,7 +34,7 @@ export class Attempt implements StepInfo {
   }
 
   /** Runs `work`. At the end of its time aborts it and throws a TimeoutError, whatever it does later. */
-  async run<T>(body: Body, timeoutMs: number | null, what: string, work: () => Promise<T>): Promise<T> {
+  run<T>(body: Body, timeoutMs: number | null, what: string, work: () => Promise<T>): Promise<T> {
     const running = scope.run({ body, step: this }, work);
     if (timeoutMs === null) return running;
     // What comes after the timeout is nobody's error.

@@ -5,7 +5,7 @@ import type { Ended } from "../core/claim.ts";
 const BYTES_PER_LOOK = 4 * 1024 * 1024;
 
 export class Ends {
-  readonly #byId = new Map<string, Ended>();
+  #byId: Map<string, Ended> | undefined;
   /** More runs have ended than one look brings. */
   partial = false;
 
@@ -17,17 +17,18 @@ export class Ends {
     let bytes = 0;
     for (const end of ended) {
       bytes += Buffer.byteLength(end.value ?? "");
+      this.#byId ??= new Map();
       this.#byId.set(end.id, end);
     }
     this.partial = bytes >= BYTES_PER_LOOK;
   }
 
   get(id: string): Ended | undefined {
-    return this.#byId.get(id);
+    return this.#byId?.get(id);
   }
 
   /** A new wait asks anew for a run that had failed: it may have been retried since. Any other end stands. */
   forgetFailure(id: string): void {
-    if (this.#byId.get(id)?.state === "failed") this.#byId.delete(id);
+    if (this.get(id)?.state === "failed") this.#byId!.delete(id);
   }
 }

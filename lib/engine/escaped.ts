@@ -2,10 +2,11 @@
 import { attempt } from "../core/options.ts";
 
 export class Escaped {
-  readonly #slots = new Map<unknown, string[]>();
+  #slots: Map<unknown, string[]> | undefined;
 
   /** The body was thrown this error, for the failure of a slot. */
   threw(error: unknown, slot: string): void {
+    this.#slots ??= new Map();
     const slots = this.#slots.get(error);
     if (slots) slots.push(slot);
     else this.#slots.set(error, [slot]);
@@ -15,7 +16,7 @@ export class Escaped {
   slotsOf(error: unknown, seen = new Set<unknown>()): string[] {
     if (seen.has(error)) return [];
     seen.add(error);
-    const own = this.#slots.get(error) ?? [];
+    const own = this.#slots?.get(error) ?? [];
     if (typeof error !== "object" || error === null) return own;
     const within = attempt(() => carriedBy(error)) ?? [];
     return [...own, ...within.flatMap((inner) => this.slotsOf(inner, seen))];

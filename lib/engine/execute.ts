@@ -95,7 +95,7 @@ async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promis
   }
 }
 
-async function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish | null> {
+function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish | null> | null {
   switch (ending.how) {
     case "settled":
       return "thrown" in ending.settled
@@ -146,20 +146,34 @@ function timeoutOf(pass: Pass): TimeoutError {
   return new TimeoutError(`${named(pass)} took longer than its timeout, waits included`);
 }
 
-async function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promise<Finish | null> {
-  const what = `result of run "${pass.run.id}"`;
+function complete(pass: Pass, value: unknown, ports: ExecutePorts): Promise<Finish | null> {
+  const { floating } = pass;
+  if (floating.length > 0) return finishWith(pass, "failed", floatingError(pass, floating), ports);
+  if (!pass.definition.output) return succeed(pass, value, ports);
+  return checked(pass, value).then(
+    (result) => succeed(pass, result, ports),
+    (error) => finishWith(pass, "failed", error, ports),
+  );
+}
+
+const resultName = ({ run }: Pass): string => `result of run "${run.id}"`;
+
+/** The result as the workflow's schema returns it. */
+const checked = async (pass: Pass, value: unknown): Promise<unknown> =>
+  inBody(pass, () => quietly(() => validate(pass.definition.output, value, resultName(pass))));
+
+function succeed(pass: Pass, value: unknown, ports: ExecutePorts): Promise<Finish | null> {
+  let text: string;
   try {
-    if (pass.floating.length > 0) throw floatingError(pass);
-    const result = await inBody(pass, () => quietly(() => validate(pass.definition.output, value, what)));
-    const text = ports.codec.encode(result, what, resultPlace(pass));
-    return await finish(pass, "completed", text, null, ports);
+    text = ports.codec.encode(value, resultName(pass), resultPlace(pass));
   } catch (error) {
     return finishWith(pass, "failed", error, ports);
   }
+  return finish(pass, "completed", text, null, ports);
 }
 
-function floatingError(pass: Pass): PerdureError {
-  const text = `run "${pass.run.id}": the workflow returned, but nobody awaited ${pass.floating.join(", ")}. Await every durable call, for example with Promise.all`;
+function floatingError({ run }: Pass, floating: readonly string[]): PerdureError {
+  const text = `run "${run.id}": the workflow returned, but nobody awaited ${floating.join(", ")}. Await every durable call, for example with Promise.all`;
   return new PerdureError("PERDURE_FLOATING", text);
 }
 
@@ -213,14 +227,18 @@ async function finishWith(pass: Pass, state: "failed", error: unknown, ports: Ex
   return finished;
 }
 
-async function finish(
+function finish(
   pass: Pass,
   state: Finish["state"],
   value: string,
   reopened: string | null,
   { onFollowed }: ExecutePorts,
 ): Promise<Finish | null> {
-  const written = pass.ledger.write("finish", { state, value, reopened });
-  if (pass.claim.followed) onFollowed();
-  return (await written) ? { state, value, attempt: pass.claim.attempt } : null;
+  const { attempt, followed } = pass.claim;
+  const finished = new Promise<Finish | null>((resolve) => {
+    const written = (answer: unknown): void => resolve(answer ? { state, value, attempt } : null);
+    pass.ledger.send("finish", { state, value, reopened }, written);
+  });
+  if (followed) onFollowed();
+  return finished;
 }

@@ -18,7 +18,7 @@ export class Handover {
   readonly #ledger: Ledger;
   readonly #clock: DatabaseClock;
   readonly #attempt: number;
-  readonly #recorded = new Map<string, { call: Call; replay: Replay }>();
+  #recorded: Map<string, { call: Call; replay: Replay }> | undefined;
   readonly #ready: { call: Call; outcome: Outcome }[] = [];
   #no: number;
   #now: number;
@@ -53,6 +53,7 @@ export class Handover {
 
   /** A recorded call is in line, at its number's place. */
   recorded(call: Call, replay: Replay): void {
+    this.#recorded ??= new Map();
     this.#recorded.set(call.slot, { call, replay });
     this.#history.call(call.slot);
   }
@@ -81,8 +82,8 @@ export class Handover {
   }
 
   #replay(recorded: Recorded): void {
-    const { call, replay } = this.#recorded.get(recorded.slot)!;
-    this.#recorded.delete(recorded.slot);
+    const { call, replay } = this.#recorded!.get(recorded.slot)!;
+    this.#recorded!.delete(recorded.slot);
     const numbered = recorded.no !== null;
     const { attempt, at } = recorded;
     const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at };
@@ -101,13 +102,13 @@ export class Handover {
     }
     const no = this.#no;
     this.#handed = Math.max(this.#handed, place ?? no);
-    if (write.kind === "deliver") void this.#ledger.write("deliver", { slot, attempt: write.attempt, no });
+    if (write.kind === "deliver") this.#ledger.send("deliver", { slot, attempt: write.attempt, no });
     if (write.kind === "record") {
-      void this.#ledger.write("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
+      this.#ledger.send("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
     }
     if (write.kind === "publish") {
       const row = { slot, attempt: this.#attempt, no, kind, name, value: write.value, at: this.#now };
-      void this.#ledger.write("publish", { ...row, seq: this.#ledger.sent });
+      this.#ledger.send("publish", { ...row, seq: this.#ledger.sent });
     }
     settle(call.deferred);
   }

@@ -3,23 +3,32 @@ import { hashIn } from "../core/address.ts";
 import type { Claim, OpenWait, Recorded } from "../core/claim.ts";
 import { isPlainHash } from "../core/stored.ts";
 
+/** Of a run that has just begun nothing is recorded, and most begin and end in one go: what is empty is shared. */
+const EMPTY_MAP: Map<string, never> = new Map<string, never>();
+const EMPTY_SET: Set<never> = new Set<never>();
+
 export class History {
   readonly #recorded: readonly Recorded[];
-  readonly #places = new Map<string, number>();
-  readonly #waits = new Map<string, OpenWait>();
+  readonly #places: Map<string, number>;
+  readonly #waits: Map<string, OpenWait>;
   readonly #begun: ReadonlySet<string>;
   readonly #attempt: number;
   readonly #reopenedFrom: number;
   /** Places whose slot was called and whose outcome is not handed out, ascending. */
   readonly #called: number[] = [];
-  readonly #open: Set<number> = new Set();
-  readonly #patches = new Set<string>();
+  readonly #open: Set<number>;
+  readonly #patches: Set<string>;
   #required = 0;
 
   constructor(claim: Pick<Claim, "history" | "waits" | "begun" | "attempt" | "reopenedFrom">) {
     this.#recorded = claim.history;
     this.#attempt = claim.attempt;
-    this.#begun = new Set(claim.begun);
+    const isNew = claim.history.length === 0;
+    this.#places = isNew ? EMPTY_MAP : new Map();
+    this.#open = isNew ? EMPTY_SET : new Set();
+    this.#patches = isNew ? EMPTY_SET : new Set();
+    this.#begun = claim.begun.length === 0 ? EMPTY_SET : new Set(claim.begun);
+    this.#waits = claim.waits.length === 0 ? EMPTY_MAP : new Map();
     this.#reopenedFrom = claim.reopenedFrom ?? Infinity;
     for (const wait of claim.waits) this.#waits.set(wait.slot, wait);
     claim.history.forEach((recorded, place) => {

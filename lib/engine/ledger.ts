@@ -13,8 +13,10 @@ export interface LedgerEvents {
   readonly refused: (error: unknown) => void;
 }
 
+const nothing = (): void => {};
+
 export class Ledger {
-  readonly #flusher: Pick<Flusher, "write">;
+  readonly #flusher: Pick<Flusher, "put">;
   readonly #run: string;
   readonly #events: LedgerEvents;
   #epoch: number;
@@ -22,7 +24,7 @@ export class Ledger {
   #committed = 0;
   #parked: { after: number; effect: () => void; orElse: (() => void) | undefined }[] = [];
 
-  constructor(flusher: Pick<Flusher, "write">, claim: Fenced, events: LedgerEvents) {
+  constructor(flusher: Pick<Flusher, "put">, claim: Fenced, events: LedgerEvents) {
     this.#flusher = flusher;
     this.#run = claim.run;
     this.#epoch = claim.epoch;
@@ -44,27 +46,38 @@ export class Ledger {
   }
 
   /** Sends a write of this claim. Undefined: it was refused, and the events have been told. */
-  async write<K extends ClaimKind>(
+  write<K extends ClaimKind>(
     kind: K,
     row: Unfenced<K>,
     onAside?: () => void,
   ): Promise<Writes[K]["answer"] | undefined> {
+    return new Promise((resolve) => this.send(kind, row, resolve, onAside));
+  }
+
+  /** As `write`. The row is not the caller's any more. `then` must not throw. */
+  send<K extends ClaimKind>(
+    kind: K,
+    row: Unfenced<K>,
+    then: (answer: Writes[K]["answer"] | undefined) => void = nothing,
+    onAside: () => void = nothing,
+  ): void {
     this.#sent += 1;
-    try {
-      const fenced = { ...row, run: this.#run, epoch: this.#epoch } as unknown as Writes[K]["row"];
-      const answer = await this.#flusher.write(kind, fenced, onAside);
-      if ((answer as { verdict: string }).verdict === "stale") {
-        this.#events.lost();
+    const fenced = Object.assign(row, { run: this.#run, epoch: this.#epoch }) as unknown as Writes[K]["row"];
+    this.#flusher.put(kind, fenced, {
+      onAside,
+      resolve: (answer) => {
+        const stale = (answer as { verdict: string }).verdict === "stale";
+        if (stale) this.#events.lost();
+        then(stale ? undefined : answer);
+        if (stale) this.#giveUp();
+        else this.#commit();
+      },
+      reject: (error) => {
+        this.#events.refused(error);
+        then(undefined);
         this.#giveUp();
-        return undefined;
-      }
-      this.#commit();
-      return answer;
-    } catch (error) {
-      this.#events.refused(error);
-      this.#giveUp();
-      return undefined;
-    }
+      },
+    });
   }
 
   /** Runs an effect once all that was written before is committed: now, if it is. `orElse`: it will never be. */

@@ -5,7 +5,7 @@ import type { Claim, Mail } from "../core/claim.ts";
 const MAILS_PER_LOOK = 1000;
 
 export class Mailbox {
-  readonly #byName = new Map<string, Mail[]>();
+  #byName: Map<string, Mail[]> | undefined;
   /** The run's mail counter up to which everything is known here. */
   seen: number;
   /** The last mail known. */
@@ -25,6 +25,7 @@ export class Mailbox {
     for (const mail of unread) {
       if (BigInt(mail.seq) <= BigInt(this.last)) continue;
       this.last = mail.seq;
+      this.#byName ??= new Map();
       const queue = this.#byName.get(mail.name);
       if (queue) queue.push(mail);
       else this.#byName.set(mail.name, [mail]);
@@ -32,10 +33,10 @@ export class Mailbox {
   }
 
   has(name: string): boolean {
-    return (this.#byName.get(name)?.length ?? 0) > 0;
+    return (this.#byName?.get(name)?.length ?? 0) > 0;
   }
 
   shift(name: string): Mail | undefined {
-    return this.#byName.get(name)?.shift();
+    return this.#byName?.get(name)?.shift();
   }
 }

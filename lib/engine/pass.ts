@@ -8,7 +8,7 @@ import type { Claim } from "../core/claim.ts";
 import type { Body } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import type { RunInfo, WorkflowDefinition } from "../core/types.ts";
-import { Alarm } from "./alarm.ts";
+import { PassAlarms } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
 import { Binding } from "./binding.ts";
 import { PassBody } from "./body.ts";
@@ -56,8 +56,7 @@ export class Pass {
   readonly #stall: Stall | null;
   readonly handover: Handover;
   readonly #calls = new Calls();
-  readonly #alarm: Alarm;
-  readonly #limit: Alarm;
+  readonly #alarms: PassAlarms;
   readonly #flexible: boolean;
   #settled: Settled | null = null;
   #state: "active" | "suspending" | "suspended" | "ended" = "active";
@@ -92,8 +91,7 @@ export class Pass {
     this.run = this.facts.run;
     this.#stall = ports.strict ? new Stall(this, this.#calls) : null;
     this.body = new PassBody(this, this.run);
-    this.#alarm = new Alarm(ports.clock, () => void this.look());
-    this.#limit = new Alarm(ports.clock, () => void this.look());
+    this.#alarms = new PassAlarms(ports.clock, () => void this.look());
   }
 
   /** Runs the body. What becomes of it is told to the ports' onEnd. */
@@ -134,7 +132,7 @@ export class Pass {
     const { deadline } = this.claim;
     if (deadline === null || this.over) return;
     if (deadline <= now) this.end({ how: "late" });
-    else this.#limit.at(deadline);
+    else this.#alarms.limit(deadline);
   }
 
   // ---- calls
@@ -200,7 +198,7 @@ export class Pass {
   /** A call waits for the clock, for mail or for its next try. `due`: on the database's clock; null: no timer, or not known yet. */
   waits(call: Call, due: number | null): void {
     this.#calls.wait(call, due !== null);
-    if (due !== null) this.#alarm.at(due);
+    if (due !== null) this.#alarms.wait(due);
     this.#schedule();
   }
 
@@ -217,11 +215,13 @@ export class Pass {
   #schedule(): void {
     if (this.#scheduled || this.over) return;
     this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      if (this.#state === "active") this.#guard(() => this.#turn());
-    });
+    this.ports.turns.ask(this.#onTurn);
   }
+
+  readonly #onTurn = (): void => {
+    this.#scheduled = false;
+    if (this.#state === "active") this.#guard(() => this.#turn());
+  };
 
   /** One turn: whatever the turn before woke has run as far as it can. */
   #turn(): void {
@@ -286,8 +286,7 @@ export class Pass {
 
   #gaveUp(dueMs: number | null): void {
     this.#state = "suspended";
-    this.#alarm.clear();
-    this.#limit.clear();
+    this.#alarms.clear();
     this.#onDrained?.();
     this.ports.onEnd(this, { how: "suspended", dueMs });
   }
@@ -348,7 +347,7 @@ export class Pass {
     // Before what is due rings: no try begins in a run that is to be paused.
     this.#pausing = news.pausing;
     this.#calls.hear(news);
-    if (news.next !== null) this.#alarm.at(news.next);
+    if (news.next !== null) this.#alarms.wait(news.next);
     this.#schedule();
   }
 
@@ -388,8 +387,7 @@ export class Pass {
   end(ending: Ending): void {
     if (this.over) return;
     this.#state = "ended";
-    this.#alarm.clear();
-    this.#limit.clear();
+    this.#alarms.clear();
     this.#abort("why" in ending ? ending.why : ending.how);
     this.#onDrained?.();
     this.ports.onEnd(this, ending);

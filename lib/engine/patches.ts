@@ -5,7 +5,7 @@ import type { Pass } from "./pass.ts";
 
 export class Patches {
   readonly #pass: Pass;
-  readonly #answers = new Map<string, boolean>();
+  #answers: Map<string, boolean> | undefined;
   /** Answers given while the run was given up, or about to be. */
   readonly #unwritten: string[] = [];
 
@@ -15,11 +15,12 @@ export class Patches {
 
   /** True, and recorded, where nothing recorded was left as the run first asked. */
   ask(change: string): boolean {
-    const known = this.#answers.get(change);
+    const known = this.#answers?.get(change);
     if (known !== undefined) return known;
     const { history, over } = this.#pass;
     const recorded = history.patched(slotOf(change));
     const answer = recorded || !history.replaying;
+    this.#answers ??= new Map();
     this.#answers.set(change, answer);
     if (answer && !recorded && !over) this.#record(change);
     return answer;
@@ -36,7 +37,7 @@ export class Patches {
 
   /** Writes what could not be written. Whatever follows from an answer begins after it is committed. */
   flush(): void {
-    for (const change of this.#unwritten.splice(0)) void this.#pass.ledger.write("record", this.#row(change));
+    for (const change of this.#unwritten.splice(0)) this.#pass.ledger.send("record", this.#row(change));
   }
 
   /** Its value is its place in the order: it has no number of its own, as nobody is handed it. */

@@ -10,7 +10,9 @@ import type { Flusher } from "../db/flusher.ts";
 import type { Slots } from "../db/leased.ts";
 import type { RecordRow } from "../db/writes.ts";
 import type { Delays } from "./delays.ts";
+import type { Lasting } from "./lasting.ts";
 import type { Pass, Settled } from "./pass.ts";
+import type { Turns } from "./turns.ts";
 
 /** How a pass ends. `suspended` may be followed by onResumed; after the others nothing comes. */
 export type Ending =
@@ -80,9 +82,12 @@ export interface EnginePorts {
   readonly makeContext: ((run: RunInfo) => unknown) | null;
   /** How long runs wait whose context could not be made. */
   readonly delays: Delays;
+  readonly turns: Turns;
+  /** The tries that run. */
+  readonly lasting: Lasting;
   /** Whether bodies are watched for what is not durable. */
   readonly strict: boolean;
-  readonly flusher: Pick<Flusher, "write">;
+  readonly flusher: Pick<Flusher, "put">;
   readonly transactor: Transactor;
   readonly slots: Slots;
   readonly outside: Outside;

@@ -25,11 +25,16 @@ export interface Deferred {
 
 /** A durable promise with its handles. */
 export function defer(): Deferred {
-  let handles!: Pick<Deferred, "resolve" | "reject">;
-  const promise = new DurablePromise<unknown>((resolve, reject) => {
-    handles = { resolve, reject };
+  let resolve!: Deferred["resolve"];
+  let fail!: Deferred["reject"];
+  const promise = new DurablePromise<unknown>((resolved, rejected) => {
+    resolve = resolved;
+    fail = rejected;
   });
-  // A rejection that nobody awaited yet is no news for the host; then() of the base class does not count as awaiting.
-  void Promise.prototype.then.call(promise, undefined, () => {});
-  return { promise, ...handles };
+  const reject = (reason: unknown): void => {
+    // A rejection that nobody awaited yet is no news for the host; then() of the base class does not count as awaiting.
+    void Promise.prototype.then.call(promise, undefined, () => {});
+    fail(reason);
+  };
+  return { promise, resolve, reject };
 }

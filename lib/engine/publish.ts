@@ -19,7 +19,7 @@ const PATIENCE_MS = 5000;
 export class Publisher {
   readonly #pass: Pass;
   /** Streams that the body has closed: what replay sees as well. */
-  readonly #closed = new Set<string>();
+  #closed: Set<string> | undefined;
   /** Writes of steps that are not committed. */
   #loose = 0;
   #room: Promise<void> | undefined;
@@ -41,8 +41,10 @@ export class Publisher {
   }
 
   #checkOpen(name: string, change: Change, what: string): void {
-    if (change === "close") this.#closed.add(name);
-    else if (this.#closed.has(name)) {
+    if (change === "close") {
+      this.#closed ??= new Set();
+      this.#closed.add(name);
+    } else if (this.#closed?.has(name)) {
       throw new PerdureError("PERDURE_STATE", `${what} is closed, so nothing can be written to it; close it last`);
     }
   }
@@ -90,7 +92,7 @@ export class Publisher {
       at: ports.clock.now(),
     };
     this.#loose += 1;
-    void ledger.write("publish", row).then(() => {
+    ledger.send("publish", row, () => {
       this.#loose -= 1;
     });
     if (ledger.ahead <= AHEAD) return Promise.resolve();

@@ -33,11 +33,14 @@ export const inBody = <T>(pass: Pass, work: () => T): T =>
   detached(() => scope.run({ body: pass.body, step: null }, work));
 
 function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
-  const run = async (): Promise<unknown> =>
-    isUnchecked(pass) ? call(pass, await sqlInput(pass, args)) : call(pass, args);
-  inBody(pass, () => Promise.resolve().then(run)).then(
-    (value) => settled({ value }),
-    (thrown) => settled({ thrown }),
-  );
+  void inBody(pass, async () => {
+    let end: Settled;
+    try {
+      end = { value: await call(pass, isUnchecked(pass) ? await sqlInput(pass, args) : args) };
+    } catch (thrown) {
+      end = { thrown };
+    }
+    settled(end);
+  });
   pass.begun();
 }

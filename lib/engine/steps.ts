@@ -13,8 +13,6 @@ import type { Call, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
 import { defer } from "./promise.ts";
 
-/** How long a try runs before it is marked as begun, so that a person sees what is running. */
-const MARK_AFTER_MS = 1000;
 /** Nothing that a function can throw. */
 const NOTHING = Symbol("nothing");
 
@@ -170,16 +168,14 @@ class StepRun {
     }
     const marked = this.#definition.onCrash === "fail" || pass.claim.crashes > 0;
     if (marked && !(await this.#mark(started))) return;
-    const mark = (): unknown => pass.over || this.#mark(started);
-    const timer = marked ? undefined : setTimeout(mark, MARK_AFTER_MS);
+    const over = marked ? undefined : pass.ports.lasting.watch(() => pass.over || void this.#mark(started));
     try {
-      const { kind } = this.#definition;
-      if (kind === "transaction") await this.#transact(call, started);
-      else await this.#work(call, started);
+      if (this.#definition.kind === "transaction") await this.#transact(call, started);
+      else this.#worked(call, started, await this.#attempt(undefined, (args) => this.#definition.fn(...args)));
     } catch (error) {
       if (!pass.over) await this.#fail(call, started, error, true);
     } finally {
-      clearTimeout(timer);
+      over?.();
     }
   }
 
@@ -197,8 +193,7 @@ class StepRun {
     return (await this.#pass.ledger.write("try", row)) !== undefined && !this.#pass.over;
   }
 
-  async #work(call: Call, started: number): Promise<void> {
-    const result = await this.#attempt(undefined, (args) => this.#definition.fn(...args));
+  #worked(call: Call, started: number, result: unknown): void {
     if (this.#pass.over) return;
     const value = this.#encode(result);
     const settle = this.#gives(value);
@@ -263,20 +258,24 @@ class StepRun {
   }
 
   /** One try: the function, told of by its signal when the pass ends. */
-  async #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
+  #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
     const { name, timeoutMs, input, output } = this.#definition;
     const pass = this.#pass;
     const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey: this.#key, tx });
     pass.attempts.add(attempt);
-    try {
-      const work = async (): Promise<unknown> => {
+    const over = (): unknown => pass.attempts.delete(attempt);
+    const work = async (): Promise<unknown> => {
+      try {
         const args = input ? await this.#checked(input) : this.#args;
-        return validate(output, await call(args), `result of ${this.#what}`);
-      };
-      return await this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
-    } finally {
-      pass.attempts.delete(attempt);
-    }
+        const result = await call(args);
+        return output ? await validate(output, result, `result of ${this.#what}`) : result;
+      } finally {
+        over();
+      }
+    };
+    const running = this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
+    // The function may go on after its time.
+    return timeoutMs === null ? running : running.finally(over);
   }
 
   /** The arguments as the schema returns them. What it refuses, it would refuse again. */
@@ -307,7 +306,7 @@ class StepRun {
       const place = { run: pass.run.id, slot: tryIn(this.#slot, attempt, this.#failed) };
       const failure = pass.ports.codec.encodeError(last, what, place);
       const row = { slot: this.#slot, attempt, try: this.#failed, name, started, at, error: failure };
-      void pass.ledger.write("try", row);
+      pass.ledger.send("try", row);
     }
     if (delay === null) {
       const row = { outcome: "failed", value: error, hash: this.hash, tries: this.#failed, started, mail: null };

@@ -6,7 +6,9 @@ import type { WorkflowDefinition } from "../core/types.ts";
 import type { BlockRow, FinishRow, RecordRow, RetryRow, StartRow, WaitRow, WriteKind, Writes } from "../db/writes.ts";
 import { Delays } from "../engine/delays.ts";
 import { type ExecutePorts, execute } from "../engine/execute.ts";
+import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
+import { Turns } from "../engine/turns.ts";
 import { TestClock } from "./clock.ts";
 
 /** What a replay came to. */
@@ -93,8 +95,10 @@ class Rehearsal {
       clock: new TestClock(this.#claim.now),
       logger: LOGGER,
       delays: new Delays(),
+      turns: new Turns(),
+      lasting: new Lasting(),
       strict: false,
-      flusher: { write: (kind, row) => this.#write(kind, row) },
+      flusher: { put: (kind, row, { resolve, reject }) => void this.#write(kind, row).then(resolve, reject) },
       // A transaction that begins is new.
       transactor: { run: (work) => work(undefined as never).then(() => never()) },
       slots: { reserve: () => false, adopt: silent, watch: silent },

@@ -6,14 +6,17 @@ import { registeredName } from "../core/engines.ts";
 import type { EngineLog } from "../core/logging.ts";
 import type { WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
-import { toClaims, toEnded, toMails } from "../db/loaded.ts";
-import type { Look, Store } from "../db/store.ts";
+import { toClaims } from "../db/loaded.ts";
+import type { Store } from "../db/store.ts";
 import type { LoadedRow, Writes } from "../db/writes.ts";
 import { Alarm } from "../engine/alarm.ts";
 import { Delays } from "../engine/delays.ts";
 import { type ExecutePorts, execute, type Finish, load } from "../engine/execute.ts";
+import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
-import type { Ending, EnginePorts, News, Rung } from "../engine/ports.ts";
+import type { Ending, EnginePorts, News } from "../engine/ports.ts";
+import { Turns } from "../engine/turns.ts";
+import { toNews } from "./news.ts";
 
 /** From so many crashes on, one at a time is worked on; see claim_runs. */
 const SUSPECT = 3;
@@ -79,6 +82,8 @@ export class Worker {
       clock,
       logger,
       delays: new Delays(),
+      turns: new Turns(),
+      lasting: new Lasting(),
       look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
       loadMore: (key, offset) => store.loadMore(key, offset),
       onEnd: (pass, ending) => this.#ended(pass, ending),
@@ -378,23 +383,4 @@ export class Worker {
     clearTimeout(timer);
     this.#loseAll("this process shuts down");
   }
-}
-
-function toNews(row: Look | undefined, askedAt: number, now: number): News | undefined {
-  if (!row)
-    return { askedAt, now, held: false, pausing: false, mail: 0, unread: [], due: new Map(), ended: [], next: null };
-  const due = new Map<string, Rung>(row.due === null ? [] : JSON.parse(row.due));
-  const next = row.next_ms === null ? null : now + row.next_ms;
-  const { held, pausing, mail } = row;
-  return {
-    askedAt,
-    now: row.now_ms,
-    held,
-    pausing,
-    mail,
-    unread: toMails(row.unread),
-    due,
-    ended: toEnded(row.ended),
-    next,
-  };
 }

@@ -15,6 +15,15 @@ interface Pair {
   swallowing: boolean;
 }
 
+/**
+ * Resets a connection. One whose goodbye is on its way is closed instead: Node (20) takes a reset that libuv then refuses for done,
+ * never closes the handle, and the process waits for it at its end, at full speed and for ever.
+ */
+function reset(socket: Socket): void {
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
+}
+
 export class FaultyProxy {
   /** What happens to new connections. */
   mode: ProxyMode = "pass";
@@ -48,8 +57,8 @@ export class FaultyProxy {
   /** Resets every connection there is. */
   cut(): void {
     for (const { near, far } of this.#pairs) {
-      near.resetAndDestroy();
-      far?.resetAndDestroy();
+      reset(near);
+      if (far) reset(far);
     }
   }
 
@@ -67,7 +76,7 @@ export class FaultyProxy {
     this.accepted++;
     near.on("error", () => undefined);
     if (this.mode === "refuse") {
-      near.resetAndDestroy();
+      reset(near);
       return;
     }
     const pair: Pair = { near, far: undefined, swallowing: this.mode === "half-open" };
@@ -91,8 +100,8 @@ export class FaultyProxy {
       const fate = bytes.includes(COMMITTED) ? this.onCommitted(sent.includes("begin")) : "pass";
       if (fate !== "pass") pair.swallowing = true;
       if (fate === "reset") {
-        pair.near.resetAndDestroy();
-        far.resetAndDestroy();
+        reset(pair.near);
+        reset(far);
       }
       return this.#filter(bytes);
     });
