@@ -4,15 +4,32 @@ import { children } from "./children.ts";
 import { drain } from "./drain.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
+import { linear } from "./linear.ts";
 import { memory } from "./memory.ts";
+import { processes } from "./processes.ts";
 import { publish } from "./publish.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
+import { starts } from "./starts.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
 
-const QUESTIONS = { throughput, drain, latency, publish, idle, takeover, schedules, memory, children, scale };
+const QUESTIONS = {
+  throughput,
+  drain,
+  starts,
+  processes,
+  latency,
+  publish,
+  idle,
+  takeover,
+  schedules,
+  memory,
+  linear,
+  children,
+  scale,
+};
 /** These take minutes of their own, so they are asked by name only. */
 const BY_NAME = ["scale"];
 

@@ -8,7 +8,7 @@ export const KINDS = ["one-step", "ten-steps", "told", "waiter", "sleeper", "hel
 export type Kind = (typeof KINDS)[number];
 
 /** Settings that fit a question. `default`: as the package comes, where it comes with something that works at all. */
-export type Setup = "default" | "throughput" | "latency" | "recovery";
+export type Setup = "default" | "throughput" | "latency" | "recovery" | "waiting";
 
 /** What not every contender has. */
 export type Ability = "steps" | "results" | "events" | "sleeps";

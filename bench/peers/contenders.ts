@@ -33,4 +33,5 @@ const WORDS: Readonly<Record<Setup, string>> = {
   throughput: "for throughput",
   latency: "for latency",
   recovery: "for recovery",
+  waiting: "for waiting",
 };

@@ -18,7 +18,7 @@ const { Absurd } = await load("absurd-sdk");
 
 const QUEUE = "bench";
 const CONCURRENCY = 50;
-const WORKERS: Readonly<Record<Setup, object>> = {
+const WORKERS: Readonly<Partial<Record<Setup, object>>> = {
   default: { concurrency: CONCURRENCY },
   throughput: { concurrency: CONCURRENCY, pollInterval: 0.01 },
   latency: { concurrency: CONCURRENCY, pollInterval: 0.01 },

@@ -17,12 +17,14 @@ const { DBOS, DBOSClient } = await load("@dbos-inc/dbos-sdk");
 const QUEUE = "bench";
 const TOPIC = "news";
 const POOL = 20;
+const CONFIG = { name: "bench", applicationVersion: "1", logLevel: "error" };
 const HOUR_S = 3600;
 const QUEUES: Readonly<Record<Setup, object>> = {
   default: {},
   recovery: {},
   throughput: { minPollingIntervalMs: 50, workerConcurrency: 500 },
   latency: { minPollingIntervalMs: 10 },
+  waiting: { minPollingIntervalMs: 50 },
 };
 
 const context: Context = {
@@ -50,13 +52,18 @@ export const dbos: Adapter = {
     default: "registerQueue without options: polls every second",
     throughput: `minPollingIntervalMs 50, workerConcurrency 500, a pool of ${POOL}`,
     latency: `minPollingIntervalMs 10, a pool of ${POOL}`,
+    waiting: "as for throughput, without workerConcurrency: a workflow that waits takes a place",
     recovery: "a process restarted under the same executorID",
   },
   restarts: true,
-  prepare: (url) => DBOS.migrate(url),
+  prepare: async (systemDatabaseUrl) => {
+    DBOS.setConfig({ ...CONFIG, systemDatabaseUrl });
+    await DBOS.launch();
+    await DBOS.shutdown();
+  },
   connect,
   work: async (systemDatabaseUrl, setup, teller) => {
-    const pool = setup === "throughput" || setup === "latency" ? { systemDatabasePoolSize: POOL } : {};
+    const pool = setup === "default" || setup === "recovery" ? {} : { systemDatabasePoolSize: POOL };
     const executorID = setup === "recovery" ? "the-one" : `executor-${process.pid}`;
     DBOS.setConfig({
       name: "bench",

@@ -14,7 +14,7 @@ const BATCHED = {
   completeJobBatchDelay: 0,
   failJobBatchDelay: 0,
 };
-const PRESETS: Readonly<Record<Setup, object>> = {
+const PRESETS: Readonly<Partial<Record<Setup, object>>> = {
   default: { concurrentJobs: 10 },
   throughput: BATCHED,
   latency: { concurrentJobs: 10, localQueue: { size: 11 } },

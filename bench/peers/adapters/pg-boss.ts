@@ -5,7 +5,7 @@ import { load } from "../packages.ts";
 const { PgBoss } = await load("pg-boss");
 
 const QUEUE = "bench";
-const WORKS: Readonly<Record<Setup, object>> = {
+const WORKS: Readonly<Partial<Record<Setup, object>>> = {
   default: { localConcurrency: 10 },
   throughput: { batchSize: 500, localConcurrency: 2, burstWhenBatchFull: true, pollingIntervalSeconds: 0.5 },
   latency: { localConcurrency: 10 },

@@ -17,7 +17,7 @@ interface Kept {
 
 export async function memory(arena: Arena): Promise<void> {
   const { waiters } = arena.sizes;
-  const contenders = await arena.contenders(["throughput", "default"]);
+  const contenders = await arena.contenders(["waiting", "throughput", "default"]);
   const sites = await arena.sites(contenders.filter(({ adapter }) => adapter.can.includes("events")));
   const kept = await Promise.all(sites.map((site) => arena.trying(site.contender, () => keeping(site, arena.sizes))));
   const rows = sites.flatMap(({ contender }, at) => {
@@ -53,6 +53,6 @@ async function park(site: Site, worker: WorkerProcess, from: number, to: number,
   let at = 0;
   await oneByOne(marks.length, () => client.start("waiter", marks[at++]!));
   await site.part();
-  for (const mark of marks) await worker.reached("waits", mark, 300_000);
+  for (const mark of marks) await worker.reached("waits", mark, 120_000);
   await pause(parked);
 }
