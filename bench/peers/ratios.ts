@@ -25,12 +25,21 @@ export class Rounds<T> {
       .filter((value) => value !== null);
   }
 
-  /** `12.3 × (11.0–13.9)`: how many times the figure of this contender Perdure's is, round by round. */
-  ratio(title: string, pick: (figure: T) => number | null): string {
+  /** `12.3 × (11.0–13.9)`: how many times this contender's figure Perdure's is, round by round. */
+  ahead(title: string, pick: (figure: T) => number | null): string {
+    return this.#compared(title, pick, (perdures, other) => perdures / other);
+  }
+
+  /** How many times Perdure's figure that of this contender is. */
+  times(title: string, pick: (figure: T) => number | null): string {
+    return this.#compared(title, pick, (perdures, other) => other / perdures);
+  }
+
+  #compared(title: string, pick: (figure: T) => number | null, ratio: (perdures: number, other: number) => number) {
     const base = this.of("perdure").map(pick);
     const ratios = this.of(title)
       .map(pick)
-      .flatMap((value, round) => (value && base[round] ? [base[round] / value] : []));
+      .flatMap((value, round) => (value && base[round] ? [ratio(base[round], value)] : []));
     return title === "perdure" || ratios.length === 0 ? "" : within(ratios);
   }
 }

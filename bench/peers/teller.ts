@@ -15,14 +15,15 @@ export type Told =
   | { readonly answer: object };
 
 export interface Usage {
-  /** Microseconds of CPU since the worker's packages were loaded. */
+  /** Microseconds of CPU since its first body began; of a process without one, since its packages were loaded. */
   readonly cpu: number;
   readonly rss: number;
   /** Heap and buffers, after collections where the process may ask for them. */
   readonly heap: number;
 }
 
-export function tellerTo(tell: (told: Told) => void): Teller {
+/** A teller; `onFirst` is called when the first body begins. */
+export function tellerTo(tell: (told: Told) => void, onFirst: () => void): Teller {
   let began = 0;
   let ended = 0;
   let reported = 0;
@@ -34,7 +35,9 @@ export function tellerTo(tell: (told: Told) => void): Teller {
   const asked = new Set<string>();
   return {
     begins: () => {
-      began ||= clock();
+      if (began > 0) return;
+      began = clock();
+      onFirst();
     },
     ends: () => {
       ended += 1;

@@ -21,11 +21,14 @@ async function usage(since: NodeJS.CpuUsage): Promise<Usage> {
 if (process.send) {
   process.on("disconnect", () => process.exit());
   const adapter = await loadAdapter(name);
-  const since = process.cpuUsage();
+  let since = process.cpuUsage();
+  const begin = (): void => {
+    since = process.cpuUsage();
+  };
   let worker: Worker | undefined;
   const answers = {
     go: async () => {
-      worker = await adapter.work(url, setup, tellerTo(tell));
+      worker = await adapter.work(url, setup, tellerTo(tell, begin));
       return {};
     },
     usage: () => usage(since),

@@ -22,9 +22,9 @@ const HOUR_S = 3600;
 const QUEUES: Readonly<Record<Setup, object>> = {
   default: {},
   recovery: {},
-  throughput: { minPollingIntervalMs: 50, workerConcurrency: 500 },
+  throughput: { minPollingIntervalMs: 20, workerConcurrency: 200 },
   latency: { minPollingIntervalMs: 10 },
-  waiting: { minPollingIntervalMs: 50 },
+  waiting: { minPollingIntervalMs: 20 },
 };
 
 const context: Context = {
@@ -50,7 +50,7 @@ export const dbos: Adapter = {
   can: ["steps", "results", "events", "sleeps"],
   setups: {
     default: "registerQueue without options: polls every second",
-    throughput: `minPollingIntervalMs 50, workerConcurrency 500, a pool of ${POOL}`,
+    throughput: `minPollingIntervalMs 20, workerConcurrency 200, a pool of ${POOL}`,
     latency: `minPollingIntervalMs 10, a pool of ${POOL}`,
     waiting: "as for throughput, without workerConcurrency: a workflow that waits takes a place",
     recovery: "a process restarted under the same executorID",

@@ -7,7 +7,7 @@ const { PgBoss } = await load("pg-boss");
 const QUEUE = "bench";
 const WORKS: Readonly<Partial<Record<Setup, object>>> = {
   default: { localConcurrency: 10 },
-  throughput: { batchSize: 500, localConcurrency: 2, burstWhenBatchFull: true, pollingIntervalSeconds: 0.5 },
+  throughput: { batchSize: 1000, localConcurrency: 2, burstWhenBatchFull: true, pollingIntervalSeconds: 0.5 },
   latency: { localConcurrency: 10 },
   recovery: { localConcurrency: 10 },
 };
@@ -57,7 +57,7 @@ export const pgBoss: Adapter = {
   can: [],
   setups: {
     default: "batchSize 1, localConcurrency 10 (its own is 1), polls every 2 s",
-    throughput: "batchSize 500, localConcurrency 2, burstWhenBatchFull, polls every 0.5 s",
+    throughput: "batchSize 1000, localConcurrency 2, burstWhenBatchFull, polls every 0.5 s",
     latency: "useListenNotify and a queue with notify, localConcurrency 10",
     recovery: "heartbeatSeconds 10 (the least), supervised every second",
   },

@@ -40,7 +40,7 @@ async function drains(arena: Arena, kind: Kind, steps: number): Promise<void> {
       ...rounds.titles.map((title) => [
         title,
         spread(rounds.values(title, ({ rate }) => rate)),
-        rounds.ratio(title, ({ rate }) => rate),
+        rounds.ahead(title, ({ rate }) => rate),
         middle(rounds.values(title, ({ starts }) => starts)),
       ]),
     ]),
@@ -53,15 +53,15 @@ function costs(rounds: Rounds<Drained>): string {
     statements: (of) => of.statements,
     commits: (of) => of.commits,
     "WAL bytes": (of) => of.wal,
-    "process CPU, µs": (of) => of.process,
-    "Postgres CPU, µs": (of) => of.postgres,
+    "Postgres CPU µs": (of) => of.postgres,
+    "process CPU µs": (of) => of.process,
   };
   const row = (title: string): string[] => [
     title,
     ...Object.values(picks).map((pick) => middle(rounds.values(title, pick))),
-    rounds.ratio(title, ({ process }) => process).replace(/ \(.*/, ""),
+    rounds.times(title, ({ process }) => process).replace(/ \(.*/, ""),
   ];
-  return table([["one costs", ...Object.keys(picks), "process CPU: perdure is"], ...rounds.titles.map(row)]);
+  return table([["one costs", ...Object.keys(picks), "of perdure's"], ...rounds.titles.map(row)]);
 }
 
 /** Every site once in every round, each round beginning with another, with a count that takes it some seconds. */

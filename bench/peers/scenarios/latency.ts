@@ -126,7 +126,7 @@ function report(question: string, rounds: Rounds<readonly number[]>): string {
   const rows = rounds.titles.map((title) => {
     const all = rounds.of(title).flat();
     const at = (share: number): string => number(percentile(all, share));
-    return [title, at(0.5), at(0.95), at(0.99), `${all.length}`, rounds.ratio(title, median)];
+    return [title, at(0.5), at(0.95), at(0.99), `${all.length}`, rounds.times(title, median)];
   });
-  return table([[question, "p50", "p95", "p99", "n", "perdure's p50 is"], ...rows]);
+  return table([[question, "p50", "p95", "p99", "n", "p50 of perdure's"], ...rows]);
 }
