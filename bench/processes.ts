@@ -4,10 +4,12 @@ import { processes as compared } from "./peers/scenarios/processes.ts";
 import { FULL } from "./peers/sizes.ts";
 import type { Lab } from "./support/lab.ts";
 
+const ROUNDS = 5;
+
 export async function processes(lab: Lab): Promise<void> {
-  const arena = await Arena.open(lab, ["perdure"], { ...FULL, rounds: 5 });
+  const arena = await Arena.open(lab, ["perdure"], { ...FULL, rounds: ROUNDS });
   try {
-    await compared(arena);
+    await compared(arena, ROUNDS);
   } finally {
     await arena.clear();
   }

@@ -16,6 +16,8 @@ export class Arena {
   readonly #meter: Meter;
   readonly #names: readonly string[];
   readonly #sites: Site[] = [];
+  /** How many a contender drains in the time that a drain should take, by kind and title: asked once. */
+  readonly counts: Map<string, number> = new Map();
 
   /** An arena for these contenders. */
   static async open(lab: Lab, names: readonly string[], sizes: Sizes): Promise<Arena> {

@@ -27,15 +27,15 @@ export interface Sizes {
 
 export const FULL: Sizes = {
   rounds: 3,
-  seconds: 2.5,
+  seconds: 2,
   sample: 200,
   most: 60_000,
-  budget: 1200,
+  budget: 1000,
   times: 100,
   events: 20,
   sleepers: 50,
   settle: 6,
-  watch: 15,
+  watch: 12,
   kills: 5,
   patience: 60_000,
   waiters: 10_000,

@@ -6,7 +6,9 @@ import { setTimeout as pause } from "node:timers/promises";
 import { spread, table } from "../../support/figures.ts";
 import type { Kind } from "../adapter.ts";
 import type { Arena, Site } from "../arena.ts";
+import { titleOf } from "../contenders.ts";
 import { middle, Rounds } from "../ratios.ts";
+import type { Sizes } from "../sizes.ts";
 import { clock } from "../teller.ts";
 import type { WorkerProcess } from "../worker.ts";
 
@@ -70,13 +72,14 @@ export async function inTurn<T>(
   sites: readonly Site[],
   kind: Kind,
   measure: (site: Site, count: number) => Promise<T>,
+  times: number = arena.sizes.rounds,
 ): Promise<Rounds<T>> {
   const [rounds, counts] = [new Rounds<T>(), new Map<Site, number>()];
   for (const site of sites) {
     const count = await arena.trying(site.contender, () => fitting(site, kind, arena));
     if (count) counts.set(site, count);
   }
-  for (let round = 0; round < arena.sizes.rounds; round += 1) {
+  for (let round = 0; round < times; round += 1) {
     for (let turn = 0; turn < sites.length; turn += 1) {
       const site = sites[(turn + round) % sites.length]!;
       const count = counts.get(site);
@@ -97,7 +100,15 @@ function inOrder<T>(rounds: Rounds<T>, sites: readonly Site[]): Rounds<T> {
   return ordered;
 }
 
-export async function fitting(site: Site, kind: Kind, { sizes }: Arena): Promise<number> {
+/** With how many of them a drain takes as long as it should. */
+export async function fitting(site: Site, kind: Kind, { sizes, counts }: Arena): Promise<number> {
+  const key = `${kind} ${titleOf(site.contender)}`;
+  const count = counts.get(key) ?? (await tried(site, kind, sizes));
+  counts.set(key, count);
+  return count;
+}
+
+async function tried(site: Site, kind: Kind, sizes: Sizes): Promise<number> {
   if (sizes.sample === sizes.most) return sizes.most;
   for (let count = sizes.sample; ; ) {
     const { rate } = await drained(site, kind, count);

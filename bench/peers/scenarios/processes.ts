@@ -1,17 +1,25 @@
 /** Is a second process a gain? The same drain by one process and by two, in turn. */
 import { spread, table } from "../../support/figures.ts";
-import type { Arena } from "../arena.ts";
+import type { Arena, Site } from "../arena.ts";
 import { within } from "../ratios.ts";
 import { drained, inTurn } from "./drain.ts";
 
-export async function processes(arena: Arena): Promise<void> {
+interface Pair {
+  readonly one: number;
+  readonly two: number;
+}
+
+/** Each of them is a pair of drains. */
+const ROUNDS = 2;
+
+export async function processes(arena: Arena, most: number = ROUNDS): Promise<void> {
   const contenders = await arena.contenders(["throughput", "default"]);
   const sites = await arena.sites(contenders.filter(({ name }) => name !== "bare"));
-  const rounds = await inTurn(arena, sites, "one-step", async (site, count) => {
-    const one = await drained(site, "one-step", count);
-    const two = await drained(site, "one-step", count, 2);
-    return { one: one.rate, two: two.rate };
+  const pair = async (site: Site, count: number): Promise<Pair> => ({
+    one: (await drained(site, "one-step", count)).rate,
+    two: (await drained(site, "one-step", count, 2)).rate,
   });
+  const rounds = await inTurn(arena, sites, "one-step", pair, Math.min(most, arena.sizes.rounds));
   const rows = rounds.titles.map((title) => [
     title,
     spread(rounds.values(title, ({ one }) => one)),
