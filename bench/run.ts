@@ -5,12 +5,14 @@ import { drain } from "./drain.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
 import { linear } from "./linear.ts";
+import { loops } from "./loop.ts";
 import { memory } from "./memory.ts";
 import { processes } from "./processes.ts";
 import { publish } from "./publish.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
 import { starts } from "./starts.ts";
+import { statements } from "./statements.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
 import { throughput } from "./throughput.ts";
@@ -21,6 +23,7 @@ const QUESTIONS = {
   starts,
   processes,
   latency,
+  loop: loops,
   publish,
   idle,
   takeover,
@@ -29,9 +32,10 @@ const QUESTIONS = {
   linear,
   children,
   scale,
+  statements,
 };
 /** These take minutes of their own, so they are asked by name only. */
-const BY_NAME = ["scale"];
+const BY_NAME = ["scale", "statements"];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !Object.hasOwn(QUESTIONS, name));

@@ -128,7 +128,7 @@ export class Engine {
     const slots: Slots = {
       reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#unserved.meet(start)),
       adopt: (claim) => this.#worker.adopt(claim),
-      watch: (dueMs) => this.#worker.watch(dueMs),
+      watch: (dueMs) => this.#worker.timers.watch(dueMs),
     };
     const started = (): void => this.#hints.started();
     this.schedules = {
@@ -140,6 +140,8 @@ export class Engine {
     this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
+      // A test that has bodies replayed has it at every suspension too.
+      warm: hooks?.replays || guard ? 0 : settings.warm,
       works: settings.works,
       workflows: replace?.(settings.workflows) ?? settings.workflows,
       flusher: this.#flusher,
@@ -174,7 +176,8 @@ export class Engine {
       isHungry: () => this.#worker.hungry,
       onKnown: () => this.#worker.poke(),
     });
-    this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf });
+    const onSent = (id: string): void => this.#worker.expect(id);
+    this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf, onSent });
     this.starter = {
       flusher: this.#flusher,
       codec: this.codec,
@@ -229,7 +232,7 @@ export class Engine {
 
   /** The clock was moved: what is due now rings here. */
   moved(): void {
-    void this.#worker.ring();
+    void this.#worker.timers.ring();
     this.changed();
   }
 
@@ -318,10 +321,10 @@ export class Engine {
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
     this.#hints.beside(others);
-    const first = leads && !this.#worker.leads;
-    this.#worker.leads = leads;
+    const first = leads && !this.#worker.timers.leads;
+    this.#worker.timers.leads = leads;
     // Timers that came due while nobody led ring now.
-    if (first) void this.#worker.ring();
+    if (first) void this.#worker.timers.ring();
   }
 
   /** Behind the hints: work, timers, others' runs, news for the runs in work. */
@@ -329,7 +332,7 @@ export class Engine {
     const found = await this.store.peek(this.key, this.lanes);
     if (found.work) this.#worker.poke();
     if (found.others_hold) this.#liveness.watch();
-    this.#worker.hear(found.next_ms);
+    this.#worker.timers.hear(found.next_ms);
     if (this.#worker.busy) await this.#worker.lookAll();
     if (this.#settings.notify) return;
     this.results.look();
@@ -374,9 +377,11 @@ export class Engine {
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. Who waits is told once `over` resolves. */
   async shutdown(timeoutMs: number, over?: Promise<void>): Promise<void> {
     this.#poll.stop();
-    this.#wants.stop();
+    const stopped = this.#worker.stop(timeoutMs);
+    // Nothing is left to this process any more.
+    void this.#wants.settle().then(() => this.#wants.stop());
     this.#hints.stop();
-    await this.#worker.stop(timeoutMs);
+    await stopped;
     if (this.#unwatch) this.#unwatch();
     await this.#firing.stop();
     await this.#flusher.close(CLOSE_MS);

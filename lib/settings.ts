@@ -30,6 +30,11 @@ import type { ServiceInstance, Workflow } from "./define/workflow.ts";
 export interface WorkerSettings {
   /** Runs in work at once at most; a suspended run does not count. Default 100. */
   concurrency?: number | undefined;
+  /**
+   * Suspended runs that stay in memory at most, and go on without a replay: those suspended last. Default 1000; 0: none. They are fewer where they
+   * were handed much, more than some 64 MiB together.
+   */
+  warm?: number | undefined;
   /** The queues to serve. Default: "default" and those that the registered workflows name. */
   queues?: string[] | undefined;
 }
@@ -61,7 +66,8 @@ export interface PerdureOptions {
    */
   logger?: Logger | undefined;
   /**
-   * Makes what `currentRun().context` is: called before every execution of a run, so anew after each suspension, and never recorded. When it
+   * Makes what `currentRun().context` is: called before the body begins and whenever it is replayed, and never recorded; a suspended run that
+   * stays in memory keeps its own. When it
    * throws, nothing of the run is lost and no attempt used: it is tried again after 1 s, then 2 s, 4 s and so on up to a minute.
    */
   context?: ((run: RunInfo) => unknown) | undefined;
@@ -97,6 +103,8 @@ export interface Settings {
   readonly listenUrl: string | undefined;
   readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
   readonly concurrency: number;
+  /** How many suspended runs stay in memory. */
+  readonly warm: number;
   /** False: this process works on runs only when it is told to, by drain(). */
   readonly works: boolean;
   readonly queues: readonly string[];
@@ -175,11 +183,16 @@ export function checkOptions(given: PerdureOptions): Settings {
 function workerOf(
   given: PerdureOptions["worker"],
   workflows: ReadonlyMap<string, WorkflowDefinition>,
-): Pick<Settings, "concurrency" | "works" | "queues"> {
-  const { concurrency = 100, queues } = checkKeys(given || {}, ["concurrency", "queues"], `worker of ${WHERE}`);
+): Pick<Settings, "concurrency" | "warm" | "works" | "queues"> {
+  const {
+    concurrency = 100,
+    warm = 1000,
+    queues,
+  } = checkKeys(given || {}, ["concurrency", "warm", "queues"], `worker of ${WHERE}`);
   return {
     works: given !== false,
     concurrency: checkInteger(concurrency, `concurrency of ${WHERE}`, 1, 10_000),
+    warm: checkInteger(warm, `warm in worker of ${WHERE}`, 0, 1_000_000),
     queues: queuesOf(queues, workflows),
   };
 }

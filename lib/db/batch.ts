@@ -7,8 +7,10 @@ import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import {
   type BatchContext,
+  ENDS,
   type Fenced,
   type Lanes,
+  type RecordRow,
   type SendAnswer,
   SHAPES,
   type StartRow,
@@ -53,16 +55,52 @@ export async function runBatch(
   context: BatchContext & { readonly schema: string },
   asksWanted: boolean,
 ): Promise<Batch> {
-  const groups = groupByKind(items);
+  const groups = joinEnds(groupByKind(items));
   const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
+  if (groups.length === 1 && !makesNews && context.lockMs === null) {
+    const result = await runLone(client, groups[0]!, context);
+    if (result) return readBatch(groups, [result], false, context);
+  }
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
   const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
-  for (const group of groups) queries.push({ ...statement(group.kind, group.items, context), types: TYPES });
+  for (const group of groups) queries.push({ ...statementOf(group, context), types: TYPES });
   if (makesNews) queries.push({ ...call(context.schema, "wanted", [context.worker]), types: TYPES });
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
   return readBatch(groups, results.slice(1), makesNews, context);
+}
+
+/** Connections: whether their transactions are by default what BEGIN asks for. */
+const asBegun = new WeakMap<ClientBase, boolean>();
+const IS_AS_BEGUN =
+  "current_setting('transaction_isolation') = 'read committed' and current_setting('transaction_read_only') = 'off'";
+
+/**
+ * A statement that is a transaction of its own: two messages less than between BEGIN and COMMIT. Null: nothing was executed, as by default
+ * this session's transactions are of another kind.
+ */
+async function runLone(
+  client: ClientBase,
+  group: Group,
+  context: BatchContext & { readonly schema: string },
+): Promise<QueryResult | null> {
+  if (!isPipelined(client) || asBegun.get(client) === false) return null;
+  const { name, text, values } = statementOf(group, context);
+  const wait = `$${values.length})`;
+  // An argument is evaluated before the function.
+  const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
+  const timed = group.kind === "start" && !context.apart ? text.replace(wait, withTimeout) : text;
+  const result = await client.query({
+    name: `${name}:lone`,
+    text: `${timed} where ${IS_AS_BEGUN}`,
+    values,
+    types: TYPES,
+  });
+  // A claim that found nothing has no rows either: what it is told by, another statement has shown.
+  if (result.rows.length > 0) asBegun.set(client, true);
+  else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
+  return asBegun.get(client) ? result : null;
 }
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
@@ -107,6 +145,8 @@ async function sendOneByOne(client: ClientBase, queries: readonly (string | Quer
 interface Group {
   readonly kind: WriteKind;
   readonly items: Item[];
+  /** Of finishes: the last steps of the same runs, in the same order, which are recorded in the same statement. */
+  readonly steps?: Item[];
 }
 
 function groupByKind(items: readonly Item[]): Group[] {
@@ -122,6 +162,41 @@ function groupByKind(items: readonly Item[]): Group[] {
     // A single statement serves one row: the rest of a kind that takes one come in statements of their own.
     return SHAPES[kind].single ? group.map((item) => ({ kind, items: [item] })) : [{ kind, items: group }];
   });
+}
+
+/** Runs whose last step and whose end are in one batch: one statement writes both. */
+function joinEnds(groups: Group[]): Group[] {
+  const record = groups.find(({ kind }) => kind === "record");
+  const finish = groups.find(({ kind }) => kind === "finish");
+  if (!record || !finish) return groups;
+  const ends = new Map(finish.items.map((item) => [(item.row as Fenced).run, item]));
+  const joined: { step: Item; end: Item }[] = [];
+  const before: Item[] = [];
+  for (let at = record.items.length - 1; at >= 0; at -= 1) {
+    const step = record.items[at]!;
+    const { run, kind, tries } = step.row as RecordRow;
+    const end = kind === "step" && tries === 1 ? ends.get(run) : undefined;
+    if (end) joined.push({ step, end });
+    else before.push(step);
+    ends.delete(run); // what was recorded before the last stays before it
+  }
+  if (joined.length === 0) return groups;
+  joined.reverse();
+  const ended = new Set(joined.map(({ end }) => end));
+  const rest = finish.items.filter((item) => !ended.has(item));
+  return groups.flatMap((group) => {
+    if (group === record) return before.length > 0 ? [{ kind: "record", items: before.reverse() }] : [];
+    if (group !== finish) return [group];
+    const both: Group = { kind: "finish", items: joined.map(({ end }) => end), steps: joined.map(({ step }) => step) };
+    return rest.length > 0 ? [both, { kind: "finish", items: rest }] : [both];
+  });
+}
+
+function statementOf({ kind, items, steps }: Group, context: BatchContext & { readonly schema: string }) {
+  if (!steps) return statement(kind, items, context);
+  const { fn, step, end, rest } = ENDS;
+  const arrays = [...step.map((column) => arrayOf(steps, column)), ...end.map((column) => arrayOf(items, column))];
+  return call(context.schema, fn, [...arrays, ...rest(context)]);
 }
 
 /** The statement that writes rows of one kind. */
@@ -181,11 +256,16 @@ function readBatch(
     else {
       for (const row of rows) {
         const item = group.items[row.ord - 1]!;
+        const step = group.steps?.[row.ord - 1];
+        if (step) {
+          if (row.recorded === "busy") busy.push(step);
+          else answered.push({ item: step, answer: { verdict: row.recorded } });
+        }
         if (row.verdict === "busy") busy.push(item);
         else answered.push({ item, answer: row });
       }
     }
-    addNews(news, group, rows, context.lanes);
+    addNews(news, group, rows, context);
   });
   return { ...behind(answered, busy), news };
 }
@@ -202,7 +282,7 @@ function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch,
   };
 }
 
-function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], lanes: Lanes): void {
+function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { lanes, worker }: BatchContext): void {
   const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
   if (kind === "start") {
     const started = rows
@@ -213,7 +293,9 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], la
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
     news.work += woken.length;
-    news.foreign += woken.filter((row) => !serves(lanes, row as unknown as Lane)).length;
+    news.foreign += woken.filter(
+      (row) => !serves(lanes, row as unknown as Lane) || isWarmElsewhere(row, worker),
+    ).length;
     news.change += rows.filter((row) => row.working).length;
   } else if (kind === "due") {
     news.work += Number(rows[0]!.woken);
@@ -248,6 +330,9 @@ function addTold(news: News, told: Partial<Told> | undefined): void {
   news.laterMs = told?.next_ms ?? null;
   news.untold = (told?.untold ?? 0) > 0;
 }
+
+/** Another process has the run in memory, and is to take it. */
+const isWarmElsewhere = ({ warm }: Answer, worker: string | null): boolean => warm !== null && warm !== worker;
 
 type Lane = Pick<StartRow, "workflow" | "version" | "queue">;
 

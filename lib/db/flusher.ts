@@ -14,6 +14,10 @@ import { isConnectionLost, isLocked, isTransient, toPerdureError } from "./pg-er
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
 const MAX_ROWS = 1000;
+/** The runs of one batch at most. Of more, half waits: then the database works on one batch while this process works on the answers of the other. */
+const MAX_LANES = 128;
+/** So many writes leave as soon as the batch before them is committed, and wait for no more that might ride along. */
+const CROWD = 32;
 const MAX_BYTES = 4 * 1024 * 1024;
 /** How long the database may be away before a caller outside a run is told. A run waits for as long as it takes. */
 const PATIENCE_MS = 30_000;
@@ -70,6 +74,8 @@ export class Flusher {
   readonly #alone: Alone;
   #queue: Item[] = [];
   #flying = false;
+  /** The batch that left before the answers of the one before it were told. */
+  #following: Promise<void> | null = null;
   #scheduled = false;
   #closed = false;
   #client: Client | null = null;
@@ -145,13 +151,20 @@ export class Flusher {
     );
   }
 
-  // One batch: the next is put together two turns later too, when what the answers set going is known and rides along.
+  // A few writes are put together two turns later after a batch too, when what its answers set going is known and rides along.
   async #fly(): Promise<void> {
     this.#flying = true;
-    const items = this.#take();
-    if (items.length > 0) await this.#send(items);
+    for (let flight = this.#takeOff(); flight !== null; flight = this.#following) {
+      this.#following = null;
+      await flight;
+    }
     this.#flying = false;
     this.#wakeIdle();
+  }
+
+  #takeOff(): Promise<void> | null {
+    const items = this.#take();
+    return items.length > 0 ? this.#send(items) : null;
   }
 
   #wakeIdle(): void {
@@ -159,19 +172,27 @@ export class Flusher {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** The next batch, in the order of arrival. Rows of a lane that is being written alone wait behind it. */
+  /** The next batch, in the order of arrival, with all that its runs have written. Rows of a lane that is being written alone wait behind it. */
   #take(): Item[] {
     const items: Item[] = [];
+    const left: Item[] = [];
+    const lanes = new Set<string>();
     let bytes = 0;
     let at = 0;
     const most = this.#options.guard ? 1 : MAX_ROWS;
-    for (; at < this.#queue.length && items.length < most && bytes < MAX_BYTES; at += 1) {
+    for (; at < this.#queue.length && items.length + left.length < most && bytes < MAX_BYTES; at += 1) {
       const item = this.#queue[at]!;
+      const { lane } = item;
       if (this.#setAside(item)) continue;
+      if (lane !== null && lanes.size >= MAX_LANES && !lanes.has(lane)) {
+        left.push(item);
+        continue;
+      }
+      if (lane !== null) lanes.add(lane);
       items.push(item);
       bytes += sizeOf(item);
     }
-    this.#queue = at === this.#queue.length ? [] : this.#queue.slice(at);
+    this.#queue = at === this.#queue.length ? left : left.concat(this.#queue.slice(at));
     return items;
   }
 
@@ -187,13 +208,13 @@ export class Flusher {
   }
 
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
-  async #send(items: Item[], again = false): Promise<void> {
+  async #send(items: Item[], again = false, whole = true): Promise<void> {
     let apart = false;
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
-        const client = await this.#connected();
-        this.#settle(await this.#commit(client, items, this.#context(again || failures > 0, null, apart)));
-        return;
+        const client = this.#client ?? (await this.#connected());
+        const batch = await this.#commit(client, items, this.#context(again || failures > 0, null, apart));
+        return this.#land(batch, whole);
       } catch (error) {
         // A stranger has made a run of the same id and not committed: which one it is, each start finds out by itself.
         if (!apart && isLocked(error) && items.some(({ kind }) => kind === "start")) {
@@ -237,11 +258,12 @@ export class Flusher {
   async #divide(items: Item[], error: unknown, again: boolean): Promise<void> {
     if (items.length === 1) return reject(items, toPerdureError(error, "writing"));
     const middle = items.length >> 1;
-    await this.#send(items.slice(0, middle), again);
+    await this.#send(items.slice(0, middle), again, false);
     // The first half may have met a lock: what follows it in its lane stays behind it.
     await this.#send(
       items.slice(middle).filter((item) => !this.#setAside(item)),
       again,
+      false,
     );
   }
 
@@ -257,9 +279,21 @@ export class Flusher {
     return guard ? guard(items, commit) : commit();
   }
 
-  #settle(batch: Batch): void {
+  /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. */
+  #land(batch: Batch, whole: boolean): void {
     for (const item of batch.busy) this.#putAside(item);
-    for (const { item, answer } of batch.answered) item.resolve(answer);
+    if (whole && !this.#options.guard && this.#queue.length >= CROWD) this.#following = this.#takeOff();
+    this.#settle(batch);
+  }
+
+  #settle(batch: Batch): void {
+    for (const { item, answer } of batch.answered) {
+      try {
+        item.resolve(answer);
+      } catch (error) {
+        this.#options.onTrouble("what follows from a write failed", error);
+      }
+    }
     if (batch.news) this.#options.onNews(batch.news);
   }
 
@@ -267,7 +301,7 @@ export class Flusher {
     try {
       if (this.#closed) throw closed();
       const batch = await this.#options.beside((client) => this.#commit(client, items, this.#context(true, lockMs)));
-      this.#settle({ ...batch, busy: [] });
+      this.#settle(batch);
       return [...batch.busy];
     } catch (error) {
       if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);

@@ -2,6 +2,14 @@
 import type { Claim, Ended, Mail, OpenWait, Recorded } from "../core/claim.ts";
 import type { LoadedRow } from "./writes.ts";
 
+/** What a claim brings: runs with their history; then those that are in memory; at last an empty row, if some were left to another process. */
+export function parted(rows: readonly LoadedRow[]): { cold: LoadedRow[]; warm: LoadedRow[]; left: boolean } {
+  const left = rows.length > 0 && rows.at(-1)!.key === null;
+  const runs = left ? rows.slice(0, -1) : [...rows];
+  const warm = runs.findIndex(({ news }) => news !== null);
+  return warm === -1 ? { cold: runs, warm: [], left } : { cold: runs.slice(0, warm), warm: runs.slice(warm), left };
+}
+
 /** One claim per run, in the order of the rows. */
 export function toClaims(rows: readonly LoadedRow[]): Claim[] {
   const claims: Claim[] = [];
@@ -35,10 +43,8 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     now: row.now_ms,
     history,
     more: row.more,
-    waits: (parse(row.waits) as [string, OpenWait["kind"], number | null, number | null, number, boolean][]).map(
-      toOpenWait,
-    ),
-    begun: parse(row.begun) as string[],
+    waits: listOf(row.waits, toOpenWait),
+    begun: parse(row.begun) as readonly string[],
     reopenedFrom: row.reopened_from,
     lastNo: row.last_no,
     unread: toMails(row.unread),
@@ -46,7 +52,7 @@ function toClaim(row: LoadedRow, history: Recorded[]): Claim {
     scheduledFor: row.slot_ms,
     flexible: row.flexible,
     followed: row.followed,
-    reopened: parse(row.reopened) as string[],
+    reopened: parse(row.reopened) as readonly string[],
     ended: toEnded(row.ended),
   };
 }
@@ -74,7 +80,14 @@ export function toFork(text: string | null): Claim["fork"] {
   return { startedAt, seeds, schedule };
 }
 
-const parse = (text: string | null): unknown[] => (text === null ? [] : JSON.parse(text));
+/** Most runs have none of most of it. */
+const NONE: readonly never[] = [];
+
+const parse = (text: string | null): readonly unknown[] => (text === null ? NONE : JSON.parse(text));
+
+/** The items of a JSON array, each made of one of its elements. */
+const listOf = <Given, Made>(text: string | null, make: (given: Given) => Made): readonly Made[] =>
+  text === null ? NONE : (JSON.parse(text) as Given[]).map(make);
 
 function toOpenWait([slot, kind, lengthMs, due, tries, woken]: [
   string,
@@ -88,15 +101,30 @@ function toOpenWait([slot, kind, lengthMs, due, tries, woken]: [
 }
 
 /** A JSON array of ends that were waited for, as the function ended makes it. */
-export function toEnded(text: string | null): Ended[] {
-  return (parse(text) as [string, Ended["state"], string | null, string | null, number][]).map(
-    ([id, state, value, reason, attempt]) => ({ id, state, value, reason, attempt }),
+export function toEnded(text: string | null): readonly Ended[] {
+  return listOf(
+    text,
+    ([id, state, value, reason, attempt]: [string, Ended["state"], string | null, string | null, number]) => ({
+      id,
+      state,
+      value,
+      reason,
+      attempt,
+    }),
   );
 }
 
 /** A JSON array of unread mail, as the function unread makes it. */
-export function toMails(text: string | null): Mail[] {
-  return (parse(text) as [string, string, string, string | null, number, string | null][]).map(
-    ([seq, name, data, reference, sentAt, token]) => ({ seq, name, data, reference, sentAt, token }),
+export function toMails(text: string | null): readonly Mail[] {
+  return listOf(
+    text,
+    ([seq, name, data, reference, sentAt, token]: [string, string, string, string | null, number, string | null]) => ({
+      seq,
+      name,
+      data,
+      reference,
+      sentAt,
+      token,
+    }),
   );
 }

@@ -1,6 +1,6 @@
 /** What is asked of the database beside the batches: one method per SQL function or view, in the order of sql/schema. No decisions. */
 
-import type { Recorded } from "../core/claim.ts";
+import type { Claim, Recorded } from "../core/claim.ts";
 import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
 import { call } from "./batch.ts";
@@ -157,6 +157,11 @@ export class Store {
     return (
       await this.#db.query({ text: text.replaceAll(":SCHEMA", () => quoteSchema(this.#schema)), values, types: TYPES })
     ).rows as T[];
+  }
+
+  /** Runs with all that a replay needs. */
+  async load(keys: readonly string[]): Promise<Claim[]> {
+    return toClaims(await this.#rows<LoadedRow>("load_runs", [keys, 0, (4 * 1024 * 1024) / keys.length, false]));
   }
 
   async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {

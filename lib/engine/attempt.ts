@@ -34,9 +34,10 @@ export class Attempt implements StepInfo {
   }
 
   /** Runs `work`. At the end of its time aborts it and throws a TimeoutError, whatever it does later. */
-  run<T>(body: Body, timeoutMs: number | null, what: string, work: () => Promise<T>): Promise<T> {
-    const running = scope.run({ body, step: this }, work);
-    if (timeoutMs === null) return running;
+  run(body: Body, timeoutMs: number | null, what: string, work: () => unknown): unknown {
+    const result = scope.run({ body, step: this }, work);
+    if (timeoutMs === null) return result;
+    const running = Promise.resolve(result);
     // What comes after the timeout is nobody's error.
     running.catch(() => {});
     const end = performance.now() + timeoutMs;

@@ -2,7 +2,8 @@
 import type { Recorded } from "../core/claim.ts";
 import type { CallKind } from "../core/types.ts";
 import type { RecordRow } from "../db/writes.ts";
-import type { Deferred } from "./promise.ts";
+import type { Pass } from "./pass.ts";
+import { type Deferred, defer } from "./promise.ts";
 
 /** What a call came to: the value or the error for the body, and what is written when it is handed over. */
 export interface Outcome {
@@ -14,7 +15,7 @@ export interface Outcome {
         readonly kind: "record";
         readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name">;
       }
-    | { readonly kind: "deliver"; readonly attempt: number; readonly at: number }
+    | { readonly kind: "deliver"; readonly attempt: number; readonly at: number; readonly characters: number }
     | { readonly kind: "publish"; readonly value: string | null }
     | { readonly kind: "none" };
 }
@@ -25,34 +26,53 @@ export interface Outcome {
  */
 export type CallState = "held" | "working" | "waiting" | "ready" | "done";
 
-export interface Call {
+/** What a kind of call tells the pass of itself. */
+export interface Entry {
   readonly slot: string;
   readonly kind: CallKind;
   readonly name: string;
-  readonly deferred: Deferred;
-  state: CallState;
-  /** Since when the timer it waits for is known to be written, by performance.now(); Infinity: it is not. */
-  timedAt: number;
-  /** Nothing at all was known of it: strict replay asks before it begins. */
-  readonly isNew: boolean;
-  /** What runs a step's tries, for a second call that shares the slot. */
-  readonly step: unknown;
   /** There is, in this process, what it waits for. */
-  readonly hasNews: () => boolean;
-  /** Begins its effect. */
-  readonly begin: () => void;
-  /** Its timer is due. `woken`: ended early. */
-  readonly ring: (woken: boolean) => void;
+  hasNews?(): boolean;
+  /** Begins the effect. */
+  begin(call: Call): void | Promise<void>;
+  /** The timer is due, or there is news. `woken`: ended early. */
+  ring(call: Call, woken: boolean): void | Promise<void>;
+  /** What the body is handed for a recorded outcome. */
+  replay(recorded: Recorded): Outcome["settle"];
 }
 
-/** What a kind of call tells the pass of itself. */
-export interface Entry extends Pick<Call, "slot" | "kind" | "name"> {
-  readonly step?: unknown;
-  readonly hasNews?: () => boolean;
-  /** Begins the effect. */
-  readonly begin: (call: Call) => void | Promise<void>;
-  /** The timer is due, or there is news. */
-  readonly ring: (call: Call, woken: boolean) => void | Promise<void>;
-  /** What the body is handed for a recorded outcome. */
-  readonly replay: (recorded: Recorded) => Outcome["settle"];
+export class Call {
+  readonly slot: string;
+  readonly kind: CallKind;
+  readonly name: string;
+  readonly entry: Entry;
+  readonly deferred: Deferred = defer();
+  state: CallState = "held";
+  /** Since when the timer it waits for is known to be written, by performance.now(); Infinity: it is not. */
+  timedAt = Infinity;
+  /** Nothing at all was known of it: strict replay asks before it begins. */
+  readonly isNew: boolean;
+  readonly #pass: Pick<Pass, "guard">;
+
+  constructor(pass: Pick<Pass, "guard">, entry: Entry, isNew: boolean) {
+    const { slot, kind, name } = entry;
+    this.slot = slot;
+    this.kind = kind;
+    this.name = name;
+    this.entry = entry;
+    this.isNew = isNew;
+    this.#pass = pass;
+  }
+
+  get hasNews(): boolean {
+    return this.entry.hasNews?.() ?? false;
+  }
+
+  begin(): void {
+    this.#pass.guard(() => this.entry.begin(this));
+  }
+
+  ring(woken: boolean): void {
+    this.#pass.guard(() => this.entry.ring(this, woken));
+  }
 }

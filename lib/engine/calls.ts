@@ -65,7 +65,7 @@ export class Calls {
 
   /** Tells those that wait what a look has found: news, then timers, in the order of their instants, those of one instant as they were called. */
   hear({ due, askedAt }: Pick<News, "due" | "askedAt">): void {
-    for (const call of [...this.waiting]) if (call.hasNews()) call.ring(false);
+    for (const call of [...this.waiting]) if (call.hasNews) call.ring(false);
     const at = (call: Call): number => due.get(call.slot)!.at;
     const rung = [...this.waiting].filter((call) => due.has(call.slot)).sort((a, b) => at(a) - at(b));
     for (const call of rung) {

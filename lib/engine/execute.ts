@@ -37,15 +37,19 @@ export interface ExecutePorts extends EnginePorts {
   readonly onStray: () => void;
 }
 
-/** Works on a claim. Returns the pass, whose end is told to the ports. */
-export function execute(claim: Claim, definition: WorkflowDefinition, ports: ExecutePorts): Pass {
-  const pass = new Pass(claim, definition, {
-    ...ports,
-    onEnd: (ended, ending) => {
-      ports.onEnd(ended, ending);
-      if (ending.how !== "suspended") void conclude(ended, ending, ports);
-    },
-  });
+/** What works on claims. An end is told to the ports, and then concluded. */
+export function executor(ports: ExecutePorts): (claim: Claim, definition: WorkflowDefinition) => Pass {
+  const onEnd = (pass: Pass, ending: Ending): void => {
+    ports.onEnd(pass, ending);
+    if (ending.how !== "suspended") void conclude(pass, ending, ports);
+  };
+  const passPorts = { ...ports, onEnd };
+  return (claim, definition) => execute(claim, definition, passPorts);
+}
+
+/** Works on a claim. Returns the pass. */
+function execute(claim: Claim, definition: WorkflowDefinition, ports: EnginePorts): Pass {
+  const pass = new Pass(claim, definition, ports);
   try {
     pass.start(argumentsOf(claim, ports));
   } catch (error) {

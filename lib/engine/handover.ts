@@ -10,21 +10,21 @@ import type { History } from "./history.ts";
 import type { Ledger } from "./ledger.ts";
 import { Voice } from "./voice.ts";
 
-type Replay = (recorded: Recorded) => Outcome["settle"];
-
 export class Handover {
   readonly voice: Voice;
   readonly #history: History;
   readonly #ledger: Ledger;
   readonly #clock: DatabaseClock;
   readonly #attempt: number;
-  #recorded: Map<string, { call: Call; replay: Replay }> | undefined;
+  #recorded: Map<string, Call> | undefined;
   readonly #ready: { call: Call; outcome: Outcome }[] = [];
   #no: number;
   #now: number;
   #handed = 0;
   /** The body was handed something that no replay has handed out yet. */
   fresh = false;
+  /** How long all is together, as it is stored, that the body was handed. */
+  characters = 0;
 
   constructor(claim: Claim, history: History, ledger: Ledger, clock: DatabaseClock) {
     this.voice = new Voice(claim);
@@ -52,9 +52,9 @@ export class Handover {
   }
 
   /** A recorded call is in line, at its number's place. */
-  recorded(call: Call, replay: Replay): void {
+  recorded(call: Call): void {
     this.#recorded ??= new Map();
-    this.#recorded.set(call.slot, { call, replay });
+    this.#recorded.set(call.slot, call);
     this.#history.call(call.slot);
   }
 
@@ -82,12 +82,14 @@ export class Handover {
   }
 
   #replay(recorded: Recorded): void {
-    const { call, replay } = this.#recorded!.get(recorded.slot)!;
+    const call = this.#recorded!.get(recorded.slot)!;
     this.#recorded!.delete(recorded.slot);
     const numbered = recorded.no !== null;
     const { attempt, at } = recorded;
-    const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at };
-    this.#give(call, { settle: replay(recorded), write }, at, recorded.no);
+    const characters = recorded.value?.length ?? 0;
+    if (numbered) this.characters += characters;
+    const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at, characters };
+    this.#give(call, { settle: call.entry.replay(recorded), write }, at, recorded.no);
   }
 
   #give(call: Call, { settle, write }: Outcome, at: number, place: number | null = null): void {
@@ -102,6 +104,7 @@ export class Handover {
     }
     const no = this.#no;
     this.#handed = Math.max(this.#handed, place ?? no);
+    this.characters += lengthOf(write);
     if (write.kind === "deliver") this.#ledger.send("deliver", { slot, attempt: write.attempt, no });
     if (write.kind === "record") {
       this.#ledger.send("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
@@ -112,6 +115,10 @@ export class Handover {
     }
     settle(call.deferred);
   }
+}
+
+function lengthOf(write: Outcome["write"]): number {
+  return write.kind === "deliver" ? write.characters : write.kind === "record" ? (write.row.value?.length ?? 0) : 0;
 }
 
 /** When an outcome that someone else wrote was recorded: replay knows no other instant of it. */

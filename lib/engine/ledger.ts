@@ -1,4 +1,5 @@
 /** The writes of one claim: sent in order, and what must not begin before they are committed. */
+import type { Claim } from "../core/claim.ts";
 import type { Flusher } from "../db/flusher.ts";
 import type { Fenced, WriteKind, Writes } from "../db/writes.ts";
 
@@ -8,9 +9,9 @@ type Unfenced<K extends ClaimKind> = Omit<Writes[K]["row"], keyof Fenced>;
 
 export interface LedgerEvents {
   /** The claim is over: a write of it was refused. */
-  readonly lost: () => void;
+  lose(): void;
   /** The database cannot take a row of this run. */
-  readonly refused: (error: unknown) => void;
+  refused(error: unknown): void;
 }
 
 const nothing = (): void => {};
@@ -24,9 +25,9 @@ export class Ledger {
   #committed = 0;
   #parked: { after: number; effect: () => void; orElse: (() => void) | undefined }[] = [];
 
-  constructor(flusher: Pick<Flusher, "put">, claim: Fenced, events: LedgerEvents) {
+  constructor(flusher: Pick<Flusher, "put">, claim: Pick<Claim, "key" | "epoch">, events: LedgerEvents) {
     this.#flusher = flusher;
-    this.#run = claim.run;
+    this.#run = claim.key;
     this.#epoch = claim.epoch;
     this.#events = events;
   }
@@ -67,7 +68,7 @@ export class Ledger {
       onAside,
       resolve: (answer) => {
         const stale = (answer as { verdict: string }).verdict === "stale";
-        if (stale) this.#events.lost();
+        if (stale) this.#events.lose();
         then(stale ? undefined : answer);
         if (stale) this.#giveUp();
         else this.#commit();

@@ -7,18 +7,19 @@
 import type { Claim } from "../core/claim.ts";
 import type { Body } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import type { RunInfo, WorkflowDefinition } from "../core/types.ts";
+import type { WorkflowDefinition } from "../core/types.ts";
 import { PassAlarms } from "./alarm.ts";
 import type { Attempt } from "./attempt.ts";
 import { Binding } from "./binding.ts";
 import { PassBody } from "./body.ts";
-import type { Call, Entry, Outcome } from "./call.ts";
+import { Call, type Entry, type Outcome } from "./call.ts";
 import { Calls } from "./calls.ts";
 import { divergence } from "./divergence.ts";
 import { Ends } from "./ends.ts";
 import { Escaped } from "./escaped.ts";
 import { Handover } from "./handover.ts";
 import { History } from "./history.ts";
+import { Hold } from "./hold.ts";
 import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
 import { Patches } from "./patches.ts";
@@ -26,7 +27,7 @@ import type { Ending, EnginePorts, News } from "./ports.ts";
 import { defer } from "./promise.ts";
 import { Publisher } from "./publish.ts";
 import { runBody } from "./run-body.ts";
-import { type RunFacts, runInfo } from "./run-info.ts";
+import { RunView } from "./run-view.ts";
 import { Stall } from "./stall.ts";
 
 /** What the body came to. */
@@ -36,10 +37,9 @@ export type Settled = { readonly value: unknown } | { readonly thrown: unknown }
 const PATIENCE = { times: 5, everyMs: 20 };
 
 export class Pass {
-  readonly facts: RunFacts;
-  readonly run: RunInfo;
+  readonly run: RunView;
   readonly body: Body;
-  readonly claim: Claim;
+  claim: Claim;
   readonly definition: WorkflowDefinition;
   readonly ports: EnginePorts;
   readonly history: History;
@@ -58,12 +58,11 @@ export class Pass {
   readonly #calls = new Calls();
   readonly #alarms: PassAlarms;
   readonly #flexible: boolean;
+  readonly #hold: Hold;
   #settled: Settled | null = null;
-  #state: "active" | "suspending" | "suspended" | "ended" = "active";
   #scheduled = false;
   #flexing = false;
   #impatient = 0;
-  #renewedAt = 0;
   #prepared: (() => void) | null = null;
   #onDrained: (() => void) | null = null;
   #pausing = false;
@@ -77,18 +76,11 @@ export class Pass {
     this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
-    this.ledger = new Ledger(
-      ports.flusher,
-      { run: claim.key, epoch: claim.epoch },
-      {
-        lost: () => this.lose("its claim is over"),
-        refused: (error) => this.end({ how: "refused", error }),
-      },
-    );
+    this.ledger = new Ledger(ports.flusher, claim, this);
+    this.#hold = new Hold(this.ledger, this);
     this.handover = new Handover(claim, this.history, this.ledger, ports.clock);
     this.patches = new Patches(this);
-    this.facts = runInfo(claim, ports.logger, () => this.handover.voice.silent);
-    this.run = this.facts.run;
+    this.run = new RunView(claim, ports.logger, this.handover.voice);
     this.#stall = ports.strict ? new Stall(this, this.#calls) : null;
     this.body = new PassBody(this, this.run);
     this.#alarms = new PassAlarms(ports.clock, () => void this.look());
@@ -113,7 +105,7 @@ export class Pass {
   }
 
   get over(): boolean {
-    return this.#state === "ended";
+    return this.#hold.over;
   }
 
   /** What the body has asked for and never awaited, named. */
@@ -123,7 +115,7 @@ export class Pass {
 
   #settle(settled: Settled): void {
     this.#settled = settled;
-    if (this.#state === "suspended") this.#resume();
+    if (this.#hold.suspended) void this.#hold.resume();
     this.#schedule();
   }
 
@@ -149,44 +141,29 @@ export class Pass {
 
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
   enter(entry: Entry): Promise<unknown> {
-    const { slot, kind, name, step, hasNews = () => false } = entry;
-    const deferred = defer();
     // A call from a pass that has ended never runs and never settles.
-    if (this.over || this.#settled) return deferred.promise;
+    if (this.over || this.#settled) return defer().promise;
     this.#stall?.called(entry);
-    const call: Call = {
-      slot,
-      kind,
-      name,
-      deferred,
-      step,
-      state: "held",
-      timedAt: Infinity,
-      isNew: this.history.isNew(slot),
-      hasNews,
-      begin: () => this.#guard(() => entry.begin(call)),
-      ring: (woken) => this.#guard(() => entry.ring(call, woken)),
-    };
+    const call = new Call(this, entry, this.history.isNew(entry.slot));
     this.#calls.add(call);
-    if (this.history.recorded(slot)) this.handover.recorded(call, entry.replay);
+    if (this.history.recorded(call.slot)) this.handover.recorded(call);
     else this.#calls.held.push(call);
-    if (this.#state === "suspended") this.#resume();
+    if (this.#hold.suspended) void this.#hold.resume();
     else if (this.#mayBegin()) this.#beginHeld();
     this.#schedule();
-    return deferred.promise;
+    return call.deferred.promise;
   }
 
   #mayBegin(): boolean {
-    return this.#state === "active" && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
+    return this.#hold.active && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
   }
 
   /** What goes wrong around a call, a stored value that cannot be read for one, ends the pass and not the process. */
-  #guard(work: () => void | Promise<void>): void {
-    const refused = (error: unknown): void => this.end({ how: "refused", error });
+  guard(work: () => void | Promise<void>): void {
     try {
-      work()?.catch(refused);
+      work()?.catch((error) => this.refused(error));
     } catch (error) {
-      refused(error);
+      this.refused(error);
     }
   }
 
@@ -220,7 +197,7 @@ export class Pass {
 
   readonly #onTurn = (): void => {
     this.#scheduled = false;
-    if (this.#state === "active") this.#guard(() => this.#turn());
+    if (this.#hold.active) this.guard(() => this.#turn());
   };
 
   /** One turn: whatever the turn before woke has run as far as it can. */
@@ -233,12 +210,14 @@ export class Pass {
       this.#impatient = 0;
       this.#schedule();
     } else if (this.#stale) {
-      this.#state = "suspending";
+      this.#hold.stop();
       this.ledger.afterCommit(() => this.end({ how: "replayed" }));
     } else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
-    else if (this.#pausing) void this.#restForPause();
-    else if (this.#calls.held.length > 0) this.#quiescent();
+    else if (this.#pausing) {
+      // Once its steps have ended and are recorded.
+      if (!this.#calls.working) void this.#hold.rest();
+    } else if (this.#calls.held.length > 0) this.#quiescent();
     else if (!this.#calls.working && this.#calls.waiting.size > 0) void this.#suspend();
     else if (!this.#calls.working) this.#stall?.rests();
   }
@@ -269,64 +248,58 @@ export class Pass {
   async #suspend(): Promise<void> {
     // What is not read yet may be what the body waits for.
     if (this.mailbox.partial || this.ends.partial) return this.look();
-    this.#state = "suspending";
     const slots = JSON.stringify([...this.#calls.waiting].map((call) => call.slot));
-    const answer = await this.ledger.write("suspend", { mail: this.mailbox.seen, slots });
-    if (!answer || this.over) return;
-    if (answer.verdict !== "ok") {
-      this.#state = "active";
-      this.decided();
-      return this.look();
-    }
-    this.#gaveUp(answer.due_ms);
-    // The body went on meanwhile, from an await of its own.
-    if (this.#calls.held.length > 0 || !this.handover.empty || this.#settled) this.#resume();
-    else this.decided();
+    return this.#hold.suspend({ mail: this.mailbox.seen, slots, warm: this.ports.warmNumber(this) });
   }
 
-  #gaveUp(dueMs: number | null): void {
-    this.#state = "suspended";
+  kept(): void {
+    this.decided();
+    void this.look();
+  }
+
+  gaveUp(dueMs: number | null, paused: boolean): void {
     this.#alarms.clear();
     this.#onDrained?.();
     this.ports.onEnd(this, { how: "suspended", dueMs });
-  }
-
-  /** Gives the run up for a pause, once its steps have ended and are recorded. */
-  async #restForPause(): Promise<void> {
-    if (this.#calls.working) return;
-    this.#state = "suspending";
-    const answer = await this.ledger.write("rest", {});
-    if (!answer || this.over) return;
-    if (answer.verdict === "ok") return this.#gaveUp(null);
-    this.#state = "active";
-    this.decided();
-    return this.look();
+    // The body went on meanwhile, from an await of its own.
+    if (paused) return;
+    if (this.#calls.held.length > 0 || !this.handover.empty || this.#settled) void this.#hold.resume();
+    else this.decided();
   }
 
   /** Writes what the body has decided: now, or once the run is held again. */
   decided(): void {
-    if (this.#state === "active") this.patches.flush();
-    else if (this.#state === "suspended" && this.patches.pending) this.#resume();
+    if (this.#hold.active) this.patches.flush();
+    else if (this.#hold.suspended && this.patches.pending) void this.#hold.resume();
   }
 
-  /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */
-  #resume(): void {
-    this.#state = "suspending";
-    void this.ledger.write("reclaim", {}).then((answer) => {
-      if (!answer || this.over) return;
-      this.ledger.renew();
-      this.#renewedAt = performance.now();
-      this.#state = "active";
-      this.decided();
-      this.ports.onResumed(this);
-      void this.look();
-      this.#schedule();
-    });
+  /** It is being given up, until there is news for it. */
+  get suspending(): boolean {
+    return this.#hold.suspending;
+  }
+
+  /** Whether the run may go on here with a claim of this epoch, from where it was suspended. */
+  awaits(epoch: number): boolean {
+    return this.#hold.awaits(epoch);
+  }
+
+  /** The run was claimed again for this pass. */
+  wake(news: News, changed: Pick<Claim, "followed" | "deadline">): void {
+    this.claim = { ...this.claim, ...changed };
+    this.#hold.wake(news);
+  }
+
+  heldAgain(news: News | null): void {
+    this.decided();
+    this.ports.onResumed(this);
+    if (news) this.#takeIn(news);
+    else void this.look();
+    this.#schedule();
   }
 
   /** Looks for what is new: mail, timers, the end of the claim. A look that fails is followed by another, at the next poll. */
   async look(): Promise<void> {
-    if (this.over || this.#state === "suspended") return;
+    if (this.over || this.#hold.suspended) return;
     const news = await this.ports.look(this).catch(() => null);
     if (news) this.hear(news);
   }
@@ -334,10 +307,10 @@ export class Pass {
   /** Takes in what a look has found. */
   hear(news: News): void {
     // A look from before the claim was renewed knows only that the one before is over.
-    if (this.over || this.#state === "suspended" || news.askedAt < this.#renewedAt) return;
+    if (this.over || this.#hold.suspended || this.#hold.outdates(news.askedAt)) return;
     if (news.held) this.#takeIn(news);
     // A suspension in flight may have given the claim up by itself.
-    else if (this.#state === "active") this.lose("its claim is over");
+    else if (this.#hold.active) this.lose();
   }
 
   #takeIn(news: News): void {
@@ -356,7 +329,7 @@ export class Pass {
   /** Begins nothing any more. Resolves when the steps that run have ended and are recorded. */
   drain(): Promise<void> {
     return new Promise((resolve) => {
-      if (this.over || this.#state === "suspended") resolve();
+      if (this.over || this.#hold.suspended) resolve();
       this.#onDrained = resolve;
       this.#schedule();
     });
@@ -375,18 +348,23 @@ export class Pass {
   #abort(why: string): void {
     if (why === "settled" && this.attempts.size === 0) return;
     const reason = new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${why}`);
-    this.facts.abort(reason);
+    RunView.abort(this.run, reason);
     for (const attempt of this.attempts) attempt.abort(reason);
   }
 
+  /** The database cannot take what the run has to write, or what is stored cannot be read. */
+  refused(error: unknown): void {
+    this.end({ how: "refused", error });
+  }
+
   /** The claim is over: nothing of this pass is written any more, and its steps are told to stop. */
-  lose(why: string): void {
+  lose(why = "its claim is over"): void {
     this.end({ how: "lost", why });
   }
 
   end(ending: Ending): void {
     if (this.over) return;
-    this.#state = "ended";
+    this.#hold.end();
     this.#alarms.clear();
     this.#abort("why" in ending ? ending.why : ending.how);
     this.#onDrained?.();

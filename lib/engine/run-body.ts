@@ -2,6 +2,7 @@
 import { isFromSql } from "../core/codec.ts";
 import { detached, scope } from "../core/context.ts";
 import type { Pass, Settled } from "./pass.ts";
+import { RunView } from "./run-view.ts";
 import { SQL_INPUT, sqlInput } from "./steps.ts";
 
 /** Runs the body of a pass. `settled` is told what it came to. A context that cannot be made ends the pass: its run is tried again later. */
@@ -15,7 +16,7 @@ export function runBody(pass: Pass, args: unknown[], settled: (settled: Settled)
   made.then(
     (context) => {
       pass.ports.delays.forget(pass.run.id);
-      pass.facts.provide(context);
+      RunView.provide(pass.run, context);
       pass.prepared(() => enter(pass, args, settled));
     },
     (error: unknown) => pass.prepared(() => pass.end({ how: "unprepared", error })),
@@ -33,6 +34,8 @@ export const inBody = <T>(pass: Pass, work: () => T): T =>
   detached(() => scope.run({ body: pass.body, step: null }, work));
 
 function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
+  // Before its first call.
+  pass.begun();
   void inBody(pass, async () => {
     let end: Settled;
     try {
@@ -42,5 +45,4 @@ function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void)
     }
     settled(end);
   });
-  pass.begun();
 }

@@ -9,7 +9,7 @@ import { checkInput, validate } from "../core/schema.ts";
 import { type Place, tryIn } from "../core/stored-place.ts";
 import type { Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import { Attempt } from "./attempt.ts";
-import type { Call, Outcome } from "./call.ts";
+import type { Call, Entry, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
 import { defer } from "./promise.ts";
 
@@ -31,7 +31,7 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
   const shared = reference !== null || pass.definition.repeat === "cached";
   const slot = shared ? `${address}#0` : pass.take(address);
   const same = shared ? pass.existing(slot) : undefined;
-  const step = same ? (same.step as StepRun) : new StepRun(pass, definition, args, slot, reference ? hash : null);
+  const step = same ? (same.entry as StepRun) : new StepRun(pass, definition, args, slot, reference ? hash : null);
   if (reference?.onConflict === "error" && same && step.hash !== hash) return step.conflict();
   return same ? same.deferred.promise : step.enter();
 }
@@ -65,42 +65,38 @@ export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> 
 }
 
 /** The tries of one call of a step. */
-class StepRun {
+class StepRun implements Entry {
+  readonly slot: string;
+  readonly kind: StepDefinition["kind"];
+  readonly name: string;
   readonly hash: string | null;
   /** The async context of the call. */
   readonly #there = new AsyncResource("perdure.step", { requireManualDestroy: true });
   readonly #pass: Pass;
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
-  readonly #slot: string;
-  readonly #what: string;
   #failed: number;
+  #current: Attempt | undefined;
   /** An error that no further try would mend. */
   #final: unknown = NOTHING;
-  #key: string;
 
   constructor(pass: Pass, definition: StepDefinition, args: unknown[], slot: string, hash: string | null) {
     this.#pass = pass;
     this.#definition = definition;
     this.#args = args;
-    this.#slot = slot;
+    this.slot = slot;
+    this.kind = definition.kind;
+    this.name = definition.name;
     this.hash = hash;
-    this.#what = `${definition.kind} "${definition.name}" of run "${pass.run.id}"`;
     this.#failed = pass.history.wait(slot)?.tries ?? 0;
-    this.#key = `${pass.run.id}/${slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
   }
 
   enter(): Promise<unknown> {
-    const { kind, name } = this.#definition;
-    return this.#pass.enter({
-      slot: this.#slot,
-      kind,
-      name,
-      step: this,
-      begin: (call) => this.#begin(call),
-      ring: (call) => this.#try(call),
-      replay: (recorded) => this.#replay(recorded),
-    });
+    return this.#pass.enter(this);
+  }
+
+  get #what(): string {
+    return `${this.kind} "${this.name}" of run "${this.#pass.run.id}"`;
   }
 
   /** The same reference with another input. */
@@ -114,11 +110,11 @@ class StepRun {
   }
 
   #place(attempt?: number): Place {
-    return this.#pass.binding.placeOf(this.#slot, attempt);
+    return this.#pass.binding.placeOf(this.slot, attempt);
   }
 
   /** A recorded outcome, for the body. */
-  #replay(recorded: Recorded): Outcome["settle"] {
+  replay(recorded: Recorded): Outcome["settle"] {
     const { reference } = this.#definition;
     if (reference?.onConflict === "error" && recorded.hash !== this.hash) {
       return (deferred) => void this.conflict().catch(deferred.reject);
@@ -132,18 +128,18 @@ class StepRun {
   /** Throws a stored error into the body, and remembers where it came from. */
   #throws(text: string, attempt?: number): Outcome["settle"] {
     const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`, this.#place(attempt));
-    this.#pass.escaped.threw(error, this.#slot);
+    this.#pass.escaped.threw(error, this.slot);
     return (deferred) => deferred.reject(error);
   }
 
-  #begin(call: Call): void {
-    const wait = this.#pass.history.wait(this.#slot);
+  begin(call: Call): void {
+    const wait = this.#pass.history.wait(this.slot);
     if (wait?.due && wait.due > this.#pass.claim.now) this.#pass.waits(call, wait.due);
-    else this.#try(call);
+    else this.ring(call);
   }
 
   /** A try begins once all that the body knows is committed. */
-  #try(call: Call): void {
+  ring(call: Call): void {
     if (this.#pass.draining) return;
     this.#pass.working(call);
     // What it came to cannot be stored: nothing goes on from here.
@@ -155,7 +151,7 @@ class StepRun {
     const pass = this.#pass;
     if (pass.over) return;
     const started = pass.ports.clock.now();
-    if (this.#definition.onCrash === "fail" && pass.history.begun(this.#slot)) {
+    if (this.#definition.onCrash === "fail" && pass.history.begun(this.slot)) {
       return this.#fail(
         call,
         started,
@@ -171,8 +167,13 @@ class StepRun {
     const over = marked ? undefined : pass.ports.lasting.watch(() => pass.over || void this.#mark(started));
     try {
       if (this.#definition.kind === "transaction") await this.#transact(call, started);
-      else this.#worked(call, started, await this.#attempt(undefined, (args) => this.#definition.fn(...args)));
+      else {
+        const result = await this.#attempt(undefined, (args) => this.#definition.fn(...args));
+        this.#leave();
+        this.#worked(call, started, result);
+      }
     } catch (error) {
+      this.#leave();
       if (!pass.over) await this.#fail(call, started, error, true);
     } finally {
       over?.();
@@ -182,7 +183,7 @@ class StepRun {
   async #mark(started: number): Promise<boolean> {
     const { attempt } = this.#pass.claim;
     const row = {
-      slot: this.#slot,
+      slot: this.slot,
       attempt,
       try: this.#failed + 1,
       name: this.#definition.name,
@@ -231,6 +232,7 @@ class StepRun {
     const { verdict } = await pass.ports.transactor.run(
       async (tx) => {
         const result = await this.#attempt(tx, (args) => this.#definition.fn(tx, ...args));
+        this.#leave();
         await pass.publisher.committed();
         return result;
       },
@@ -241,7 +243,7 @@ class StepRun {
         const row = { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
         return {
           ...pass.ledger.claim,
-          slot: this.#slot,
+          slot: this.slot,
           attempt,
           no: null,
           kind,
@@ -254,28 +256,31 @@ class StepRun {
     );
     if (verdict === "stale") return pass.lose("its claim is over");
     const settle = this.#gives(value);
-    if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at } });
+    if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at, characters: value.length } });
   }
 
-  /** One try: the function, told of by its signal when the pass ends. */
-  #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): Promise<unknown> {
+  /** One try: the function, told of by its signal when the pass ends. `#leave` ends it. */
+  #attempt(tx: TransactionClient | undefined, call: (args: unknown[]) => unknown): unknown {
     const { name, timeoutMs, input, output } = this.#definition;
     const pass = this.#pass;
-    const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey: this.#key, tx });
+    this.#leave();
+    const idempotencyKey = `${pass.run.id}/${this.slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
+    const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey, tx });
+    this.#current = attempt;
     pass.attempts.add(attempt);
-    const over = (): unknown => pass.attempts.delete(attempt);
-    const work = async (): Promise<unknown> => {
-      try {
-        const args = input ? await this.#checked(input) : this.#args;
-        const result = await call(args);
-        return output ? await validate(output, result, `result of ${this.#what}`) : result;
-      } finally {
-        over();
-      }
-    };
-    const running = this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
-    // The function may go on after its time.
-    return timeoutMs === null ? running : running.finally(over);
+    const work = input || output ? () => this.#checkedCall(call) : () => call(this.#args);
+    return this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
+  }
+
+  #leave(): void {
+    if (this.#current) this.#pass.attempts.delete(this.#current);
+    this.#current = undefined;
+  }
+
+  async #checkedCall(call: (args: unknown[]) => unknown): Promise<unknown> {
+    const { input, output } = this.#definition;
+    const result = await call(input ? await this.#checked(input) : this.#args);
+    return validate(output, result, `result of ${this.#what}`);
   }
 
   /** The arguments as the schema returns them. What it refuses, it would refuse again. */
@@ -303,9 +308,9 @@ class StepRun {
     const at = pass.ports.clock.now();
     const { name } = this.#definition;
     if (this.#failed > 1 || delay !== null) {
-      const place = { run: pass.run.id, slot: tryIn(this.#slot, attempt, this.#failed) };
+      const place = { run: pass.run.id, slot: tryIn(this.slot, attempt, this.#failed) };
       const failure = pass.ports.codec.encodeError(last, what, place);
-      const row = { slot: this.#slot, attempt, try: this.#failed, name, started, at, error: failure };
+      const row = { slot: this.slot, attempt, try: this.#failed, name, started, at, error: failure };
       pass.ledger.send("try", row);
     }
     if (delay === null) {
@@ -314,7 +319,7 @@ class StepRun {
     }
     pass.waits(call, null);
     const row = {
-      slot: this.#slot,
+      slot: this.slot,
       attempt,
       kind: "retry",
       topics: JSON.stringify([`retry:${name}`]),

@@ -5,7 +5,7 @@ import { engineLog } from "../core/logging.ts";
 import type { WorkflowDefinition } from "../core/types.ts";
 import type { BlockRow, FinishRow, RecordRow, RetryRow, StartRow, WaitRow, WriteKind, Writes } from "../db/writes.ts";
 import { Delays } from "../engine/delays.ts";
-import { type ExecutePorts, execute } from "../engine/execute.ts";
+import { type ExecutePorts, executor } from "../engine/execute.ts";
 import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
 import { Turns } from "../engine/turns.ts";
@@ -71,7 +71,7 @@ class Rehearsal {
         reject(new TimeoutError(text));
       }, PATIENCE_MS);
     });
-    this.#pass = execute(this.#claim, this.#definition, this.#ports());
+    this.#pass = executor(this.#ports())(this.#claim, this.#definition);
     try {
       return await ended;
     } finally {
@@ -118,6 +118,7 @@ class Rehearsal {
       onFollowed: silent,
       onStray: silent,
       onResumed: silent,
+      warmNumber: () => null,
     };
   }
 

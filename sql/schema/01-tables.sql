@@ -29,6 +29,8 @@ create table :SCHEMA.run (
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
   topics      text[],                          -- what it is suspended on: kind:name
+  warm        bigint,                          -- the worker that may still have it in memory, until it is claimed,
+  warm_no     integer,                         -- and the how-manieth of that worker's suspensions it was
   parent      bigint,                          -- the run that started it as a child
   detached    boolean not null default false,  -- a child that is not cancelled with its parent
   followed    boolean not null default false,  -- a run may wait for its end: its parent, or one in follower
@@ -48,6 +50,7 @@ create table :SCHEMA.run (
   check (not pausing or state = 'running'),
   check (not untold or finished_at is not null),
   check ((topics is not null) = (state = 'suspended')),
+  check (warm is null or state <> 'running'),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
@@ -295,7 +298,7 @@ begin
       where r.key = any(p_keys) and r.key <> all (v_skipped)
       order by r.key for no key update skip locked
     ) h;
-  if cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
+  if cardinality(v_keys) < cardinality(p_keys) and cardinality(v_keys) < (select count(distinct k) from unnest(p_keys) k) then
     perform :SCHEMA.skip_runs(array(select distinct k from unnest(p_keys) k where k <> all (v_keys)));
   end if;
   return query select * from unnest(v_keys, v_epochs, v_states, v_mails, v_deadlines);
@@ -315,11 +318,23 @@ create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text lang
     then 'busy' else 'stale' end
 $perdure$;
 
--- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
+-- The same, for a function that locks runs itself, passing over what is locked: one that is 'busy' is left out from here on, as by hold_runs.
+create function :SCHEMA.refuse(p_run bigint, p_epoch integer) returns text language plpgsql as $perdure$
+declare
+  v_verdict text := :SCHEMA.refusal(p_run, p_epoch);
+begin
+  if v_verdict = 'busy' then
+    perform :SCHEMA.skip_runs(array[p_run]);
+  end if;
+  return v_verdict;
+end $perdure$;
+
+-- What claim_runs, load_runs and load_warm return: a run's own columns, then one recorded outcome, or, for a run that is still in memory, its news.
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, queue text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean,
+  news text
 );

@@ -21,11 +21,12 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
-  v_lease boolean := p_worker is not null and true = any(p_lease) and not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
-  v_children boolean := exists (select from unnest(p_parents) p where p is not null);
+  v_lease boolean := p_worker is not null and true = any(p_lease);
+  v_children boolean := array_remove(p_parents, null) <> '{}';
   v_parents bigint[] := '{}';
   v_parent_epochs integer[] := '{}';
   v_parent_deadlines timestamptz[] := '{}';
+  v_later timestamptz;
   v_ords integer[];
   v_keys bigint[];
   v_leased boolean[];
@@ -33,6 +34,12 @@ declare
   v_followed bigint[];
   v_followers bigint[];
 begin
+  if v_lease and current_setting('perdure.claimed_until', true) <> '' then
+    select not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, u.priority, u.ready_at) into v_lease
+      from :SCHEMA.claimed_until(p_worker) u;
+  elsif v_lease then
+    v_lease := not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues);
+  end if;
   if v_children then
     select coalesce(array_agg(h.key), '{}'), coalesce(array_agg(h.epoch), '{}'), array_agg(h.deadline)
       into v_parents, v_parent_epochs, v_parent_deadlines
@@ -40,48 +47,73 @@ begin
       where h.state = 'running';
   end if;
 
-  with given as materialized (
-    select distinct on (g.id) g.*, case when not g.detached then f.deadline end as limit_at,
-      greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later
-    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options,
-        p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
-      with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options,
-        tags, parent, epoch, detached, schedule, slot, lease, ord)
-    left join unnest(v_parents, v_parent_epochs, v_parent_deadlines) as f(key, epoch, deadline) on f.key = g.parent and f.epoch = g.epoch
-    where g.parent is null or f.key is not null
-    order by g.id, g.ord
-  ), born as materialized (
-    select g.*, g.later > v_now as waits, v_lease and g.lease and coalesce(g.later <= v_now, true) as leased from given g
-    order by g.id -- two processes that start the same ids do not wait for each other crosswise
-  ), made as (
-    insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
-      parent, detached, followed, tags, schedule, slot_at, created_at, started_at)
-    select id, workflow, version, queue, priority,
+  if cardinality(p_ids) = 1 and not v_children then -- the same, without the arrays: a third of the time
+    v_later := greatest(:SCHEMA.from_ms(p_start_ats[1]), v_now + :SCHEMA.ms(p_delays[1]));
+    leased := v_lease and coalesce(v_later <= v_now, true);
+    insert into :SCHEMA.run as r (id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
+      tags, schedule, slot_at, created_at, started_at)
+    values (p_ids[1], p_workflows[1], p_versions[1], p_queues[1], p_priorities[1],
       case when leased then 'running' else 'pending' end,
       case when leased then 1 else 0 end,
       case when leased then p_worker end,
-      case when not leased and not coalesce(waits, false) then v_now + ord * interval '1 microsecond' end, -- the claim keeps the order of the batch
-      case when waits then later end,
-      least(limit_at, case when leased then v_now + :SCHEMA.ms(timeout_ms) end),
-      timeout_ms,
-      parent, coalesce(detached, false), parent is not null,
-      case when tags is not null then array(select json_array_elements_text(tags::json)) end, schedule, :SCHEMA.from_ms(slot),
-      v_now, case when leased then v_now end
-    from born
+      case when not leased and coalesce(v_later <= v_now, true) then v_now end,
+      case when v_later > v_now then v_later end,
+      case when leased then v_now + :SCHEMA.ms(p_timeouts[1]) end,
+      p_timeouts[1],
+      case when p_tags[1] is not null then array(select json_array_elements_text(p_tags[1]::json)) end, p_schedules[1], :SCHEMA.from_ms(p_slots[1]),
+      v_now, case when leased then v_now end)
     on conflict (id) do nothing
-    returning key, id, worker is not null as leased, deadline
-  ), stored as (
-    insert into :SCHEMA.input (run, args, hash, options)
-    select m.key, g.args::json, g.hash, g.options::json from made m join given g using (id)
-  )
-  select array_agg(g.ord::integer), array_agg(m.key), array_agg(m.leased), array_agg(:SCHEMA.to_ms(m.deadline))
-    into v_ords, v_keys, v_leased, v_deadlines
-    from made m join given g using (id);
+    returning r.key, :SCHEMA.to_ms(r.deadline) into key, deadline_ms;
+    if key is not null then
+      insert into :SCHEMA.input (run, args, hash, options) values (key, p_args[1]::json, p_hashes[1], p_options[1]::json);
+      ord := 1;
+      verdict := 'created';
+      now_ms := :SCHEMA.to_ms(v_now);
+      return next;
+      return;
+    end if;
+  else
+    with given as materialized (
+      select nextval(':SCHEMA.run_key_seq') as key, g.*, case when not g.detached then f.deadline end as limit_at,
+        v_lease and g.lease and coalesce(l.later <= v_now, true) as leased, case when l.later > v_now then l.later end as later
+      from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options,
+          p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
+        with ordinality as g(id, workflow, version, queue, priority, delay, start_at, timeout_ms, args, hash, options,
+          tags, parent, epoch, detached, schedule, slot, lease, ord)
+      left join unnest(v_parents, v_parent_epochs, v_parent_deadlines) as f(key, epoch, deadline) on f.key = g.parent and f.epoch = g.epoch
+      cross join lateral (select greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later) l
+      where g.parent is null or f.key is not null
+      order by g.id, g.ord -- two processes that start the same ids do not wait for each other crosswise
+    ), made as (
+      insert into :SCHEMA.run (key, id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
+        parent, detached, followed, tags, schedule, slot_at, created_at, started_at) overriding system value
+      select key, id, workflow, version, queue, priority,
+        case when leased then 'running' else 'pending' end,
+        case when leased then 1 else 0 end,
+        case when leased then p_worker end,
+        case when not leased and later is null then v_now + ord * interval '1 microsecond' end, -- the claim keeps the order of the batch
+        later,
+        least(limit_at, case when leased then v_now + :SCHEMA.ms(timeout_ms) end),
+        timeout_ms,
+        parent, coalesce(detached, false), parent is not null,
+        case when tags is not null then array(select json_array_elements_text(tags::json)) end, schedule, :SCHEMA.from_ms(slot),
+        v_now, case when leased then v_now end
+      from given
+      on conflict (id) do nothing -- the first, of those with one id
+      returning key, deadline
+    ), stored as (
+      insert into :SCHEMA.input (run, args, hash, options)
+      select g.key, g.args::json, g.hash, g.options::json from made m join given g using (key)
+    )
+    select array_agg(g.ord::integer), array_agg(g.key), array_agg(g.leased), array_agg(:SCHEMA.to_ms(m.deadline))
+      into v_ords, v_keys, v_leased, v_deadlines
+      from made m join given g using (key);
 
-  if cardinality(v_ords) = cardinality(p_ids) then
-    return query select m.ord, 'created', m.key, m.leased, null::text, null::text, m.deadline, :SCHEMA.to_ms(v_now)
-      from unnest(v_ords, v_keys, v_leased, v_deadlines) as m(ord, key, leased, deadline);
-    return;
+    if cardinality(v_ords) = cardinality(p_ids) then
+      return query select m.ord, 'created', m.key, m.leased, null::text, null::text, m.deadline, :SCHEMA.to_ms(v_now)
+        from unnest(v_ords, v_keys, v_leased, v_deadlines) as m(ord, key, leased, deadline);
+      return;
+    end if;
   end if;
   if v_children then
     select array_agg(r.key order by g.ord), array_agg(g.parent order by g.ord) into v_followed, v_followers
@@ -212,14 +244,19 @@ begin
   return true;
 end $perdure$;
 
--- Whether anything that a worker serves can be claimed. Called by start_runs and peek. Locks: nothing.
-create function :SCHEMA.claimable(p_workflows text[], p_versions text[], p_queues text[]) returns boolean language sql stable as $perdure$
-  select exists (
+-- Whether anything that a worker serves can be claimed, from a place in the claim's order on. Called by start_runs, claim_runs and peek.
+-- Locks: nothing.
+create function :SCHEMA.claimable(
+  p_workflows text[], p_versions text[], p_queues text[], p_priority smallint default -32768, p_ready_at timestamptz default '-infinity'
+) returns boolean language plpgsql stable as $perdure$
+begin
+  return exists (
     select from unnest(p_workflows, p_versions, p_queues) as lane(workflow, version, queue)
     cross join lateral (
       select from :SCHEMA.run r
       where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+        and (r.priority, r.ready_at) >= (p_priority, p_ready_at)
       limit 1
     ) one
-  )
-$perdure$;
+  );
+end $perdure$;

@@ -12,49 +12,89 @@ create function :SCHEMA.record_steps(
 ) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_steps boolean := 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_count integer;
   v_ords integer[];
-  v_waits boolean;
+  v_crashed boolean;
 begin
-  with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
-      with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
-  ), held as materialized (
-    select * from :SCHEMA.hold_runs(p_runs, p_wait)
-  ), put as (
-    insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
-    select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
-      coalesce(case when g.kind in ('sleep', 'event', 'child', 'race') then ( -- it began when the wait did, in another claim perhaps
-        select w.started_at from :SCHEMA.wait w where w.run = g.run and w.slot = g.slot) end, :SCHEMA.from_ms(g.started)),
-      :SCHEMA.from_ms(g.at)
-    from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
-    order by g.ord
-    on conflict do nothing
-    returning run, slot, attempt
-  )
-  select array_agg(g.ord::integer), bool_or(g.kind <> 'step' or g.tries > 1)
-    into v_ords, v_waits
-    from put p join given g using (run, slot, attempt);
-
-  if v_ords is not null then
-    update :SCHEMA.run r set crashes = 0 where r.key = any(p_runs) and r.crashes > 0
-      and r.key in (select p_runs[o] from unnest(v_ords) o);
-    if v_waits then
-      delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
-      update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
-    end if;
+  if p_wait then
+    perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
-  if cardinality(v_ords) = cardinality(p_runs) then
-    return query select o, 'ok' from unnest(v_ords) o;
+  if v_steps and cardinality(p_runs) = 1 then
+    select r.crashes > 0 into v_crashed from :SCHEMA.run r
+      where r.key = p_runs[1] and r.epoch = p_epochs[1] and r.state = 'running' and r.key <> all (v_skipped)
+      for no key update skip locked;
+    v_count := 0;
+    if found then
+      insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+      values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
+        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
+      on conflict do nothing;
+      get diagnostics v_count = row_count;
+    end if;
+  elsif v_steps then -- none of them has a wait or mail
+    with held as materialized (
+      select r.key, r.epoch, r.crashes from :SCHEMA.run r
+      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
+      order by r.key for no key update skip locked
+    ), put as (
+      insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+      select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
+      from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
+        as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
+      join held h on h.key = g.run and h.epoch = g.epoch
+      on conflict do nothing
+      returning 1
+    )
+    select (select count(*) from put), (select bool_or(h.crashes > 0) from held h) into v_count, v_crashed;
+  else
+    with given as materialized (
+      select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
+        with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
+    ), held as materialized (
+      select r.key, r.epoch, r.crashes from :SCHEMA.run r
+      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
+      order by r.key for no key update skip locked
+    ), put as (
+      insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
+      select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
+        coalesce(case when g.kind in ('sleep', 'event', 'child', 'race') then ( -- it began when the wait did, in another claim perhaps
+          select w.started_at from :SCHEMA.wait w where w.run = g.run and w.slot = g.slot) end, :SCHEMA.from_ms(g.started)),
+        :SCHEMA.from_ms(g.at)
+      from given g join held h on h.key = g.run and h.epoch = g.epoch
+      order by g.ord
+      on conflict do nothing
+      returning run, slot, attempt
+    )
+    select count(*), array_agg(g.ord::integer), (select bool_or(h.crashes > 0) from held h) into v_count, v_ords, v_crashed
+      from put p join given g using (run, slot, attempt);
+    delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
+    update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+  end if;
+
+  if v_crashed then
+    update :SCHEMA.run r set crashes = 0 where r.key = any(p_runs) and r.crashes > 0 and exists (
+      select from unnest(p_runs, p_epochs, p_slots, p_attempts) as g(run, epoch, slot, attempt)
+      join :SCHEMA.checkpoint c on c.run = g.run and c.slot = g.slot and c.attempt = g.attempt and c.epoch = g.epoch
+      where g.run = r.key and g.epoch = r.epoch and r.state = 'running');
+  end if;
+  if v_count = cardinality(p_runs) then
+    for at in 1 .. v_count loop
+      ord := at;
+      verdict := 'ok';
+      return next;
+    end loop;
     return;
   end if;
   return query
     select g.ord::integer, case
-      when g.ord = any(v_ords) then 'ok'
-      when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt and c.epoch = g.epoch) then 'ok'
-      when exists (select from :SCHEMA.checkpoint c where c.run = g.run and c.slot = g.slot and c.attempt = g.attempt) then 'stale'
-      else :SCHEMA.refusal(g.run, g.epoch)
+      when c.epoch = g.epoch then 'ok'
+      when c.epoch is not null then 'stale'
+      else :SCHEMA.refuse(g.run, g.epoch)
     end
-    from unnest(p_runs, p_epochs, p_slots, p_attempts) with ordinality as g(run, epoch, slot, attempt, ord);
+    from unnest(p_runs, p_epochs, p_slots, p_attempts) with ordinality as g(run, epoch, slot, attempt, ord)
+    left join :SCHEMA.checkpoint c on c.run = g.run and c.slot = g.slot and c.attempt = g.attempt;
 end $perdure$;
 
 -- Records in which place of the order an outcome that someone else wrote was handed to the body.

@@ -47,12 +47,24 @@ const INVARIANTS = `
   end $$;
   create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint()`;
 
+/** What is switched off for the whole suite: `PERDURE_TEST_WITHOUT=warm`. */
+const WITHOUT = (process.env.PERDURE_TEST_WITHOUT ?? "").split(",");
+
+function without(options: PerdureOptions): PerdureOptions {
+  if (!WITHOUT.includes("warm") || options.worker === false) return options;
+  return { ...options, worker: { ...options.worker, warm: 0 } };
+}
+
+/** An engine that keeps no suspended run in memory: whatever waits is replayed when it goes on. */
+export const coldBench = (t: Test, options: PerdureOptions): Promise<Bench> =>
+  bench(t, { ...options, worker: options.worker === false ? false : { ...options.worker, warm: 0 } });
+
 export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   const { url, schema: fresh, pool } = await freshSchema(t);
   const schema = options.schema ?? fresh;
   const engines: Perdure[] = [];
   const launch = async (more: PerdureOptions): Promise<Perdure> => {
-    const engine = new Perdure({ database: url, schema, logger: collector(), ...options, ...more });
+    const engine = new Perdure(without({ database: url, schema, logger: collector(), ...options, ...more }));
     engines.push(engine);
     await engine.launch();
     return engine;

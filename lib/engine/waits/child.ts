@@ -9,7 +9,7 @@ import type { StartOptions, WorkflowDefinition } from "../../core/types.ts";
 import { leased } from "../../db/leased.ts";
 import { madeBefore, toStartRow } from "../../db/start-row.ts";
 import type { StartAnswer } from "../../db/writes.ts";
-import type { Call, Outcome } from "../call.ts";
+import type { Call, Entry, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
 import { defer } from "../promise.ts";
 import { type Awaited, beginEnd, ringEnd, settleEnd } from "./end.ts";
@@ -38,7 +38,7 @@ export function childCall(
   return new ChildCall(pass, definition, options, args, null).enter();
 }
 
-class ChildCall {
+class ChildCall implements Entry {
   readonly #pass: Pass;
   /** What the body is given for a start; null: it waits for the result. */
   readonly #toHandle: ((started: Started) => unknown) | null;
@@ -46,7 +46,8 @@ class ChildCall {
   readonly #options: StartOptions;
   readonly #args: unknown[];
   readonly #hash: string;
-  readonly #slot: string;
+  readonly slot: string;
+  readonly name: string;
   readonly #id: string;
   /** Two calls with the same id are one. */
   readonly #same: Call | undefined;
@@ -61,38 +62,38 @@ class ChildCall {
     const { name } = definition;
     this.#pass = pass;
     this.#toHandle = toHandle;
+    this.name = name;
     this.#definition = definition;
     this.#options = options;
     this.#args = args;
     this.#hash = pass.binding.hash(args, () => `input of workflow "${name}", a child of run "${pass.run.id}"`);
     const named = options.id !== undefined;
     const address = named
-      ? referenceAddress(this.#kind, name, options.id!)
-      : argumentsAddress(this.#kind, name, this.#hash);
+      ? referenceAddress(this.kind, name, options.id!)
+      : argumentsAddress(this.kind, name, this.#hash);
     const shared = named || pass.definition.repeat === "cached";
-    this.#slot = shared ? `${address}#0` : pass.take(address);
-    this.#same = shared ? pass.existing(this.#slot) : undefined;
+    this.slot = shared ? `${address}#0` : pass.take(address);
+    this.#same = shared ? pass.existing(this.slot) : undefined;
     this.#id =
-      options.id ?? childId(pass.run.id, this.#slot, pass.claim.reopened.filter((slot) => slot === this.#slot).length);
+      options.id ?? childId(pass.run.id, this.slot, pass.claim.reopened.filter((slot) => slot === this.slot).length);
   }
 
-  get #kind(): "start" | "child" {
+  get kind(): "start" | "child" {
     return this.#toHandle ? "start" : "child";
   }
 
   enter(): Promise<unknown> {
     const same = this.#same;
-    if (same) return this.#differs((same.step as ChildCall).#hash) ? this.#conflict() : same.deferred.promise;
-    return this.#pass.enter({
-      slot: this.#slot,
-      kind: this.#kind,
-      name: this.#definition.name,
-      step: this,
-      hasNews: () => this.#kind === "child" && this.#pass.ends.get(this.#id) !== undefined,
-      begin: (call) => this.#begin(call),
-      ring: (call) => ringEnd(this.#pass, call, this.#awaited()),
-      replay: (recorded) => this.#replay(recorded),
-    });
+    if (same) return this.#differs((same.entry as ChildCall).#hash) ? this.#conflict() : same.deferred.promise;
+    return this.#pass.enter(this);
+  }
+
+  hasNews(): boolean {
+    return this.kind === "child" && this.#pass.ends.get(this.#id) !== undefined;
+  }
+
+  ring(call: Call): void | Promise<void> {
+    return ringEnd(this.#pass, call, this.#awaited());
   }
 
   /** Another input under the same id, unless what there is will do. */
@@ -107,12 +108,12 @@ class ChildCall {
     return promise;
   }
 
-  #replay(recorded: Recorded): Outcome["settle"] {
+  replay(recorded: Recorded): Outcome["settle"] {
     if (this.#options.id !== undefined && this.#differs(recorded.hash)) {
       return (deferred) => void this.#conflict().catch(deferred.reject);
     }
     const { outcome, value, slot, attempt } = recorded;
-    if (outcome === "completed" && this.#kind === "start") return this.#gives(idOf(value!));
+    if (outcome === "completed" && this.kind === "start") return this.#gives(idOf(value!));
     const { codec } = this.#pass.ports;
     const text = codec.open(value!, this.#whatError, this.#pass.binding.placeOf(slot, attempt));
     // A child that could not be started has no end: its error stands alone.
@@ -125,7 +126,7 @@ class ChildCall {
   }
 
   #gives(id: string): Outcome["settle"] {
-    const handle = this.#toHandle!({ id, origin: this.#slot });
+    const handle = this.#toHandle!({ id, origin: this.slot });
     return (deferred) => deferred.resolve(handle);
   }
 
@@ -136,14 +137,14 @@ class ChildCall {
   /** From an opened text. */
   #throws(text: string): Outcome["settle"] {
     const error = this.#pass.ports.codec.decodePlain(text, this.#whatError);
-    this.#pass.escaped.threw(error, this.#slot);
+    this.#pass.escaped.threw(error, this.slot);
     return (deferred) => deferred.reject(error);
   }
 
-  async #begin(call: Call): Promise<void> {
+  async begin(call: Call): Promise<void> {
     const pass = this.#pass;
     // Begun by an earlier claim: it has a row for its wait.
-    if (pass.history.wait(this.#slot)) return beginEnd(pass, call, this.#awaited());
+    if (pass.history.wait(this.slot)) return beginEnd(pass, call, this.#awaited());
     pass.working(call);
     const started = pass.ports.clock.now();
     let starting: Promise<StartAnswer | undefined>;
@@ -154,12 +155,12 @@ class ChildCall {
     }
     // An id that follows from the call cannot be refused: the wait for the end rides along, and perhaps the suspension.
     const waiting =
-      this.#kind === "child" && this.#options.id === undefined ? beginEnd(pass, call, this.#awaited()) : null;
+      this.kind === "child" && this.#options.id === undefined ? beginEnd(pass, call, this.#awaited()) : null;
     const answer = await starting;
     if (!answer || pass.over) return;
     if (answer.verdict === "conflict" || answer.verdict === "circle")
       return this.#fail(call, started, this.#refusal(answer));
-    if (this.#kind === "child") return waiting ?? beginEnd(pass, call, this.#awaited());
+    if (this.kind === "child") return waiting ?? beginEnd(pass, call, this.#awaited());
     const { row } = waited("completed", JSON.stringify({ id: this.#id }), started);
     pass.ready(call, { settle: this.#gives(this.#id), write: { kind: "record", row: { ...row, hash: this.#hash } } });
   }
@@ -193,7 +194,7 @@ class ChildCall {
   /** It cannot be started: that is its outcome. */
   #fail(call: Call, started: number, thrown: unknown): void {
     const { codec } = this.#pass.ports;
-    const place = this.#pass.binding.placeOf(this.#slot);
+    const place = this.#pass.binding.placeOf(this.slot);
     const error = codec.encodeError(thrown, this.#whatError, place);
     if (this.#pass.over) return;
     const { row } = waited("failed", error, started);
