@@ -153,15 +153,22 @@ async function started(site: Site, kind: Kind, count: number): Promise<number> {
   return rate;
 }
 
-/** Lets a process work until it has done so many of those that are there: how many per second. */
-export async function someDrained(site: Site, count: number): Promise<number> {
+/**
+ * How many bodies end per second until so many have: of those that are there, or of as many that are started for it, which are all done
+ * when this returns.
+ */
+export async function bodies(site: Site, count: number, which: "there" | "started"): Promise<number> {
   await site.sql("checkpoint");
+  if (which === "started") {
+    await started(site, "one-step", count);
+    await site.sql("vacuum analyze");
+  }
   const worker = await site.worker();
   await ended([worker], count);
-  const seconds = (clock() - worker.began) / 1000;
-  const done = worker.ended;
+  const rate = (worker.ended * 1000) / (clock() - worker.began);
+  if (which === "started") await site.idle();
   await worker.stop();
-  return done / seconds;
+  return rate;
 }
 
 /** Until all bodies have ended and the database knows of it: when that was. */

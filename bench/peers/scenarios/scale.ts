@@ -7,7 +7,7 @@ import { oneByOne } from "../adapter.ts";
 import type { Arena, Site } from "../arena.ts";
 import type { Contender } from "../contenders.ts";
 import { within } from "../ratios.ts";
-import { drained, fitting, someDrained } from "./drain.ts";
+import { bodies, drained, fitting } from "./drain.ts";
 
 interface Ground {
   readonly empty: Site;
@@ -74,9 +74,9 @@ async function prepared(arena: Arena, contender: Contender): Promise<Ground> {
 
 async function once({ empty, finished, pending, count }: Ground): Promise<Round> {
   return {
-    empty: (await drained(empty, "one-step", count)).rate,
-    finished: finished && (await drained(finished, "one-step", count)).rate,
-    pending: await someDrained(pending, count),
+    empty: await bodies(empty, count, "started"),
+    finished: finished && (await bodies(finished, count, "started")),
+    pending: await bodies(pending, count, "there"),
   };
 }
 
