@@ -9,6 +9,7 @@ import { loops } from "./loop.ts";
 import { memory } from "./memory.ts";
 import { processes } from "./processes.ts";
 import { publish } from "./publish.ts";
+import { retention } from "./retention.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
 import { starts } from "./starts.ts";
@@ -33,9 +34,10 @@ const QUESTIONS = {
   children,
   scale,
   statements,
+  retention,
 };
 /** These take minutes of their own, so they are asked by name only. */
-const BY_NAME = ["scale", "statements"];
+const BY_NAME = ["scale", "statements", "retention"];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !Object.hasOwn(QUESTIONS, name));

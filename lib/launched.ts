@@ -13,6 +13,7 @@ import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
+import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
@@ -29,10 +30,12 @@ import type { Settings } from "./settings.ts";
 import { watchBodies } from "./strict/strict.ts";
 import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
+import { Expiry } from "./worker/expiry.ts";
 import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
+import { Recount } from "./worker/recount.ts";
 import { Unserved } from "./worker/unserved.ts";
 import { Wants } from "./worker/wants.ts";
 import { Worker } from "./worker/worker.ts";
@@ -40,10 +43,10 @@ import { Worker } from "./worker/worker.ts";
 /** How often an idle process looks by itself. Without hints that is all there is. */
 const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
-/** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
-const RECOUNTS = 3;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
+
+const NOTHING: NonNullable<Seam["without"]> = new Set();
 
 /** The engine behind what an application holds. */
 export const engineOf = new WeakMap<object, Engine>();
@@ -70,9 +73,10 @@ export class Engine {
   readonly #liveness: Liveness;
   readonly #poll: Poll;
   readonly #firing: Firing;
+  readonly #expiry: Expiry;
   #listener: Listener | undefined;
   #unwatch: (() => void) | false = false;
-  #recounts = 0;
+  readonly #recount: Recount;
   readonly #unserved: Unserved;
   readonly #drains = new Drains();
   readonly #wants: Wants;
@@ -80,17 +84,17 @@ export class Engine {
 
   /** Opens the database, migrates it, and goes to work: `onWork` is told right before, as runs that it takes up may use it. Throws what is wrong with the server or the schema. */
   static async launch(settings: Settings, onWork: (engine: Engine) => void): Promise<void> {
-    const seam = settings.seam as Seam | null;
+    const seam = settings.seam as Partial<Seam> | null;
     const database = await connectDatabase(settings.database);
     announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
       const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
-      await (seam ? seam.prepare(database, ready) : ready());
+      await (seam?.prepare ? seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
       await engine.#start(() => onWork(engine!));
     } catch (error) {
-      if (!engine) await seam?.close(database).catch(() => {});
+      if (!engine) await seam?.close?.(database).catch(() => {});
       await (engine ? engine.shutdown(0) : database.close());
       throw toPerdureError(error, `launching on schema "${settings.schema}"`, { schema: settings.schema });
     }
@@ -98,7 +102,8 @@ export class Engine {
 
   constructor(settings: Settings, database: Database) {
     const { schema, logger, makeContext, strict, workflows, works } = settings;
-    const { clock = new DatabaseClock(), hooks = null, guard = null, replace } = (settings.seam ?? {}) as Partial<Seam>;
+    const seam = (settings.seam ?? {}) as Partial<Seam>;
+    const { clock = new DatabaseClock(), hooks = null, guard = null, replace, without = NOTHING } = seam;
     this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
@@ -117,16 +122,21 @@ export class Engine {
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => connectClient(database.clientConfig({ pipeline: true } as object)),
+      connect: () => connectClient(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
       beside: (work) => database.beside(work),
       asksWanted: () => settings.notify && this.#hints.heard,
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
-      onLostAnswer: () => this.#recountFor(RECOUNTS),
+      onLostAnswer: () => this.#recount.begin(),
       guard,
+      most: without.has("batch") ? 1 : undefined,
+      gathers: !without.has("gather"),
+      follows: !guard && !without.has("follow"),
     });
+    this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
-      reserve: (start) => (this.#serves(start) ? this.#worker.reserve() : this.#unserved.meet(start)),
+      reserve: (start) =>
+        this.#serves(start) ? !without.has("lease") && this.#worker.reserve() : this.#unserved.meet(start),
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.timers.watch(dueMs),
     };
@@ -138,6 +148,7 @@ export class Engine {
       onStarted: started,
     };
     this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
+    this.#expiry = new Expiry({ expire: expireOn(database, schema), keepMs: settings.retentionMs, logger });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
       // A test that has bodies replayed has it at every suspension too.
@@ -157,9 +168,11 @@ export class Engine {
         makeContext,
         strict,
       },
+      rides: !without.has("ride"),
       fire: () => this.#firing.fire(),
-      onStray: () => this.#recount(),
-      onFinish: (id, finish) => this.results.tell({ id, ...finish, reason: null }),
+      onStray: () => this.#recount.now(),
+      onFinish: (id, finish) =>
+        without.has("told") ? this.results.look() : this.results.tell({ id, ...finish, reason: null }),
       onLoad: () => this.#loadChanged(),
     });
     this.results = new Results({
@@ -178,11 +191,7 @@ export class Engine {
     });
     const onSent = (id: string): void => this.#worker.expect(id);
     this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf, onSent });
-    this.starter = {
-      flusher: this.#flusher,
-      codec: this.codec,
-      slots,
-    };
+    this.starter = { flusher: this.#flusher, codec: this.codec, slots };
     this.#liveness = new Liveness({
       worker: this.key,
       name: settings.name,
@@ -204,7 +213,8 @@ export class Engine {
       notifier: this.#notifier,
       flusher: this.#flusher,
       lookForResults: () => this.results.look(),
-      lookForPublished: (runs) => (runs ? this.publications.touched(runs) : this.publications.look()),
+      lookForPublished: (runs) =>
+        runs && !without.has("told") ? this.publications.touched(runs) : this.publications.look(),
       look: () => void this.#look().catch(() => {}),
     });
     this.#poll = new Poll({ everyMs: settings.notify ? POLL_MS : POLL_ALONE_MS, look: () => this.#look() });
@@ -232,12 +242,13 @@ export class Engine {
 
   /** The clock was moved: what is due now rings here. */
   moved(): void {
+    this.#expiry.moved();
     void this.#worker.timers.ring();
     this.changed();
   }
 
   /** Runs are at work here: a test need not ask the database. */
-  readonly isBusy = (): boolean => this.#worker.busy;
+  readonly isBusy = (): boolean => this.#worker.busy || this.#expiry.busy;
 
   /** An engine without a worker of its own takes runs from now on. */
   takeOver(): void {
@@ -261,6 +272,7 @@ export class Engine {
     await Promise.all([
       stopped,
       this.#firing.stop(),
+      this.#expiry.stop(),
       this.#notifier.close(),
       this.#listener?.close(),
       this.#certificate.close(),
@@ -276,8 +288,8 @@ export class Engine {
   }
 
   async #start(onWork: () => void): Promise<void> {
-    await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
-    const { schedules, application, logger } = this.#settings;
+    const { schedules, application, logger, workflows, retentionMs } = this.#settings;
+    await this.store.register([...workflows.values()].map(toDefinitionRow), retentionMs);
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
     await this.#holdLock();
@@ -318,11 +330,12 @@ export class Engine {
   #circle(others: number, leads: boolean): void {
     this.#unserved.beat();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
-    if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
-    else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
+    if (this.#worker.unmute()) this.#recount.begin();
+    else this.#recount.beat();
     this.#hints.beside(others);
     const first = leads && !this.#worker.timers.leads;
     this.#worker.timers.leads = leads;
+    if (leads) this.#expiry.beat();
     // Timers that came due while nobody led ring now.
     if (first) void this.#worker.timers.ring();
   }
@@ -342,22 +355,6 @@ export class Engine {
   #loadChanged(): void {
     this.#wants.loadChanged();
     this.#hints.sayBusy();
-  }
-
-  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
-  #recountFor(times: number): void {
-    // A lost session may commit its last batch after we have looked.
-    this.#recounts = times;
-    this.#recount();
-  }
-
-  #recount(): void {
-    const counted = this.#flusher.write("handBack", { keep: () => this.#worker.keys() });
-    // What a stranger's transaction holds is tried again at the next heartbeat, for as long as it takes.
-    const heard = ({ held }: { readonly held: number }): void => {
-      if (held > 0) this.#recounts = Math.max(this.#recounts, 1);
-    };
-    void counted.then(heard).catch(() => {});
   }
 
   #serves({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): boolean {
@@ -383,7 +380,7 @@ export class Engine {
     this.#hints.stop();
     await stopped;
     if (this.#unwatch) this.#unwatch();
-    await this.#firing.stop();
+    await Promise.all([this.#firing.stop(), this.#expiry.stop()]);
     await this.#flusher.close(CLOSE_MS);
     this.results.close(over);
     this.publications.close(over);
@@ -392,7 +389,7 @@ export class Engine {
     await this.store.leave(this.key).catch(() => {});
     await this.#notifier.close();
     await Promise.all([this.#listener?.close(), this.#certificate.close()]);
-    await (this.#settings.seam as Seam | null)?.close(this.#database).catch(() => {});
+    await (this.#settings.seam as Partial<Seam> | null)?.close?.(this.#database).catch(() => {});
     await this.#database.close();
   }
 }

@@ -85,7 +85,7 @@ export class Sender {
     const value = definition.schema ? await validate(definition.schema, sent, `data of ${what}`) : sent;
     const text = this.#parts.codec.encodePlain(value, `data of ${what}`);
     const rows = ids.map((id) => this.#row(id, definition.name, text, reference));
-    const answers = await Promise.all(rows.map((row) => this.#write(row)));
+    const answers = await Promise.all(rows.map((row) => this.#write(row).catch(refused)));
     return sort(ids, answers, definition.name, ignoreFinished);
   }
 
@@ -103,12 +103,25 @@ export class Sender {
   }
 }
 
-function sort(ids: readonly string[], answers: readonly SendAnswer[], name: string, ignoreFinished: boolean): SentMany {
+/** There was no room for this one any more; those before it are on their way. */
+function refused(error: unknown): PerdureError {
+  if (error instanceof PerdureError && error.code === "PERDURE_BUSY") return error;
+  throw error;
+}
+
+function sort(
+  ids: readonly string[],
+  answers: readonly (SendAnswer | PerdureError)[],
+  name: string,
+  ignoreFinished: boolean,
+): SentMany {
   const sent: string[] = [];
   const failed: SentMany["failed"] = [];
-  answers.forEach(({ verdict }, at) => {
+  answers.forEach((answer, at) => {
     const id = ids[at]!;
-    if (verdict === "unknown") {
+    const verdict = answer instanceof PerdureError ? null : answer.verdict;
+    if (answer instanceof PerdureError) failed.push({ id, error: answer });
+    else if (verdict === "unknown") {
       failed.push({
         id,
         error: new PerdureError(

@@ -21,6 +21,7 @@ export const ERROR_CODES = {
   PERDURE_SERVER_VERSION: "The server is older than PostgreSQL 14.",
   PERDURE_SCHEMA: "The schema in the database does not fit this version of Perdure.",
   PERDURE_DATABASE: "The database refused a statement for another reason; `cause` has the details.",
+  PERDURE_BUSY: "Too much waits to be written, as the database does not keep up; nothing was written.",
   PERDURE_SERIALIZE: "A value cannot be stored so that it comes back equal.",
   PERDURE_TOO_LARGE: "A value is larger than the limit.",
   PERDURE_DECODE: "A stored value cannot be read back.",

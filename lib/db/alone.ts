@@ -44,6 +44,11 @@ export class Alone {
     }
   }
 
+  /** Gives back what waits in a lane, and is not being written. */
+  withdraw(lane: string): Item[] {
+    return this.#lanes.get(lane)?.splice(0) ?? [];
+  }
+
   #queue(lane: string): void {
     this.#turns.push(lane);
     // One turn of the event loop first: the rest of a batch may bring more rows of this lane, and more lanes.

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:9881f2b9c4b14a2506139c0ca4fda4c086c5ab81
+--! Hash: sha1:83d9ab967901a6871b67da00b3c2121c6e189923
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -88,6 +88,8 @@ create table :SCHEMA.follower (
   follower bigint not null,
   primary key (run, follower)
 );
+-- What goes with a follower.
+create index follower_of on :SCHEMA.follower (follower);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -95,7 +97,10 @@ create table :SCHEMA.input (
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
   fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
-);
+)
+-- What retention deletes is old and lies together, where no statement of a run in work comes across it. Each vacuum reads all of the index, so
+-- it may wait until a tenth of the rows is such; a day of thirty is a thirtieth. The same for checkpoint, mail, outcome and item.
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 create table :SCHEMA.checkpoint (
   run        bigint not null,
@@ -113,8 +118,8 @@ create table :SCHEMA.checkpoint (
   at         timestamptz not null,
   primary key (run, slot, attempt)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- The order of outcomes that someone else wrote, a user's transaction for one; append-only, written with the run's next write.
 create table :SCHEMA.delivery (
@@ -164,15 +169,17 @@ create table :SCHEMA.wait (
 );
 
 create table :SCHEMA.mail (
-  seq       bigint generated always as identity primary key,
+  seq       bigint generated always as identity,
   run       bigint not null,
   name      text not null,
   data      json not null,
   reference text,
   token     text,                              -- tells a sender whose answer was lost that its mail is here
   sent_at   timestamptz not null,
-  slot      text                               -- the wait that consumed it
-);
+  slot      text,                              -- the wait that consumed it
+  primary key (run, seq)
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
 
@@ -180,7 +187,8 @@ create table :SCHEMA.outcome (
   run      bigint primary key,
   value    json,                               -- the result of a completed run, the error of a failed one
   reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
-);
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 -- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
 create table :SCHEMA.schedule (
@@ -263,9 +271,10 @@ create table :SCHEMA.lane (
 );
 
 create table :SCHEMA.leader (
-  one    boolean primary key default true check (one),
-  worker bigint,
-  until  timestamptz not null
+  one          boolean primary key default true check (one),
+  worker       bigint,
+  until        timestamptz not null,
+  retention_ms float8 not null default 2592000000 -- how long ended runs are kept: 30 days, until a launch says otherwise; Infinity: for ever
 );
 insert into :SCHEMA.leader (until) values ('-infinity');
 
@@ -355,7 +364,7 @@ create type :SCHEMA.loaded as (
 --   existing  the id is taken by an equal start (same workflow, same input), or p_keep says to take what there is
 --   conflict  the id is taken by another workflow or another input
 --   circle    the id is that of a run which waits, at the end of a chain of parents, for this very child
---   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken
+--   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken; or that run has just expired
 -- A child is started by a claim of its parent (p_parents, p_epochs); its time is within its parent's, unless it is detached. A child whose
 -- id is taken is followed: the parent is told of its end.
 -- Called by the client's start, the engine's children, schedules and start_run. p_lease: the caller has a free slot for this one. It is
@@ -465,6 +474,14 @@ begin
       return;
     end if;
   end if;
+  if p_wait and exists (
+    select from unnest(p_ids, p_parents) as g(id, parent) where g.parent is null and not exists (select from :SCHEMA.run r where r.id = g.id)
+  ) then -- the run that had the id has expired since
+    return query select * from :SCHEMA.start_runs(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args,
+      p_hashes, p_options, p_keep, p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease, p_worker, p_lane_workflows, p_lane_versions,
+      p_lane_queues, p_wait);
+    return;
+  end if;
   if v_children then
     select array_agg(r.key order by g.ord), array_agg(g.parent order by g.ord) into v_followed, v_followers
       from unnest(p_ids, p_workflows, p_args, p_hashes, p_keep, p_parents, p_epochs) with ordinality as g(id, workflow, args, hash, keep, parent, epoch, ord)
@@ -482,6 +499,7 @@ begin
         when m.ord is not null then 'created'
         when g.parent is not null and not exists (
           select from unnest(v_parents, v_parent_epochs) as f(key, epoch) where f.key = g.parent and f.epoch = g.epoch) then :SCHEMA.refusal(g.parent, g.epoch)
+        when r.key is null then 'busy'
         when not (g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args))) then 'conflict'
         when g.parent is null or r.parent = g.parent then 'existing'
         when exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent) then 'existing'
@@ -678,7 +696,7 @@ end $perdure$;
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
-returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -783,7 +801,7 @@ begin
       where r.key = any(v_keys) and r.epoch = 1;
   end if;
   if v_again is not null then
-    return query select * from :SCHEMA.load_runs(v_again, 0, 4194304 / cardinality(v_keys), v_backlog);
+    return query select * from :SCHEMA.load_runs(v_again, '', 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
   if v_warm is not null then
     return query select * from :SCHEMA.load_warm(v_warm, v_backlog);
@@ -834,11 +852,12 @@ create function :SCHEMA.load_warm(p_keys bigint[], p_backlog boolean) returns se
   order by r.key
 $perdure$;
 
--- The effective history of runs: one row for each of the first 1,000 recorded outcomes after p_offset, in the order of delivery (a run
+-- The effective history of runs: one row for each of up to 1,000 recorded outcomes after a slot and attempt, '' and 0 for the first (a run
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
--- of values per run; more: there is more of this run, read it with a higher p_offset.
--- Called by claim_runs, and by the engine for long histories. Locks: nothing.
-create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
+-- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
+-- same; who has read all puts it into the order of delivery.
+-- Called by claim_runs and load_more. Locks: nothing.
+create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
@@ -854,13 +873,13 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
     case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
       select json_agg(t.slot) from :SCHEMA.try t where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
     )::text end,
-    case when r.attempt > 1 then (
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
       select min(coalesce(c.no, d.no)) from :SCHEMA.checkpoint c
       join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
       left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt
       where c.run = r.key
     ) end,
-    case when r.attempt > 1 then greatest(
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then greatest(
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
@@ -881,21 +900,31 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
         from (
           select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
             coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
-          from :SCHEMA.checkpoint c
+          from (
+            select * from :SCHEMA.checkpoint c
+            where c.run = r.key and (c.slot, c.attempt) > (p_slot, p_attempt)
+              and (r.attempt = 1 or not exists (
+                select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
+            order by c.slot, c.attempt limit 1001
+          ) c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
-          where c.run = r.key
-            and (r.attempt = 1 or not exists (
-              select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
-          order by coalesce(c.no, d.no) nulls last, c.at, c.slot
-          offset p_offset limit 1001
         ) s
-        window w as (order by s.no nulls last, s.at, s.slot rows unbounded preceding)
+        window w as (order by s.slot, s.attempt rows unbounded preceding)
       ) q
     ) p where not p.cut
   ) h on r.epoch > 1
   where r.key = any(p_keys)
   order by r.key, h.rn
 $perdure$;
+
+-- The next page of a long history: see load_runs. A function of its own for its settings: to compile the query, or to sort what is left of the
+-- history instead of following the index, costs more than a page.
+-- Called by the engine. Locks: nothing.
+create function :SCHEMA.load_more(p_key bigint, p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+begin
+  return query select * from :SCHEMA.load_runs(array[p_key], p_slot, p_attempt, p_bytes, false);
+end $perdure$;
 
 -- Recording outcomes. Every row names its claim (run, epoch) and is refused alone when that claim is over. Verdicts:
 --   ok     recorded, or recorded before by the same claim (the answer to an earlier try was lost)
@@ -969,7 +998,7 @@ begin
     select count(*), array_agg(g.ord::integer), (select bool_or(h.crashes > 0) from held h) into v_count, v_ords, v_crashed
       from put p join given g using (run, slot, attempt);
     delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
-    update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+    update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.run = p_runs[o] and m.seq = p_mails[o];
   end if;
 
   if v_crashed then
@@ -1523,7 +1552,8 @@ begin
     into woken, working, next_ms from told t;
 
   with missed as (
-    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower) where n.follower <> all (coalesce(v_held, '{}'))
+    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower)
+    where n.follower <> all (coalesce(v_held, '{}')) and exists (select from :SCHEMA.run r where r.key = n.follower) -- it may be gone
   )
   update :SCHEMA.run r set untold = r.key in (select ended from missed)
     where r.key = any(p_keys) and r.untold <> (r.key in (select ended from missed));
@@ -1955,8 +1985,8 @@ create table :SCHEMA.item (
   at     timestamptz not null,
   primary key (run, stream, pos)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- Sets values and appends to streams, in the order of the arrays. From a body (p_slots) a checkpoint goes along, so that replay writes
 -- nothing twice; from a step there is none. p_values null: closes the stream. p_seqs grow within a claim, in the order of its writes, which
@@ -2982,7 +3012,7 @@ end $perdure$;
 -- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
 -- shared: their ends reach both. What was published before comes along, and so does what its code had drawn until then: clock, uuid, random.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
--- Called by the client's fork. Locks: the children that are shared, in key order.
+-- Called by the client's fork. Locks: the old run against expiring; the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
 #variable_conflict use_column
 declare
@@ -2993,7 +3023,7 @@ declare
   v_last integer;
   v_children bigint[];
 begin
-  select * into v_old from :SCHEMA.run r where r.id = p_id;
+  select * into v_old from :SCHEMA.run r where r.id = p_id for key share; -- it does not expire meanwhile
   if not found then
     return query select 'unknown', null::bigint;
     return;
@@ -3164,6 +3194,138 @@ comment on column :SCHEMA.codecs.codec is 'The name of the codec, and what it no
 comment on column :SCHEMA.codecs.kind is 'What the values are: input, checkpoint, try, round, event, result, value, stream or schedule.';
 comment on column :SCHEMA.codecs.stored is 'How many values.';
 comment on column :SCHEMA.codecs.in_use is 'How many of these belong to unfinished runs, or to schedules.';
+
+-- Retention: runs that ended long enough ago go, with all that belongs to them.
+
+-- Says how long ended runs are kept, in this schema. Called at launch, where the option is given. Locks: the leader's row.
+create function :SCHEMA.retain(p_keep_ms float8) returns void language sql as $perdure$
+  update :SCHEMA.leader set retention_ms = p_keep_ms where retention_ms <> p_keep_ms
+$perdure$;
+
+-- Deletes runs that ended at least p_keep_ms milliseconds ago; null: as long as retain has said. Looks at up to p_limit runs behind a key, in the order in which they were
+-- started. last: the key to go on behind; null: those that are left were started too late to be due. gone: how many went.
+-- What stays for now: a run that not all have been told of, one that a stranger holds, and one whose end another run may ask for: its parent, or
+-- one that follows it. Those go first, or in the same call. Whether they have read it does not count: a handle may ask for an end again.
+-- A run and its rows go in one transaction, so that a statement of a reader's finds all or nothing of it.
+-- Called by the leader, and when a test moves the clock; two at once do no harm. Locks: runs, in key order, passing over what is locked.
+create function :SCHEMA.expire_runs(p_keep_ms float8, p_behind bigint, p_limit integer) returns table (gone integer, last bigint)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
+declare
+  v_keep float8 := coalesce(p_keep_ms, (select l.retention_ms from :SCHEMA.leader l));
+  v_until timestamptz := case when v_keep < 'Infinity' then :SCHEMA.clock() - :SCHEMA.ms(v_keep) else '-infinity' end;
+  v_high bigint;
+  v_seen integer;
+  v_due integer;
+  v_followed bigint[];
+  v_keys bigint[];
+begin
+  select max(p.key), count(*), count(*) filter (where p.finished_at <= v_until and not p.followed),
+      array_agg(p.key) filter (where p.finished_at <= v_until and p.followed),
+      -- keys and times grow together, give or take what one statement takes
+      case when count(*) = p_limit and max(p.created_at) <= v_until + interval '5 minutes' then max(p.key) end
+    into v_high, v_seen, v_due, v_followed, last
+    from (
+      select r.key, r.created_at, r.finished_at, r.followed from :SCHEMA.run r where r.key > p_behind order by r.key limit p_limit
+    ) p;
+  if v_due > 0 then
+    begin
+      with old as (
+        delete from :SCHEMA.run r
+        where r.key > p_behind and r.key <= v_high and r.finished_at <= v_until and not r.untold and not r.followed
+        returning r.key
+      )
+      select array_agg(key) into v_keys from old;
+    exception when lock_not_available then -- somebody holds one of them: the others, at the price of a lock for each
+      select array_agg(h.key) into v_keys from (
+        select r.key from :SCHEMA.run r
+        where r.key > p_behind and r.key <= v_high and r.finished_at <= v_until and not r.untold and not r.followed
+        order by r.key for update skip locked
+      ) h;
+      delete from :SCHEMA.run r where r.key = any(v_keys);
+    end;
+  end if;
+  v_keys := coalesce(v_keys, '{}') || case when v_followed is not null then :SCHEMA.expire_followed(v_until, v_followed) end;
+  gone := cardinality(v_keys);
+  if gone > 0 then
+    perform :SCHEMA.forget_runs(v_keys, gone * 2 > v_seen);
+  end if;
+  return next;
+end $perdure$;
+
+-- Of ended runs that others may ask for, deletes those that nobody is left for who may, and returns their keys.
+-- Called by expire_runs. Locks: the runs, in key order, skipping what is locked.
+create function :SCHEMA.expire_followed(p_until timestamptz, p_keys bigint[]) returns bigint[]
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+declare
+  v_keys bigint[];
+  v_needed bigint[];
+begin
+  select coalesce(array_agg(h.key), '{}') into v_keys from (
+    select r.key from :SCHEMA.run r where r.key = any(p_keys) and r.finished_at <= p_until and not r.untold order by r.key for update skip locked
+  ) h;
+  loop -- those that one of these asks for go with it, unless it is needed itself
+    select array_agg(r.key) into v_needed from :SCHEMA.run r
+      cross join lateral (
+        select r.parent as key union all select f.follower from :SCHEMA.follower f where f.run = r.key
+      ) w
+      join :SCHEMA.run k on k.key = w.key
+      left join unnest(v_keys) as g(key) on g.key = w.key
+      where r.key = any(v_keys) and g.key is null;
+    exit when v_needed is null;
+    v_keys := array(select k from unnest(v_keys) k except select n from unnest(v_needed) n);
+  end loop;
+  delete from :SCHEMA.run r where r.key = any(v_keys);
+  return v_keys;
+end $perdure$;
+
+-- Deletes all that belongs to runs that are deleted in the same transaction. p_dense: most of the runs between the first and the last of them
+-- are among them, so that reading the rows in their order is cheaper than looking for those of each.
+-- Called by expire_runs. Locks: nothing that anybody else would.
+create function :SCHEMA.forget_runs(p_keys bigint[], p_dense boolean) returns void
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+declare
+  v_low bigint;
+  v_high bigint;
+begin
+  select min(k), max(k) into v_low, v_high from unnest(p_keys) k;
+  if p_dense then -- + 0: no index is asked for each key
+    delete from :SCHEMA.input i using unnest(p_keys) as k(key) where i.run between v_low and v_high and i.run + 0 = k.key;
+    delete from :SCHEMA.outcome o using unnest(p_keys) as k(key) where o.run between v_low and v_high and o.run + 0 = k.key;
+    delete from :SCHEMA.checkpoint c using unnest(p_keys) as k(key) where c.run between v_low and v_high and c.run + 0 = k.key;
+  else
+    delete from :SCHEMA.input i where i.run = any(p_keys);
+    delete from :SCHEMA.outcome o where o.run = any(p_keys);
+    delete from :SCHEMA.checkpoint c where c.run = any(p_keys);
+  end if;
+  -- Most runs have no rows in these: one look for all of them.
+  if exists (select from :SCHEMA.delivery d where d.run between v_low and v_high) then
+    delete from :SCHEMA.delivery d where d.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.try t where t.run between v_low and v_high) then
+    delete from :SCHEMA.try t where t.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.round o where o.run between v_low and v_high) then
+    delete from :SCHEMA.round o where o.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.wait w where w.run between v_low and v_high) then
+    delete from :SCHEMA.wait w where w.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.mail m where m.run between v_low and v_high) then
+    delete from :SCHEMA.mail m where m.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.value v where v.run between v_low and v_high) then
+    delete from :SCHEMA.value v where v.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.item i where i.run between v_low and v_high) then
+    delete from :SCHEMA.item i where i.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.follower f where f.run between v_low and v_high) then
+    delete from :SCHEMA.follower f where f.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.follower f where f.follower between v_low and v_high) then
+    delete from :SCHEMA.follower f where f.follower = any(p_keys);
+  end if;
+end $perdure$;
 `,
   },
 ];

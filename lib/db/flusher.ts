@@ -4,21 +4,23 @@
  * transaction holds is written alone, behind; the writes of one run never overtake each other.
  */
 import type { Client, ClientBase } from "pg";
+import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
-import { isConnectionLost, isLocked, isTransient, toPerdureError } from "./pg-errors.ts";
+import { isConnectionLost, isLocked, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
+import { isFromOutside, Queue, type Room } from "./queue.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
-const MAX_ROWS = 1000;
-/** The runs of one batch at most. Of more, half waits: then the database works on one batch while this process works on the answers of the other. */
-const MAX_LANES = 128;
+/** What a batch holds at most. Of more runs, half waits: then the database works on one batch while this process works on the answers of the other. */
+const ROOM: Room = { rows: 1000, lanes: 128, bytes: 4 * 1024 * 1024 };
 /** So many writes leave as soon as the batch before them is committed, and wait for no more that might ride along. */
 const CROWD = 32;
-const MAX_BYTES = 4 * 1024 * 1024;
+/** Starts and sends from outside runs that wait take no more memory than about this: the next one is refused. What runs write is as much as is at work in them. */
+const MOST_FROM_OUTSIDE = 256 * 1024 * 1024;
 /** How long the database may be away before a caller outside a run is told. A run waits for as long as it takes. */
 const PATIENCE_MS = 30_000;
 
@@ -42,6 +44,12 @@ export interface FlusherOptions {
   readonly onLostAnswer: () => void;
   /** Stands around each commit, which then holds one write. */
   readonly guard?: Guard | null;
+  /** So many rows in a batch at most; 1000 unless a test says otherwise. */
+  readonly most?: number | undefined;
+  /** Whether a batch waits for what the answers of the last set going. */
+  readonly gathers: boolean;
+  /** Whether a batch may leave before the answers of the last are told. */
+  readonly follows: boolean;
 }
 
 /** What a batch brought about for others. */
@@ -72,7 +80,7 @@ export interface Told<K extends WriteKind> extends Pick<Item, "onAside" | "rejec
 export class Flusher {
   readonly #options: FlusherOptions;
   readonly #alone: Alone;
-  #queue: Item[] = [];
+  readonly #queue = new Queue();
   #flying = false;
   /** The batch that left before the answers of the one before it were told. */
   #following: Promise<void> | null = null;
@@ -89,7 +97,7 @@ export class Flusher {
     });
   }
 
-  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed. */
+  /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed; from outside a run also when too much waits. */
   write<K extends WriteKind>(
     kind: K,
     row: Writes[K]["row"],
@@ -105,6 +113,12 @@ export class Flusher {
       queueMicrotask(() => reject(closed()));
       return;
     }
+    const full = this.#queue.outsideBytes > MOST_FROM_OUTSIDE && isFromOutside({ kind, row });
+    // What a step starts or sends is as much as is at work in its run.
+    if (full && !scope.getStore()) {
+      queueMicrotask(() => reject(busy()));
+      return;
+    }
     const lane = laneOf(kind, row);
     const since = performance.now();
     this.#queue.push({ kind, row, lane, since, onAside, resolve: resolve as Item["resolve"], reject });
@@ -113,7 +127,7 @@ export class Flusher {
 
   /** Resolves when nothing is queued or in flight. */
   async settled(): Promise<void> {
-    while (this.#flying || this.#queue.length > 0 || this.#alone.size > 0) {
+    while (this.#flying || this.#queue.size > 0 || this.#alone.size > 0) {
       await new Promise<void>((resolve) => this.#idle.push(resolve));
     }
   }
@@ -135,7 +149,7 @@ export class Flusher {
   /** Writes nothing any more, not even what is queued. */
   kill(): void {
     this.#closed = true;
-    reject(this.#queue.splice(0), closed());
+    reject(this.#queue.clear(), closed());
     this.#client?.connection.stream.destroy();
   }
 
@@ -143,12 +157,12 @@ export class Flusher {
   #schedule(): void {
     if (this.#scheduled || this.#flying) return;
     this.#scheduled = true;
-    setImmediate(() =>
-      setImmediate(() => {
-        this.#scheduled = false;
-        void this.#fly();
-      }),
-    );
+    const fly = (): void => {
+      this.#scheduled = false;
+      void this.#fly();
+    };
+    if (this.#options.gathers) setImmediate(() => setImmediate(fly));
+    else queueMicrotask(fly);
   }
 
   // A few writes are put together two turns later after a batch too, when what its answers set going is known and rides along.
@@ -168,32 +182,15 @@ export class Flusher {
   }
 
   #wakeIdle(): void {
-    if (this.#queue.length > 0) this.#schedule();
+    if (this.#queue.size > 0) this.#schedule();
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** The next batch, in the order of arrival, with all that its runs have written. Rows of a lane that is being written alone wait behind it. */
+  /** The next batch. Rows of a lane that is being written alone wait behind it. */
   #take(): Item[] {
-    const items: Item[] = [];
-    const left: Item[] = [];
-    const lanes = new Set<string>();
-    let bytes = 0;
-    let at = 0;
-    const most = this.#options.guard ? 1 : MAX_ROWS;
-    for (; at < this.#queue.length && items.length + left.length < most && bytes < MAX_BYTES; at += 1) {
-      const item = this.#queue[at]!;
-      const { lane } = item;
-      if (this.#setAside(item)) continue;
-      if (lane !== null && lanes.size >= MAX_LANES && !lanes.has(lane)) {
-        left.push(item);
-        continue;
-      }
-      if (lane !== null) lanes.add(lane);
-      items.push(item);
-      bytes += sizeOf(item);
-    }
-    this.#queue = at === this.#queue.length ? left : left.concat(this.#queue.slice(at));
-    return items;
+    const { guard, most = guard ? 1 : ROOM.rows } = this.#options;
+    const room = { ...ROOM, rows: most };
+    return this.#queue.take(room).filter((item) => !this.#setAside(item));
   }
 
   #setAside(item: Item): boolean {
@@ -208,13 +205,13 @@ export class Flusher {
   }
 
   /** Commits a batch, however often it takes. A row that the database cannot take is found by halving, and rejected alone. */
-  async #send(items: Item[], again = false, whole = true): Promise<void> {
+  async #send(items: Item[], again = false, refused: Set<string> | null = null): Promise<void> {
     let apart = false;
     for (let failures = 0; items.length > 0; failures += 1) {
       try {
         const client = this.#client ?? (await this.#connected());
         const batch = await this.#commit(client, items, this.#context(again || failures > 0, null, apart));
-        return this.#land(batch, whole);
+        return this.#land(batch, refused === null);
       } catch (error) {
         // A stranger has made a run of the same id and not committed: which one it is, each start finds out by itself.
         if (!apart && isLocked(error) && items.some(({ kind }) => kind === "start")) {
@@ -224,10 +221,13 @@ export class Flusher {
         const lost = await this.#dropLostClient(error);
         again ||= lost;
         if (this.#closed) return reject(items, closed());
-        if (!lost && !isTransient(error)) return this.#divide(items, error, again);
+        // What takes too long for one statement may be fast enough in parts.
+        if (!lost && (!isTransient(error) || (isTooSlow(error) && items.length > 1))) {
+          return this.#divide(items, error, again, refused ?? new Set());
+        }
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
         items = dropImpatient(items, error);
-        this.#queue = dropImpatient(this.#queue, error);
+        this.#queue.keepOfOutside((outside) => dropImpatient(outside, error));
         await new Promise((resolve) =>
           setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)),
         );
@@ -255,16 +255,30 @@ export class Flusher {
     return true;
   }
 
-  async #divide(items: Item[], error: unknown, again: boolean): Promise<void> {
-    if (items.length === 1) return reject(items, toPerdureError(error, "writing"));
+  async #divide(items: Item[], error: unknown, again: boolean, refused: Set<string>): Promise<void> {
+    if (items.length === 1) return void this.#refuse(items[0]!, error, refused);
     const middle = items.length >> 1;
-    await this.#send(items.slice(0, middle), again, false);
-    // The first half may have met a lock: what follows it in its lane stays behind it.
-    await this.#send(
-      items.slice(middle).filter((item) => !this.#setAside(item)),
-      again,
-      false,
-    );
+    await this.#send(items.slice(0, middle), again, refused);
+    // The first half may have met a lock, or what the database cannot take: what follows in that lane stays behind it, or falls with it.
+    const rest = items.slice(middle).filter((item) => {
+      const falls = item.lane !== null && refused.has(item.lane);
+      if (falls) item.reject(toPerdureError(error, "writing"));
+      return !falls && !this.#setAside(item);
+    });
+    await this.#send(rest, again, refused);
+  }
+
+  /** The database cannot take it. A run's later writes build on it, its finish for one: those that wait here fall with it. */
+  #refuse(item: Item, cause: unknown, refused: Set<string>): void {
+    const error = toPerdureError(cause, "writing");
+    const { lane } = item;
+    const fallen = [item];
+    if (lane !== null && !isFromOutside(item)) {
+      refused.add(lane);
+      // Taken out before anyone is told, as who is told may write: that the run is blocked.
+      fallen.push(...this.#queue.withdraw(lane), ...this.#alone.withdraw(lane));
+    }
+    reject(fallen, error);
   }
 
   #context(again: boolean, lockMs: number | null, apart = false) {
@@ -282,7 +296,7 @@ export class Flusher {
   /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. */
   #land(batch: Batch, whole: boolean): void {
     for (const item of batch.busy) this.#putAside(item);
-    if (whole && !this.#options.guard && this.#queue.length >= CROWD) this.#following = this.#takeOff();
+    if (whole && this.#options.follows && this.#queue.size >= CROWD) this.#following = this.#takeOff();
     this.#settle(batch);
   }
 
@@ -297,7 +311,7 @@ export class Flusher {
     if (batch.news) this.#options.onNews(batch.news);
   }
 
-  async #runAlone(items: Item[], lockMs: number): Promise<Item[]> {
+  async #runAlone(items: Item[], lockMs: number, refused = new Set<string>()): Promise<Item[]> {
     try {
       if (this.#closed) throw closed();
       const batch = await this.#options.beside((client) => this.#commit(client, items, this.#context(true, lockMs)));
@@ -306,9 +320,12 @@ export class Flusher {
     } catch (error) {
       if (isConnectionLost(error) || isTransient(error)) return dropImpatient(items, error);
       const [first, ...rest] = items;
-      // Which row it is that the database cannot take shows when each is written by itself.
-      if (rest.length > 0) return [...(await this.#runAlone([first!], lockMs)), ...rest];
-      reject(items, toPerdureError(error, "writing"));
+      if (rest.length > 0) {
+        // Which row it is that the database cannot take shows when each is written by itself.
+        const left = await this.#runAlone([first!], lockMs, refused);
+        if (refused.size === 0) return [...left, ...rest];
+        reject(rest, toPerdureError(error, "writing"));
+      } else this.#refuse(first!, error, refused);
       return [];
     }
   }
@@ -319,6 +336,11 @@ function closed(): PerdureError {
     "PERDURE_STATE",
     "this engine was shut down before it could write; make a new one, and try again",
   );
+}
+
+function busy(): PerdureError {
+  const text = `${MOST_FROM_OUTSIDE >> 20} MiB of starts and events wait to be written, as the database does not keep up; nothing was written. Try again later, and await what is begun before more is`;
+  return new PerdureError("PERDURE_BUSY", text);
 }
 
 function reject(items: readonly Item[], error: PerdureError): void {
@@ -337,17 +359,8 @@ function dropImpatient(items: Item[], error: unknown): Item[] {
   return items.filter((item) => !impatient(item));
 }
 
-/** A child's start belongs to its parent, which waits for as long as it takes. */
-const isFromOutside = ({ kind, row }: Item): boolean =>
-  kind === "send" || (kind === "start" && (row as Writes["start"]["row"]).run === null);
-
 /** Writes of one lane keep their order: a run's own writes, the starts of its children among them; others' starts of one id, and the sends to it. */
 function laneOf(kind: WriteKind, row: unknown): string | null {
   const { run, id } = row as { run?: string | null; id?: string };
   return run ?? (kind === "start" || kind === "send" ? `id:${id}` : null);
-}
-
-function sizeOf(item: Item): number {
-  const row = item.row as { value?: string; args?: string; data?: string; error?: string };
-  return 100 + (row.value?.length ?? 0) + (row.args?.length ?? 0) + (row.data?.length ?? 0) + (row.error?.length ?? 0);
 }

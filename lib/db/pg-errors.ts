@@ -73,7 +73,9 @@ const RULES: readonly Rule[] = [
   },
 ];
 
-const TRANSIENT = /^(08|40001|40003|40P01|55P03|57014|53300|57P0|25P03|E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_))/;
+// A disk that is full, or fails, fails for all: nothing is wrong with what was to be written.
+const TRANSIENT =
+  /^(08|40001|40003|40P01|55P03|57014|53300|53100|58030|57P0|25P03|E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_))/;
 const BROKEN = /^(08|57P0[1-5]|25P03|25006|E(CONN|PIPE|TIMEDOUT|HOST|NET))/;
 
 /** Names for the GRANT that is proposed. */
@@ -96,6 +98,9 @@ export function toPerdureError(error: unknown, doing: string, grant: Grant = {})
 
 /** Whether the same statement may succeed when it is issued again, on this or another connection. */
 export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT);
+
+/** Whether a statement took longer than it may. */
+export const isTooSlow = (error: unknown): boolean => matches(error, /^57014$/);
 
 /** Whether a lock was waited for in vain. */
 export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);

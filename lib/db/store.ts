@@ -79,6 +79,12 @@ export interface Missing {
   readonly missing: string | null;
 }
 
+/** How many runs were deleted, and behind which key to go on; null: the rest is not old enough. */
+export interface Expired {
+  readonly gone: number;
+  readonly last: string | null;
+}
+
 /** A definition as the catalogue keeps it. */
 export interface DefinitionRow {
   readonly workflow: string;
@@ -161,11 +167,13 @@ export class Store {
 
   /** Runs with all that a replay needs. */
   async load(keys: readonly string[]): Promise<Claim[]> {
-    return toClaims(await this.#rows<LoadedRow>("load_runs", [keys, 0, (4 * 1024 * 1024) / keys.length, false]));
+    return toClaims(await this.#rows<LoadedRow>("load_runs", [keys, "", 0, (4 * 1024 * 1024) / keys.length, false]));
   }
 
-  async loadMore(key: string, offset: number): Promise<{ history: Recorded[]; more: boolean }> {
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_runs", [[key], offset, 4 * 1024 * 1024, false]));
+  /** A page of a run's history, from after an outcome on, in the order of their slots. */
+  async loadMore(key: string, after: Recorded): Promise<{ history: Recorded[]; more: boolean }> {
+    const values = [key, after.slot, after.attempt, 4 * 1024 * 1024];
+    const [claim] = toClaims(await this.#rows<LoadedRow>("load_more", values));
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
   }
 
@@ -244,6 +252,11 @@ export class Store {
     return (await this.#rows<{ sweep: number }>("sweep", []))[0]!.sweep;
   }
 
+  /** Deletes runs that ended so long ago, in key order behind a key; null: as launches have said. See sql/schema/18-retention.sql. */
+  async expire(keepMs: number | null, behind: string, limit: number): Promise<Expired> {
+    return (await this.#rows<Expired>("expire_runs", [keepMs, behind, limit]))[0]!;
+  }
+
   readPublished(readings: readonly Reading[], rows: number, bytes: number): Promise<Published[]> {
     const [ids, kinds, names] = [readings.map((r) => r.run), readings.map((r) => r.kind), readings.map((r) => r.name)];
     return this.#rows("read_published", [ids, kinds, names, readings.map((r) => r.from), rows, bytes]);
@@ -254,8 +267,9 @@ export class Store {
     return row && toStatus(row);
   }
 
-  /** Writes what a launch registers. */
-  async register(definitions: readonly DefinitionRow[]): Promise<void> {
+  /** Writes what a launch registers. `retentionMs`: null leaves what another has said. */
+  async register(definitions: readonly DefinitionRow[], retentionMs: number | null): Promise<void> {
+    if (retentionMs !== null) await this.#rows("retain", [retentionMs]);
     const column = (name: keyof DefinitionRow): unknown[] => definitions.map((definition) => definition[name]);
     await this.#rows("register_definitions", [
       column("workflow"),
@@ -304,12 +318,13 @@ export class Store {
     return this.#rows("open_slots", [id]);
   }
 
-  /** Of these runs, those that have finished, with their result or error. */
+  /** Of these runs, those that have finished, with their result or error, and the ids that no run has: `state` null. */
   async finished(
     ids: readonly string[],
-  ): Promise<{ id: string; state: string; reason: string | null; value: string | null; attempt: number }[]> {
-    const text = `select r.id, r.state, r.reason, r.attempt, o.value::text as value from :SCHEMA.run r left join :SCHEMA.outcome o on o.run = r.key
-      where r.id = any($1) and r.finished_at is not null`;
+  ): Promise<{ id: string; state: string | null; reason: string | null; value: string | null; attempt: number }[]> {
+    const text = `select g.id, r.state, r.reason, r.attempt, o.value::text as value from unnest($1::text[]) as g(id)
+      left join :SCHEMA.run r on r.id = g.id left join :SCHEMA.outcome o on o.run = r.key
+      where r.finished_at is not null or r.key is null`;
     return this.#select(text, [ids]);
   }
 

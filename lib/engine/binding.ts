@@ -10,15 +10,14 @@ export class Binding {
   readonly #attempt: number;
   readonly #ancestors: Ancestors;
   readonly #codec: StoredCodec;
-  readonly #history: History;
-  #keyed: boolean | undefined;
+  readonly #keyed: boolean | undefined;
 
   constructor(claim: Pick<Claim, "id" | "attempt" | "fork">, codec: StoredCodec, history: History) {
     this.#run = claim.id;
     this.#attempt = claim.attempt;
     this.#ancestors = ancestorsOf(claim.fork);
     this.#codec = codec;
-    this.#history = history;
+    this.#keyed = codec.hasKey ? (history.isKeyed ?? codec.writesKeyed) : undefined;
   }
 
   /** Where the outcome of a slot is stored. */
@@ -28,7 +27,6 @@ export class Binding {
 
   /** The hash of arguments: with a key, or without, as the run began. */
   hash(values: readonly unknown[], what: () => string): string {
-    if (this.#codec.hasKey) this.#keyed ??= this.#history.isKeyed ?? this.#codec.writesKeyed;
     return this.#codec.hash(values, what, this.#keyed);
   }
 }

@@ -31,6 +31,8 @@ export interface Entry {
   readonly slot: string;
   readonly kind: CallKind;
   readonly name: string;
+  /** A second call with the same address is this one. */
+  readonly shared?: boolean;
   /** There is, in this process, what it waits for. */
   hasNews?(): boolean;
   /** Begins the effect. */

@@ -3,6 +3,9 @@ import { Ordinals } from "../core/address.ts";
 import type { Call } from "./call.ts";
 import type { News } from "./ports.ts";
 
+/** So many calls are kept before those that are over are let go of. */
+const SWEEP_AT = 1000;
+
 export class Calls {
   /** Not begun: replay is not quiescent, or the pass begins nothing. */
   readonly held: Call[] = [];
@@ -11,6 +14,7 @@ export class Calls {
   readonly #ordinals = new Ordinals();
   readonly #bySlot = new Map<string, Call>();
   #working = 0;
+  #sweepAt = SWEEP_AT;
 
   /** The slot of the next call of an address. */
   take(address: string): string {
@@ -23,7 +27,16 @@ export class Calls {
   }
 
   add(call: Call): void {
+    if (this.#bySlot.size >= this.#sweepAt) this.#sweep();
     this.#bySlot.set(call.slot, call);
+  }
+
+  /** Lets go of calls, and of the values that they were given, that nobody asks for again: a long run does not keep them all. */
+  #sweep(): void {
+    for (const [slot, { state, entry, deferred }] of this.#bySlot) {
+      if (state === "done" && !entry.shared && deferred.promise.awaited) this.#bySlot.delete(slot);
+    }
+    this.#sweepAt = Math.max(SWEEP_AT, 2 * this.#bySlot.size);
   }
 
   /** What the body has asked for and never awaited, named. */

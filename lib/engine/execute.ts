@@ -70,7 +70,7 @@ function argumentsOf({ id, args, fork, schedule }: Claim, { codec }: EnginePorts
 export async function load(claim: Claim, ports: EnginePorts): Promise<Claim> {
   const history = [...claim.history];
   for (let more = claim.more; more; ) {
-    const page = await ports.loadMore(claim.key, history.length);
+    const page = await ports.loadMore(claim.key, history.at(-1)!);
     history.push(...page.history);
     more = page.more;
   }
@@ -87,8 +87,12 @@ const resultPlace = (pass: Pass): Place => resultOf(pass.run.id, pass.claim.atte
 
 /** Writes what the body came to. */
 async function conclude(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<void> {
+  const { refusal } = pass.ledger;
   try {
-    ports.onGone(pass, await write(pass, ending, ports));
+    const finish = await write(pass, ending, ports);
+    // The last of what it recorded, or its end.
+    if (!finish && !refusal && pass.ledger.refusal) throw pass.ledger.refusal.error;
+    ports.onGone(pass, finish);
     if (ending.how === "replayed") ports.onStray();
   } catch (error) {
     // Handed back, it would come to the same again, and for ever.
@@ -110,7 +114,11 @@ function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish 
     case "blocked":
       return block(pass, ending.reason, ports);
     case "refused":
-      return block(pass, `undecodable: ${reasonOf(ending.error)}`, ports);
+      return block(
+        pass,
+        `${isOfDatabase(ending.error) ? "not written" : "undecodable"}: ${reasonOf(ending.error)}`,
+        ports,
+      );
     case "unprepared":
       return postpone(pass, ending.error, ports);
     case "lost":
@@ -121,6 +129,9 @@ function write(pass: Pass, ending: Ending, ports: ExecutePorts): Promise<Finish 
       return ending satisfies never;
   }
 }
+
+/** The database could not take a row of the run. */
+const isOfDatabase = (error: unknown): boolean => error instanceof PerdureError && error.code === "PERDURE_DATABASE";
 
 /** The run, as a line of the log names it, and the fields of that line. */
 const named = ({ run }: Pass): string => `run "${run.id}" of workflow "${run.workflow}"`;

@@ -8,7 +8,12 @@ import type { DatabaseClock } from "../core/clock.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { History } from "./history.ts";
 import type { Ledger } from "./ledger.ts";
+import type { EnginePorts } from "./ports.ts";
 import { Voice } from "./voice.ts";
+
+/** From so many recorded outcomes on, a run is too long: every replay reads them all. */
+const LONG = 10_000;
+const GO_ON = 'let it start its successor and return, as the README says under "Long histories"';
 
 export class Handover {
   readonly voice: Voice;
@@ -16,6 +21,7 @@ export class Handover {
   readonly #ledger: Ledger;
   readonly #clock: DatabaseClock;
   readonly #attempt: number;
+  readonly #warn: (text: string) => void;
   #recorded: Map<string, Call> | undefined;
   readonly #ready: { call: Call; outcome: Outcome }[] = [];
   #no: number;
@@ -26,12 +32,20 @@ export class Handover {
   /** How long all is together, as it is stored, that the body was handed. */
   characters = 0;
 
-  constructor(claim: Claim, history: History, ledger: Ledger, clock: DatabaseClock) {
+  constructor(
+    claim: Claim,
+    history: History,
+    ledger: Ledger,
+    { clock, logger }: Pick<EnginePorts, "clock" | "logger">,
+  ) {
+    const { id, workflow } = claim;
     this.voice = new Voice(claim);
     this.#history = history;
     this.#ledger = ledger;
     this.#clock = clock;
     this.#attempt = claim.attempt;
+    this.#warn = (text) =>
+      logger.warn(`perdure: run "${id}" of workflow "${workflow}" ${text}`, undefined, { runId: id, workflow });
     this.#no = claim.history.reduce((last, recorded) => Math.max(last, recorded.no ?? 0), claim.lastNo ?? 0);
     this.#now = Math.round(claim.fork?.startedAt ?? claim.startedAt);
   }
@@ -101,6 +115,8 @@ export class Handover {
     if (write.kind !== "none") {
       this.#no += 1;
       this.fresh = true;
+      if (this.#no === LONG)
+        this.#warn(`has ${LONG} recorded outcomes, and every replay of it reads them all; ${GO_ON}`);
     }
     const no = this.#no;
     this.#handed = Math.max(this.#handed, place ?? no);

@@ -8,7 +8,8 @@ const EMPTY_MAP: Map<string, never> = new Map<string, never>();
 const EMPTY_SET: Set<never> = new Set<never>();
 
 export class History {
-  readonly #recorded: readonly Recorded[];
+  /** In the order of delivery; undefined: handed out. */
+  readonly #recorded: (Recorded | undefined)[];
   readonly #places: Map<string, number>;
   readonly #waits: Map<string, OpenWait>;
   readonly #begun: ReadonlySet<string>;
@@ -21,7 +22,6 @@ export class History {
   #required = 0;
 
   constructor(claim: Pick<Claim, "history" | "waits" | "begun" | "attempt" | "reopenedFrom">) {
-    this.#recorded = claim.history;
     this.#attempt = claim.attempt;
     const isNew = claim.history.length === 0;
     this.#places = isNew ? EMPTY_MAP : new Map();
@@ -31,7 +31,8 @@ export class History {
     this.#waits = claim.waits.length === 0 ? EMPTY_MAP : new Map();
     this.#reopenedFrom = claim.reopenedFrom ?? Infinity;
     for (const wait of claim.waits) this.#waits.set(wait.slot, wait);
-    claim.history.forEach((recorded, place) => {
+    this.#recorded = isNew ? [] : inOrder(claim.history);
+    (this.#recorded as Recorded[]).forEach((recorded, place) => {
       // Nobody is handed it, and code that does not ask for it any more has not diverged.
       if (recorded.kind === "patch") {
         this.#patches.add(recorded.slot);
@@ -68,10 +69,11 @@ export class History {
     return this.#waits.get(slot);
   }
 
-  /** Whether the hashes in it were made with a key: a run keeps to how it began, so that its calls find their slots. Null: there are none. */
+  /** Whether the hashes in it were made with a key: a run keeps to how it began, so that its calls find their slots. Null: there are none. Asked before anything is handed out. */
   get isKeyed(): boolean | null {
-    const slots = [...this.#recorded.map(({ slot }) => slot), ...this.#waits.keys(), ...this.#begun];
-    const hashes = [...this.#recorded.map(({ hash }) => hash), ...slots.map(hashIn)].filter((hash) => hash !== null);
+    const recorded = this.#recorded.filter((one) => one !== undefined);
+    const slots = [...recorded.map(({ slot }) => slot), ...this.#waits.keys(), ...this.#begun];
+    const hashes = [...recorded.map(({ hash }) => hash), ...slots.map(hashIn)].filter((hash) => hash !== null);
     return hashes.length === 0 ? null : !hashes.some(isPlainHash);
   }
 
@@ -108,6 +110,8 @@ export class History {
     const place = this.#called.shift();
     if (place === undefined) return undefined;
     const recorded = this.#recorded[place]!;
+    // A long history is not kept in memory beyond what is still to come.
+    this.#recorded[place] = undefined;
     this.#open.delete(place);
     if (this.#isRequired(recorded)) this.#required -= 1;
     return recorded;
@@ -118,3 +122,12 @@ export class History {
     return [...this.#open].map((place) => this.#recorded[place]!).filter((recorded) => this.#isRequired(recorded));
   }
 }
+
+/** Numbered outcomes by their number; then those that nobody was handed yet, as they became visible. */
+function inOrder(history: readonly Recorded[]): Recorded[] {
+  return [...history].sort(
+    (a, b) => compare(a.no ?? Infinity, b.no ?? Infinity) || compare(a.at, b.at) || compare(a.slot, b.slot),
+  );
+}
+
+const compare = <T extends number | string>(a: T, b: T): number => (a === b ? 0 : a < b ? -1 : 1);

@@ -23,6 +23,8 @@ export class Ledger {
   #epoch: number;
   #sent = 0;
   #committed = 0;
+  /** What the database could not take of this run, if anything. */
+  refusal: { readonly error: unknown } | null = null;
   #parked: { after: number; effect: () => void; orElse: (() => void) | undefined }[] = [];
 
   constructor(flusher: Pick<Flusher, "put">, claim: Pick<Claim, "key" | "epoch">, events: LedgerEvents) {
@@ -74,6 +76,7 @@ export class Ledger {
         else this.#commit();
       },
       reject: (error) => {
+        this.refusal ??= { error };
         this.#events.refused(error);
         then(undefined);
         this.#giveUp();

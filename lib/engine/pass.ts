@@ -68,7 +68,7 @@ export class Pass {
   #pausing = false;
 
   constructor(claim: Claim, definition: WorkflowDefinition, ports: EnginePorts) {
-    this.claim = claim;
+    this.claim = claim.history.length > 0 ? { ...claim, history: [] } : claim;
     this.#flexible = definition.replay === "flexible" || claim.flexible;
     this.definition = definition;
     this.ports = ports;
@@ -78,7 +78,7 @@ export class Pass {
     this.ends = new Ends(claim.ended);
     this.ledger = new Ledger(ports.flusher, claim, this);
     this.#hold = new Hold(this.ledger, this);
-    this.handover = new Handover(claim, this.history, this.ledger, ports.clock);
+    this.handover = new Handover(claim, this.history, this.ledger, ports);
     this.patches = new Patches(this);
     this.run = new RunView(claim, ports.logger, this.handover.voice);
     this.#stall = ports.strict ? new Stall(this, this.#calls) : null;

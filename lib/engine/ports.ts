@@ -92,7 +92,11 @@ export interface EnginePorts {
   readonly slots: Slots;
   readonly outside: Outside;
   readonly look: (pass: Pass) => Promise<News | null>;
-  readonly loadMore: (key: string, offset: number) => Promise<{ readonly history: Recorded[]; readonly more: boolean }>;
+  /** What is recorded of a run after an outcome, in the order of the slots. */
+  readonly loadMore: (
+    key: string,
+    after: Recorded,
+  ) => Promise<{ readonly history: Recorded[]; readonly more: boolean }>;
   readonly onEnd: (pass: Pass, ending: Ending) => void;
   readonly onResumed: (pass: Pass) => void;
   /** The how-manieth suspension of this process it would be, if the pass is to stay in memory; null: it is not. */

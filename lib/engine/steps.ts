@@ -31,7 +31,9 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
   const shared = reference !== null || pass.definition.repeat === "cached";
   const slot = shared ? `${address}#0` : pass.take(address);
   const same = shared ? pass.existing(slot) : undefined;
-  const step = same ? (same.entry as StepRun) : new StepRun(pass, definition, args, slot, reference ? hash : null);
+  const step = same
+    ? (same.entry as StepRun)
+    : new StepRun(pass, definition, args, slot, reference ? hash : null, shared);
   if (reference?.onConflict === "error" && same && step.hash !== hash) return step.conflict();
   return same ? same.deferred.promise : step.enter();
 }
@@ -70,6 +72,7 @@ class StepRun implements Entry {
   readonly kind: StepDefinition["kind"];
   readonly name: string;
   readonly hash: string | null;
+  readonly shared: boolean;
   /** The async context of the call. */
   readonly #there = new AsyncResource("perdure.step", { requireManualDestroy: true });
   readonly #pass: Pass;
@@ -80,8 +83,16 @@ class StepRun implements Entry {
   /** An error that no further try would mend. */
   #final: unknown = NOTHING;
 
-  constructor(pass: Pass, definition: StepDefinition, args: unknown[], slot: string, hash: string | null) {
+  constructor(
+    pass: Pass,
+    definition: StepDefinition,
+    args: unknown[],
+    slot: string,
+    hash: string | null,
+    shared = false,
+  ) {
     this.#pass = pass;
+    this.shared = shared;
     this.#definition = definition;
     this.#args = args;
     this.slot = slot;

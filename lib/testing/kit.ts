@@ -50,7 +50,10 @@ export class Kit {
     const workflows = [...(rest.workflows ?? []), ...this.standIns.workflows] as PerdureOptions["workflows"];
     // A run that goes on is replayed here, so that code shows itself which does not ask for the same again.
     const worker = rest.worker === false ? rest.worker : { warm: 0, ...rest.worker };
-    this.options = { ...rest, worker, workflows, schema: this.schemaName, migrate: true, ...this.seam(true) };
+    // Whoever lets years pass in a test looks at what came of its runs after.
+    const { retention = "forever" } = rest;
+    const schema = this.schemaName;
+    this.options = { ...rest, worker, retention, workflows, schema, migrate: true, ...this.seam(true) };
   }
 
   /** What ties an engine to this schema and clock. `owner`: it makes the schema, and drops it. */

@@ -40,6 +40,8 @@ export interface WorkerOptions {
   readonly clock: DatabaseClock;
   readonly logger: EngineLog;
   readonly engine: Pick<EnginePorts, "codec" | "transactor" | "slots" | "outside" | "makeContext" | "strict" | "hooks">;
+  /** A claim rides in the batch that ends what it waits for. */
+  readonly rides: boolean;
   /** Fires the schedules whose slots are due. Returns how many went on to their next. */
   readonly fire: () => Promise<number>;
   /** A run has ended for good in this process. */
@@ -95,11 +97,11 @@ export class Worker {
       turns: new Turns(),
       lasting: new Lasting(),
       look: (pass) => this.#looks.look([pass]).then(([news]) => news ?? null),
-      loadMore: (key, offset) => store.loadMore(key, offset),
+      loadMore: (key, after) => store.loadMore(key, after),
       onEnd: (pass, ending) => this.#ended(pass, ending),
       onGone: (pass, finish) => this.#gone(pass, finish),
       onDelayed: (dueMs) => this.timers.watch(dueMs),
-      onFollowed: () => this.poke(),
+      onFollowed: () => options.rides && this.poke(),
       onStray: options.onStray,
       onResumed: (pass) => this.#resumed(pass),
       warmNumber: (pass) => this.#warm.number(pass),

@@ -79,6 +79,8 @@ create table :SCHEMA.follower (
   follower bigint not null,
   primary key (run, follower)
 );
+-- What goes with a follower.
+create index follower_of on :SCHEMA.follower (follower);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -86,7 +88,10 @@ create table :SCHEMA.input (
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
   fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
-);
+)
+-- What retention deletes is old and lies together, where no statement of a run in work comes across it. Each vacuum reads all of the index, so
+-- it may wait until a tenth of the rows is such; a day of thirty is a thirtieth. The same for checkpoint, mail, outcome and item.
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 create table :SCHEMA.checkpoint (
   run        bigint not null,
@@ -104,8 +109,8 @@ create table :SCHEMA.checkpoint (
   at         timestamptz not null,
   primary key (run, slot, attempt)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- The order of outcomes that someone else wrote, a user's transaction for one; append-only, written with the run's next write.
 create table :SCHEMA.delivery (
@@ -155,15 +160,17 @@ create table :SCHEMA.wait (
 );
 
 create table :SCHEMA.mail (
-  seq       bigint generated always as identity primary key,
+  seq       bigint generated always as identity,
   run       bigint not null,
   name      text not null,
   data      json not null,
   reference text,
   token     text,                              -- tells a sender whose answer was lost that its mail is here
   sent_at   timestamptz not null,
-  slot      text                               -- the wait that consumed it
-);
+  slot      text,                              -- the wait that consumed it
+  primary key (run, seq)
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
 
@@ -171,7 +178,8 @@ create table :SCHEMA.outcome (
   run      bigint primary key,
   value    json,                               -- the result of a completed run, the error of a failed one
   reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
-);
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 -- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
 create table :SCHEMA.schedule (
@@ -254,9 +262,10 @@ create table :SCHEMA.lane (
 );
 
 create table :SCHEMA.leader (
-  one    boolean primary key default true check (one),
-  worker bigint,
-  until  timestamptz not null
+  one          boolean primary key default true check (one),
+  worker       bigint,
+  until        timestamptz not null,
+  retention_ms float8 not null default 2592000000 -- how long ended runs are kept: 30 days, until a launch says otherwise; Infinity: for ever
 );
 insert into :SCHEMA.leader (until) values ('-infinity');
 

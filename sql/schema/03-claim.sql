@@ -65,7 +65,7 @@ end $perdure$;
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
-returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -170,7 +170,7 @@ begin
       where r.key = any(v_keys) and r.epoch = 1;
   end if;
   if v_again is not null then
-    return query select * from :SCHEMA.load_runs(v_again, 0, 4194304 / cardinality(v_keys), v_backlog);
+    return query select * from :SCHEMA.load_runs(v_again, '', 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
   if v_warm is not null then
     return query select * from :SCHEMA.load_warm(v_warm, v_backlog);
@@ -221,11 +221,12 @@ create function :SCHEMA.load_warm(p_keys bigint[], p_backlog boolean) returns se
   order by r.key
 $perdure$;
 
--- The effective history of runs: one row for each of the first 1,000 recorded outcomes after p_offset, in the order of delivery (a run
+-- The effective history of runs: one row for each of up to 1,000 recorded outcomes after a slot and attempt, '' and 0 for the first (a run
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
--- of values per run; more: there is more of this run, read it with a higher p_offset.
--- Called by claim_runs, and by the engine for long histories. Locks: nothing.
-create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
+-- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
+-- same; who has read all puts it into the order of delivery.
+-- Called by claim_runs and load_more. Locks: nothing.
+create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
     case when h.rn is null or h.rn = 1 then i.args::text end,
@@ -241,13 +242,13 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
     case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (
       select json_agg(t.slot) from :SCHEMA.try t where t.run = r.key and t.attempt = r.attempt and t.finished_at is null
     )::text end,
-    case when r.attempt > 1 then (
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then (
       select min(coalesce(c.no, d.no)) from :SCHEMA.checkpoint c
       join :SCHEMA.round o on o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)
       left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt
       where c.run = r.key
     ) end,
-    case when r.attempt > 1 then greatest(
+    case when (h.rn is null or h.rn = 1) and r.attempt > 1 then greatest(
       (select max(c.no) from :SCHEMA.checkpoint c where c.run = r.key), (select max(d.no) from :SCHEMA.delivery d where d.run = r.key)
     ) end,
     case when (h.rn is null or h.rn = 1) and r.mail > 0 then (select :SCHEMA.unread(r.key, 0))::text end,
@@ -268,18 +269,28 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_offset integer, p_bytes int
         from (
           select c.slot, c.attempt, coalesce(c.no, d.no) as no, c.kind, c.name, c.outcome, c.value::text, c.hash, c.tries, c.at,
             coalesce(octet_length(c.value::text), 0) as size -- a sleep or a timeout has no value
-          from :SCHEMA.checkpoint c
+          from (
+            select * from :SCHEMA.checkpoint c
+            where c.run = r.key and (c.slot, c.attempt) > (p_slot, p_attempt)
+              and (r.attempt = 1 or not exists (
+                select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
+            order by c.slot, c.attempt limit 1001
+          ) c
           left join :SCHEMA.delivery d on d.run = c.run and d.slot = c.slot and d.attempt = c.attempt and c.no is null
-          where c.run = r.key
-            and (r.attempt = 1 or not exists (
-              select from :SCHEMA.round o where o.run = c.run and o.attempt >= c.attempt and c.slot = any(o.reopened)))
-          order by coalesce(c.no, d.no) nulls last, c.at, c.slot
-          offset p_offset limit 1001
         ) s
-        window w as (order by s.no nulls last, s.at, s.slot rows unbounded preceding)
+        window w as (order by s.slot, s.attempt rows unbounded preceding)
       ) q
     ) p where not p.cut
   ) h on r.epoch > 1
   where r.key = any(p_keys)
   order by r.key, h.rn
 $perdure$;
+
+-- The next page of a long history: see load_runs. A function of its own for its settings: to compile the query, or to sort what is left of the
+-- history instead of following the index, costs more than a page.
+-- Called by the engine. Locks: nothing.
+create function :SCHEMA.load_more(p_key bigint, p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
+language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+begin
+  return query select * from :SCHEMA.load_runs(array[p_key], p_slot, p_attempt, p_bytes, false);
+end $perdure$;

@@ -14,6 +14,7 @@ import {
 import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, PATIENCE_MS, rejection } from "../support/gate.ts";
+import { needs } from "../support/without.ts";
 
 const patient = { timeout: PATIENCE_MS };
 const go = event<string>("go");
@@ -150,7 +151,7 @@ test("a child with a taken id: other input is refused, and so is waiting for one
   ]);
 });
 
-test("a thousand children are joined, and the parent replays a few times only", async (t) => {
+test("a thousand children are joined, and the parent replays a few times only", needs("batch"), async (t) => {
   let bodies = 0;
   const parent = workflow("parent", async (n: number) => {
     bodies += 1;

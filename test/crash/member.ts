@@ -13,6 +13,7 @@ import {
   workflow,
 } from "../../lib/index.ts";
 import type { MemberOptions } from "../support/crew.ts";
+import { without } from "../support/without.ts";
 import { topics } from "./topics.ts";
 
 const {
@@ -197,13 +198,14 @@ const registered = Object.entries(all).filter(([name]) => names?.includes(name) 
 const logged: string[] = [];
 const log = (message: string, error?: unknown): void =>
   void logged.push(error === undefined ? message : `${message}: ${error}`);
-const perdure = new Perdure({
+const given = {
   ...(options as PerdureOptions),
   database: url,
   schema,
   workflows: registered.map(([, value]) => value),
   logger: { debug: log, info: log, warn: log, error: log },
-});
+};
+const perdure = new Perdure(without(given));
 
 let loading = false;
 /** Keeps so many runs in flight, started here one after another. */

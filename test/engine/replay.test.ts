@@ -21,6 +21,7 @@ import {
 import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { atGate, DEADLINE_MS, free, gate, latch, loseClaims, reached, settled, unhandled } from "../support/replay.ts";
+import { needs } from "../support/without.ts";
 
 test("two steps run once each, in order, and the result is stored", async (t) => {
   const ran: string[] = [];
@@ -325,7 +326,7 @@ test("now(), uuid() and random() are the same on replay", async (t) => {
   t.equal(new Set(whole.map((line) => line.split(" ").at(-3))).size, 44, "every call gives another value");
 });
 
-test("twelve thousand steps in one run replay, and none is executed again", async (t) => {
+test("twelve thousand steps in one run replay, and none is executed again", needs("batch"), async (t) => {
   let ran = 0;
   const passes: number[][] = [];
   const a = step("a", async (n: number) => {

@@ -84,7 +84,7 @@ test("a sender reads no payload, writes no table, calls nothing else and creates
     );
   for (const inner of [
     "cancel_runs('{a}', null)",
-    "load_runs('{1}', 0, 1000, false)",
+    "load_runs('{1}', '', 0, 1000, false)",
     "sweep()",
     "unread(1, 0)",
     "hold_runs('{1}', true)",

@@ -3,6 +3,7 @@ import type { Test } from "tap";
 import { TRANSITIONS } from "../../lib/core/states.ts";
 import { Perdure, type PerdureOptions } from "../../lib/index.ts";
 import { freshSchema } from "./postgres.ts";
+import { without } from "./without.ts";
 
 export interface Bench {
   readonly perdure: Perdure;
@@ -46,14 +47,6 @@ const INVARIANTS = `
     raise exception 'checkpoint "%" was changed', old.slot;
   end $$;
   create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint()`;
-
-/** What is switched off for the whole suite: `PERDURE_TEST_WITHOUT=warm`. */
-const WITHOUT = (process.env.PERDURE_TEST_WITHOUT ?? "").split(",");
-
-function without(options: PerdureOptions): PerdureOptions {
-  if (!WITHOUT.includes("warm") || options.worker === false) return options;
-  return { ...options, worker: { ...options.worker, warm: 0 } };
-}
 
 /** An engine that keeps no suspended run in memory: whatever waits is replayed when it goes on. */
 export const coldBench = (t: Test, options: PerdureOptions): Promise<Bench> =>

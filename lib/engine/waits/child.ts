@@ -49,6 +49,7 @@ class ChildCall implements Entry {
   readonly slot: string;
   readonly name: string;
   readonly #id: string;
+  readonly shared: boolean;
   /** Two calls with the same id are one. */
   readonly #same: Call | undefined;
 
@@ -71,9 +72,9 @@ class ChildCall implements Entry {
     const address = named
       ? referenceAddress(this.kind, name, options.id!)
       : argumentsAddress(this.kind, name, this.#hash);
-    const shared = named || pass.definition.repeat === "cached";
-    this.slot = shared ? `${address}#0` : pass.take(address);
-    this.#same = shared ? pass.existing(this.slot) : undefined;
+    this.shared = named || pass.definition.repeat === "cached";
+    this.slot = this.shared ? `${address}#0` : pass.take(address);
+    this.#same = this.shared ? pass.existing(this.slot) : undefined;
     this.#id =
       options.id ?? childId(pass.run.id, this.slot, pass.claim.reopened.filter((slot) => slot === this.slot).length);
   }
