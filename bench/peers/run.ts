@@ -25,7 +25,13 @@ const scenarios = Object.entries(SCENARIOS).filter(([name]) =>
 );
 
 if (names.some((name) => INSTALLED.includes(name))) install(print);
-const lab = await Lab.open(print, { shared_preload_libraries: "pg_stat_statements", max_connections: "400" });
+/** No checkpoint within the minutes that it takes: a page's first change after one is logged as the whole page. */
+const SETTINGS = {
+  shared_preload_libraries: "pg_stat_statements",
+  max_connections: "400",
+  checkpoint_timeout: "1h",
+};
+const lab = await Lab.open(print, SETTINGS);
 print(
   `${await lab.machine()}, ${cpus().length} × ${cpus()[0]?.model.trim()}, ${new Date().toISOString().slice(0, 10)}`,
 );

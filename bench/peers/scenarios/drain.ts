@@ -122,8 +122,6 @@ const bounded = (count: number, { sample, most }: { sample: number; most: number
 
 /** Starts so many, then lets so many processes work them off. */
 export async function drained(site: Site, kind: Kind, count: number, processes = 1): Promise<Drained> {
-  // Before the starts: a page's first change after a checkpoint is logged as the whole page.
-  await site.sql("checkpoint");
   const starts = await started(site, kind, count);
   await site.sql("vacuum analyze"); // the planner knows the tables
   const read = await site.meter();
@@ -158,7 +156,6 @@ async function started(site: Site, kind: Kind, count: number): Promise<number> {
  * when this returns.
  */
 export async function bodies(site: Site, count: number, which: "there" | "started"): Promise<number> {
-  await site.sql("checkpoint");
   if (which === "started") {
     await started(site, "one-step", count);
     await site.sql("vacuum analyze");
