@@ -4,8 +4,10 @@ import { children } from "./children.ts";
 import { drain } from "./drain.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
+import { loops } from "./loop.ts";
 import { memory } from "./memory.ts";
 import { publish } from "./publish.ts";
+import { retention } from "./retention.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
 import { statements } from "./statements.ts";
@@ -17,6 +19,7 @@ const QUESTIONS = {
   throughput,
   drain,
   latency,
+  loop: loops,
   publish,
   idle,
   takeover,
@@ -25,9 +28,10 @@ const QUESTIONS = {
   children,
   scale,
   statements,
+  retention,
 };
 /** These take minutes of their own, so they are asked by name only. */
-const BY_NAME = ["scale", "statements"];
+const BY_NAME = ["scale", "statements", "retention"];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !Object.hasOwn(QUESTIONS, name));

@@ -12,7 +12,8 @@ import { registeredName } from "./core/engines.ts";
 import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";
-import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
+import { connectClient, connectDatabase, type Database, directConfig } from "./db/connect.ts";
+import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
@@ -29,6 +30,7 @@ import type { Settings } from "./settings.ts";
 import { watchBodies } from "./strict/strict.ts";
 import { lanesOf, toDefinitionRow } from "./worker/catalogue.ts";
 import { type Drained, Drains } from "./worker/drain.ts";
+import { Expiry } from "./worker/expiry.ts";
 import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
@@ -45,8 +47,6 @@ const RECOUNTS = 3;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
 
-const NOTHING: NonNullable<Seam["without"]> = new Set();
-
 /** The engine behind what an application holds. */
 export const engineOf = new WeakMap<object, Engine>();
 
@@ -62,6 +62,7 @@ export class Engine {
   readonly lanes: Lanes;
   readonly #settings: Settings;
   readonly #database: Database;
+  readonly #direct: object;
   /** Of this process among the workers. */
   readonly key: string = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
   readonly #clock: DatabaseClock;
@@ -72,6 +73,7 @@ export class Engine {
   readonly #liveness: Liveness;
   readonly #poll: Poll;
   readonly #firing: Firing;
+  readonly #expiry: Expiry;
   #listener: Listener | undefined;
   #unwatch: (() => void) | false = false;
   #recounts = 0;
@@ -101,7 +103,7 @@ export class Engine {
   constructor(settings: Settings, database: Database) {
     const { schema, logger, makeContext, strict, workflows, works } = settings;
     const seam = (settings.seam ?? {}) as Partial<Seam>;
-    const { clock = new DatabaseClock(), hooks = null, guard = null, replace, without = NOTHING } = seam;
+    const { clock = new DatabaseClock(), hooks = null, guard = null, replace, without = new Set() } = seam;
     this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
@@ -115,7 +117,8 @@ export class Engine {
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
     });
-    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
+    this.#direct = directConfig(database, settings.listenUrl);
+    this.#certificate = holdCertificate({ config: this.#direct, lock: this.key, onTrouble: warn });
     this.#flusher = new Flusher({
       schema,
       worker: this.key,
@@ -127,14 +130,13 @@ export class Engine {
       onTrouble: warn,
       onLostAnswer: () => this.#recountFor(RECOUNTS),
       guard,
-      most: without.has("batch") ? 1 : undefined,
-      gathers: !without.has("gather"),
+      without,
     });
     const slots: Slots = {
       reserve: (start) =>
         this.#serves(start) ? !without.has("lease") && this.#worker.reserve() : this.#unserved.meet(start),
       adopt: (claim) => this.#worker.adopt(claim),
-      watch: (dueMs) => this.#worker.watch(dueMs),
+      watch: (dueMs) => this.#worker.timers.watch(dueMs),
     };
     const started = (): void => this.#hints.started();
     this.schedules = {
@@ -144,8 +146,11 @@ export class Engine {
       onStarted: started,
     };
     this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
+    this.#expiry = new Expiry({ expire: expireOn(database, schema), keepMs: settings.retentionMs, logger });
     this.#worker = new Worker({
       concurrency: settings.concurrency,
+      // A test that has bodies replayed has it at every suspension too.
+      warm: hooks?.replays || guard ? 0 : settings.warm,
       works: settings.works,
       workflows: replace?.(settings.workflows) ?? settings.workflows,
       flusher: this.#flusher,
@@ -182,7 +187,8 @@ export class Engine {
       isHungry: () => this.#worker.hungry,
       onKnown: () => this.#worker.poke(),
     });
-    this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf });
+    const onSent = (id: string): void => this.#worker.expect(id);
+    this.sender = new Sender({ flusher: this.#flusher, codec: this.codec, definitionOf: eventOf, onSent });
     this.starter = { flusher: this.#flusher, codec: this.codec, slots };
     this.#liveness = new Liveness({
       worker: this.key,
@@ -234,12 +240,13 @@ export class Engine {
 
   /** The clock was moved: what is due now rings here. */
   moved(): void {
-    void this.#worker.ring();
+    this.#expiry.moved();
+    void this.#worker.timers.ring();
     this.changed();
   }
 
   /** Runs are at work here: a test need not ask the database. */
-  readonly isBusy = (): boolean => this.#worker.busy;
+  readonly isBusy = (): boolean => this.#worker.busy || this.#expiry.busy;
 
   /** An engine without a worker of its own takes runs from now on. */
   takeOver(): void {
@@ -263,6 +270,7 @@ export class Engine {
     await Promise.all([
       stopped,
       this.#firing.stop(),
+      this.#expiry.stop(),
       this.#notifier.close(),
       this.#listener?.close(),
       this.#certificate.close(),
@@ -270,19 +278,14 @@ export class Engine {
     await this.#database.close();
   }
 
-  #direct(): object {
-    const { listenUrl } = this.#settings;
-    return listenUrl === undefined
-      ? this.#database.clientConfig()
-      : { connectionString: listenUrl, application_name: "perdure", keepAlive: true, connectionTimeoutMillis: 5000 };
-  }
-
   async #start(onWork: () => void): Promise<void> {
-    await this.store.register([...this.#settings.workflows.values()].map(toDefinitionRow));
-    const { schedules, application, logger } = this.#settings;
+    const { schedules, application, logger, workflows, retentionMs } = this.#settings;
+    await this.store.register([...workflows.values()].map(toDefinitionRow), retentionMs);
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
-    await this.#holdLock();
+    // The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another.
+    if (this.#settings.listenUrl !== undefined) await (await connectClient(this.#direct)).end();
+    await lockHeld(this.#certificate);
     onWork();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
@@ -299,15 +302,9 @@ export class Engine {
     if (!this.#unwatch) this.#settings.logger.info("perdure: strict mode sees no lines in a bundle; run the sources");
   }
 
-  /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
-  async #holdLock(): Promise<void> {
-    if (this.#settings.listenUrl !== undefined) await (await connectClient(this.#direct())).end();
-    await lockHeld(this.#certificate);
-  }
-
   async #listen(): Promise<void> {
     this.#listener = openListener({
-      config: this.#direct(),
+      config: this.#direct,
       channel: channelOf(this.#settings.schema),
       onHint: (letters) => this.#hints.hear(letters),
       // What was said while nobody listened is gone.
@@ -323,10 +320,11 @@ export class Engine {
     if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
     else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
     this.#hints.beside(others);
-    const first = leads && !this.#worker.leads;
-    this.#worker.leads = leads;
+    const first = leads && !this.#worker.timers.leads;
+    this.#worker.timers.leads = leads;
+    if (leads) this.#expiry.beat();
     // Timers that came due while nobody led ring now.
-    if (first) void this.#worker.ring();
+    if (first) void this.#worker.timers.ring();
   }
 
   /** Behind the hints: work, timers, others' runs, news for the runs in work. */
@@ -334,7 +332,7 @@ export class Engine {
     const found = await this.store.peek(this.key, this.lanes);
     if (found.work) this.#worker.poke();
     if (found.others_hold) this.#liveness.watch();
-    this.#worker.hear(found.next_ms);
+    this.#worker.timers.hear(found.next_ms);
     if (this.#worker.busy) await this.#worker.lookAll();
     if (this.#settings.notify) return;
     this.results.look();
@@ -379,11 +377,13 @@ export class Engine {
   /** Ends the work: attempts in flight end or time runs out, what is left is handed back. Who waits is told once `over` resolves. */
   async shutdown(timeoutMs: number, over?: Promise<void>): Promise<void> {
     this.#poll.stop();
-    this.#wants.stop();
+    const stopped = this.#worker.stop(timeoutMs);
+    // Nothing is left to this process any more.
+    void this.#wants.settle().then(() => this.#wants.stop());
     this.#hints.stop();
-    await this.#worker.stop(timeoutMs);
+    await stopped;
     if (this.#unwatch) this.#unwatch();
-    await this.#firing.stop();
+    await Promise.all([this.#firing.stop(), this.#expiry.stop()]);
     await this.#flusher.close(CLOSE_MS);
     this.results.close(over);
     this.publications.close(over);

@@ -16,6 +16,7 @@ import {
   checkKeys,
   checkName,
   checkSchemaName,
+  nearest,
   shorten,
 } from "./core/options.ts";
 import { SEAM } from "./core/seam.ts";
@@ -30,6 +31,11 @@ import type { ServiceInstance, Workflow } from "./define/workflow.ts";
 export interface WorkerSettings {
   /** Runs in work at once at most; a suspended run does not count. Default 100. */
   concurrency?: number | undefined;
+  /**
+   * Suspended runs that stay in memory at most, and go on without a replay: those suspended last. Default 1000; 0: none. They are fewer where they
+   * were handed much, more than some 64 MiB together.
+   */
+  warm?: number | undefined;
   /** The queues to serve. Default: "default" and those that the registered workflows name. */
   queues?: string[] | undefined;
 }
@@ -61,7 +67,8 @@ export interface PerdureOptions {
    */
   logger?: Logger | undefined;
   /**
-   * Makes what `currentRun().context` is: called before every execution of a run, so anew after each suspension, and never recorded. When it
+   * Makes what `currentRun().context` is: called before the body begins and whenever it is replayed, and never recorded; a suspended run that
+   * stays in memory keeps its own. When it
    * throws, nothing of the run is lost and no attempt used: it is tried again after 1 s, then 2 s, 4 s and so on up to a minute.
    */
   context?: ((run: RunInfo) => unknown) | undefined;
@@ -75,6 +82,12 @@ export interface PerdureOptions {
   migrate?: boolean | undefined;
   /** How long a silent worker keeps its runs. Default 30s; shorter finds hangs sooner, beats more often. At least 1s. */
   lease?: Duration | undefined;
+  /**
+   * How long a run is kept after its end, with its result and history; then it is deleted, and its id is free again. At least 1s, or `"forever"`.
+   * Unfinished runs stay whatever their age, and runs that another started, or waits for, as long as that one. It counts for the whole schema: the
+   * last launch that says so wins, and one that leaves it out changes nothing. Default: 30d until a launch has said otherwise.
+   */
+  retention?: Duration | "forever" | undefined;
   /** `false`: no LISTEN and no NOTIFY; everything passes by polling, only later. Default true. */
   notify?: boolean | undefined;
   /** What a step called outside a workflow does: `"call"` (default), `"warn"` or `"refuse"`. */
@@ -97,6 +110,8 @@ export interface Settings {
   readonly listenUrl: string | undefined;
   readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
   readonly concurrency: number;
+  /** How many suspended runs stay in memory. */
+  readonly warm: number;
   /** False: this process works on runs only when it is told to, by drain(). */
   readonly works: boolean;
   readonly queues: readonly string[];
@@ -107,6 +122,8 @@ export interface Settings {
   readonly strict: boolean;
   readonly migrate: boolean;
   readonly leaseMs: number;
+  /** How long ended runs are kept; Infinity: for ever. Null: as others have said. */
+  readonly retentionMs: number | null;
   readonly notify: boolean;
   readonly outside: "call" | "warn" | "refuse";
   /** Null: no reconciliation. */
@@ -131,6 +148,7 @@ const KEYS = [
   "strict",
   "migrate",
   "lease",
+  "retention",
   "notify",
   "outside",
   "schedules",
@@ -144,7 +162,7 @@ const LEASE = { leastMs: 1000, mostMs: 86_400_000 };
 
 export function checkOptions(given: PerdureOptions): Settings {
   const options = checkKeys(given, KEYS, WHERE);
-  const { schema = "perdure", errors = [], migrate = true, notify = true, shutdownOn = [] } = options;
+  const { schema = "perdure", errors = [], migrate = true, notify = true, shutdownOn = [], retention } = options;
   const { strict = process.env.NODE_ENV === "development" } = options;
   const { outside = strict === true ? "warn" : "call" } = options;
   const workflows = registry(options.workflows ?? [], WHERE);
@@ -162,6 +180,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     strict: checkBoolean(strict, `option "strict" of ${WHERE}`),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),
+    retentionMs: retention === undefined ? null : checkRetention(retention),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
     outside: checkChoice(outside, ["call", "warn", "refuse"], `outside of ${WHERE}`),
     schedules: options.schedules === undefined ? null : schedulesOf(options.schedules, workflows, worker.works),
@@ -175,11 +194,16 @@ export function checkOptions(given: PerdureOptions): Settings {
 function workerOf(
   given: PerdureOptions["worker"],
   workflows: ReadonlyMap<string, WorkflowDefinition>,
-): Pick<Settings, "concurrency" | "works" | "queues"> {
-  const { concurrency = 100, queues } = checkKeys(given || {}, ["concurrency", "queues"], `worker of ${WHERE}`);
+): Pick<Settings, "concurrency" | "warm" | "works" | "queues"> {
+  const {
+    concurrency = 100,
+    warm = 1000,
+    queues,
+  } = checkKeys(given || {}, ["concurrency", "warm", "queues"], `worker of ${WHERE}`);
   return {
     works: given !== false,
     concurrency: checkInteger(concurrency, `concurrency of ${WHERE}`, 1, 10_000),
+    warm: checkInteger(warm, `warm in worker of ${WHERE}`, 0, 1_000_000),
     queues: queuesOf(queues, workflows),
   };
 }
@@ -233,6 +257,16 @@ function checkLease(lease: Duration): number {
   const ms = toMs(lease, `lease of ${WHERE}`);
   if (ms >= LEASE.leastMs && ms <= LEASE.mostMs) return ms;
   throw new PerdureError("PERDURE_OPTION", `lease of ${WHERE} must be from 1s to 1d, not ${shorten(lease)}`);
+}
+
+function checkRetention(retention: Duration | "forever"): number {
+  if (retention === "forever") return Number.POSITIVE_INFINITY;
+  const what = `retention of ${WHERE}`;
+  const said = typeof retention === "string" && nearest(retention, ["forever"]);
+  if (said) throw new PerdureError("PERDURE_OPTION", `${what} is ${shorten(retention)}; did you mean "forever"?`);
+  const ms = toMs(retention, what);
+  if (ms >= 1000) return ms;
+  throw new PerdureError("PERDURE_OPTION", `${what} must be at least 1s, or "forever", not ${shorten(retention)}`);
 }
 
 function checkUrl(url: unknown): string {

@@ -15,7 +15,7 @@ import {
   uuid,
   workflow,
 } from "../lib/index.ts";
-import { bench } from "./support/engine.ts";
+import { coldBench } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
 import { reaches, rejection } from "./support/gate.ts";
 import { freshSchema, inDatabase } from "./support/postgres.ts";
@@ -33,7 +33,7 @@ test("a fork repeats what the code drew before its step, the clock, uuid and ran
     }
     return all;
   });
-  const { perdure } = await bench(t, { workflows: [drawing] });
+  const { perdure } = await coldBench(t, { workflows: [drawing] });
   const run = await perdure.start(drawing);
   const first = await run.result(patient);
   const forked = await run.fork({ from: "turn 2" });
@@ -54,7 +54,7 @@ test("a fork of a schedule's run knows the slot, and is no run of the schedule",
     await runStep("end", () => 1);
     return slot;
   });
-  const { perdure, sql } = await bench(t, { workflows: [slotted], application: "a" });
+  const { perdure, sql } = await coldBench(t, { workflows: [slotted], application: "a" });
   await perdure.schedules.put(schedule("often", { every: "1s" }, slotted));
   await sql("update :SCHEMA.schedule set next_at = next_at - interval '1s', due_at = now()");
   const find = async () => (await perdure.list({ workflow: slotted })).runs[0]?.id;
@@ -73,7 +73,7 @@ test("what fork cannot begin from is refused in words, and no run is made", asyn
     patched("by-mail");
     return runStep("only", () => 1);
   });
-  const { perdure, sql } = await bench(t, { workflows: [small] });
+  const { perdure, sql } = await coldBench(t, { workflows: [small] });
   const run = await perdure.start(small);
   await run.result(patient);
   for (const [from, code] of [
@@ -97,7 +97,7 @@ test("a transaction that cancels its own run is rolled back and fails in words, 
     await perdure.using(tx).cancel(currentRun().id, "by itself");
   });
   const selfless = workflow("selfless", () => undo().catch((error) => error.message as string));
-  const made = await bench(t, { workflows: [selfless] });
+  const made = await coldBench(t, { workflows: [selfless] });
   const { schema, sql } = made;
   perdure = made.perdure;
   await sql("create table :SCHEMA.kept (n int)");
@@ -115,7 +115,7 @@ test("the session's DateStyle and the application's own type parsers change noth
     search: "?options=-c%20datestyle%3DGerman%20-c%20extra_float_digits%3D0",
   }).href;
   const plain = workflow("plain", () => runStep("one", () => 1));
-  const { perdure } = await bench(t, { workflows: [plain], database: odd, schema });
+  const { perdure } = await coldBench(t, { workflows: [plain], database: odd, schema });
   for (const [oid] of parsers) pg.types.setTypeParser(oid, (text: string) => ({ text }));
   const run = await perdure.start(plain.with({ tags: ["a", "b"] }));
   t.equal(await run.result(patient), 1);
@@ -139,7 +139,7 @@ test("the session's DateStyle and the application's own type parsers change noth
 test("runs that a stranger's transaction holds keep no other schedule from its slots", async (t) => {
   const hangs = workflow("hangs", () => event("never").wait());
   const quick = workflow("quick", async () => {});
-  const { perdure, sql, url, schema } = await bench(t, { workflows: [hangs, quick], notify: false });
+  const { perdure, sql, url, schema } = await coldBench(t, { workflows: [hangs, quick], notify: false });
   const held = ["a", "b", "c", "d", "e"].map((name) => `held-${name}`);
   for (const name of held) {
     await perdure.schedules.put(schedule(name, { every: "1h", overlap: "cancel_previous" }, hangs));
@@ -163,7 +163,7 @@ test("runs that a stranger's transaction holds keep no other schedule from its s
 
 test("SQL takes no name that TypeScript could not ask for, and no null role", async (t) => {
   const plain = workflow("plain", async () => {});
-  const { perdure, sql } = await bench(t, { workflows: [plain], worker: false });
+  const { perdure, sql } = await coldBench(t, { workflows: [plain], worker: false });
   await perdure.start(plain.with({ id: "run" }));
   for (const name of ["a\u00a0", "\ufeffa", "a\u3000", "\u2028a", " a", "a\n"]) {
     t.match(await rejection(sql("select :SCHEMA.start_run('plain', id => $1)", [name])), { code: "PD005" });
@@ -177,7 +177,7 @@ test("SQL takes no name that TypeScript could not ask for, and no null role", as
 
 test("schedules are found by a beginning that ends with a blank, and one that cannot be stored is named", async (t) => {
   const plain = workflow("plain", async (_given: unknown) => {});
-  const { perdure } = await bench(t, { workflows: [plain], worker: false });
+  const { perdure } = await coldBench(t, { workflows: [plain], worker: false });
   await perdure.schedules.put(schedule("tenant 1", { every: "1h" }, plain, 1));
   t.match(await perdure.schedules.list({ prefix: "tenant " }), [{ name: "tenant 1" }]);
   t.match(await rejection(perdure.schedules.list({ prefix: 1 as never })), { code: "PERDURE_OPTION" });
@@ -194,7 +194,7 @@ test("schedules are found by a beginning that ends with a blank, and one that ca
 test("an event that is sent again with its reference is dropped without an error though the run has finished since", async (t) => {
   const go = event<number>("go");
   const once = workflow("once", async () => (await go.wait()).data);
-  const { perdure, sql, url } = await bench(t, { workflows: [once] });
+  const { perdure, sql, url } = await coldBench(t, { workflows: [once] });
   const run = await perdure.start(once.with({ id: "once" }));
   await run.send(go, 1, { reference: "delivery-1" });
   t.equal(await run.result(patient), 1);

@@ -155,8 +155,10 @@ function status(id: string, { store }: HandleParts): Promise<RunStatus> {
 }
 
 async function historyOf(id: string, parts: HandleParts): Promise<HistoryEntry[]> {
+  const entries = await history(id, parts);
+  // Asked last: the history of a run that is there still is whole.
   const known = await explain(`reading the history of run "${id}"`, () => parts.store.known([id]));
-  return known.length > 0 ? history(id, parts) : notFound(id);
+  return known.length > 0 ? entries : notFound(id);
 }
 
 async function result(id: string, options: ResultOptions, parts: HandleParts): Promise<unknown> {
@@ -188,7 +190,7 @@ async function ended(
     }
   } catch (error) {
     const [late] = error instanceof TimeoutError ? await store.finished([id]).catch(() => []) : [];
-    if (late) return late;
+    if (late) return late.state === null ? notFound(id) : { ...late, state: late.state };
     throw error;
   }
 }

@@ -1,7 +1,8 @@
-/** Waiting for runs to finish: told by this process, or by hints, and looking again behind both. */
+/** Waiting for runs to finish: told by this process, or by hints, and looking again behind both. One that is not there any more ends the wait too. */
 import { PerdureError } from "../core/errors.ts";
 import { isConnectionLost, isTransient, toPerdureError } from "../db/pg-errors.ts";
 import type { Store } from "../db/store.ts";
+import { notFoundError } from "./control.ts";
 
 export interface FinishedRun {
   readonly id: string;
@@ -84,7 +85,10 @@ export class Results {
   async #look(): Promise<void> {
     this.#looking = true;
     const found = await this.#options.store.finished([...this.#waiting.keys()]).catch((error) => this.#failed(error));
-    for (const finished of found) this.tell(finished);
+    for (const { state, ...finished } of found) {
+      if (state !== null) this.tell({ ...finished, state });
+      else this.#reject(finished.id, notFoundError(finished.id));
+    }
     if (this.#again) await new Promise((resolve) => setTimeout(resolve, GAP_MS));
     this.#looking = false;
     if (this.#again) {
@@ -94,10 +98,18 @@ export class Results {
   }
 
   /** An outage is waited for: another look follows. What the server refuses, it would refuse again. */
-  #failed(error: unknown): FinishedRun[] {
+  #failed(error: unknown): [] {
     if (!isConnectionLost(error) && !isTransient(error) && !this.#closed)
       this.#rejectAll(toPerdureError(error, "waiting for runs"));
     return [];
+  }
+
+  #reject(runId: string, error: PerdureError): void {
+    const waiting = this.#waiting.get(runId);
+    if (!waiting) return;
+    this.#waiting.delete(runId);
+    for (const { reject } of waiting) reject(error);
+    this.#rest();
   }
 
   #rejectAll(error: PerdureError): void {

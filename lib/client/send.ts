@@ -40,6 +40,8 @@ export interface SenderParts {
   readonly flusher: Writer;
   readonly codec: StoredCodec;
   readonly definitionOf: (event: unknown) => EventDefinition | undefined;
+  /** An event for this run is on its way. */
+  readonly onSent?: (runId: string) => void;
 }
 
 export class Sender {
@@ -51,7 +53,8 @@ export class Sender {
 
   /** The same sender, writing elsewhere: in the caller's own transaction. */
   over(flusher: Writer): Sender {
-    return new Sender({ ...this.#parts, flusher });
+    const { onSent: _, ...parts } = this.#parts;
+    return new Sender({ ...parts, flusher });
   }
 
   /** Resolves when the event is in the run's mailbox for good. */
@@ -82,8 +85,14 @@ export class Sender {
     const value = definition.schema ? await validate(definition.schema, sent, `data of ${what}`) : sent;
     const text = this.#parts.codec.encodePlain(value, `data of ${what}`);
     const rows = ids.map((id) => this.#row(id, definition.name, text, reference));
-    const answers = await Promise.all(rows.map((row) => this.#parts.flusher.write("send", row).catch(refused)));
+    const answers = await Promise.all(rows.map((row) => this.#write(row).catch(refused)));
     return sort(ids, answers, definition.name, ignoreFinished);
+  }
+
+  #write(row: SendRow): Promise<SendAnswer> {
+    const written = this.#parts.flusher.write("send", row);
+    this.#parts.onSent?.(row.id);
+    return written;
   }
 
   /** The data is bound to each run by itself. */

@@ -265,7 +265,7 @@ function readBatch(
         else answered.push({ item, answer: row });
       }
     }
-    addNews(news, group, rows, context.lanes);
+    addNews(news, group, rows, context);
   });
   return { ...behind(answered, busy), news };
 }
@@ -282,7 +282,7 @@ function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch,
   };
 }
 
-function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], lanes: Lanes): void {
+function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { lanes, worker }: BatchContext): void {
   const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
   if (kind === "start") {
     const started = rows
@@ -293,7 +293,9 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], la
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
     news.work += woken.length;
-    news.foreign += woken.filter((row) => !serves(lanes, row as unknown as Lane)).length;
+    news.foreign += woken.filter(
+      (row) => !serves(lanes, row as unknown as Lane) || isWarmElsewhere(row, worker),
+    ).length;
     news.change += rows.filter((row) => row.working).length;
   } else if (kind === "due") {
     news.work += Number(rows[0]!.woken);
@@ -328,6 +330,9 @@ function addTold(news: News, told: Partial<Told> | undefined): void {
   news.laterMs = told?.next_ms ?? null;
   news.untold = (told?.untold ?? 0) > 0;
 }
+
+/** Another process has the run in memory, and is to take it. */
+const isWarmElsewhere = ({ warm }: Answer, worker: string | null): boolean => warm !== null && warm !== worker;
 
 type Lane = Pick<StartRow, "workflow" | "version" | "queue">;
 

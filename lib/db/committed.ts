@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:ffa52c884cb129c68d212309a3fd9f30590de328
+--! Hash: sha1:2bd5426e7400b291a3b300276e1c90b5bfe63958
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -38,6 +38,8 @@ create table :SCHEMA.run (
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
   topics      text[],                          -- what it is suspended on: kind:name
+  warm        bigint,                          -- the worker that may still have it in memory, until it is claimed,
+  warm_no     integer,                         -- and the how-manieth of that worker's suspensions it was
   parent      bigint,                          -- the run that started it as a child
   detached    boolean not null default false,  -- a child that is not cancelled with its parent
   followed    boolean not null default false,  -- a run may wait for its end: its parent, or one in follower
@@ -57,6 +59,7 @@ create table :SCHEMA.run (
   check (not pausing or state = 'running'),
   check (not untold or finished_at is not null),
   check ((topics is not null) = (state = 'suspended')),
+  check (warm is null or state <> 'running'),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
@@ -85,6 +88,8 @@ create table :SCHEMA.follower (
   follower bigint not null,
   primary key (run, follower)
 );
+-- What goes with a follower.
+create index follower_of on :SCHEMA.follower (follower);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -92,7 +97,10 @@ create table :SCHEMA.input (
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
   fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
-);
+)
+-- What retention deletes is old and lies together, where no statement of a run in work comes across it. Each vacuum reads all of the index, so
+-- it may wait until a tenth of the rows is such; a day of thirty is a thirtieth. The same for checkpoint, mail, outcome and item.
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 create table :SCHEMA.checkpoint (
   run        bigint not null,
@@ -110,8 +118,8 @@ create table :SCHEMA.checkpoint (
   at         timestamptz not null,
   primary key (run, slot, attempt)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- The order of outcomes that someone else wrote, a user's transaction for one; append-only, written with the run's next write.
 create table :SCHEMA.delivery (
@@ -161,15 +169,17 @@ create table :SCHEMA.wait (
 );
 
 create table :SCHEMA.mail (
-  seq       bigint generated always as identity primary key,
+  seq       bigint generated always as identity,
   run       bigint not null,
   name      text not null,
   data      json not null,
   reference text,
   token     text,                              -- tells a sender whose answer was lost that its mail is here
   sent_at   timestamptz not null,
-  slot      text                               -- the wait that consumed it
-);
+  slot      text,                              -- the wait that consumed it
+  primary key (run, seq)
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
 
@@ -177,7 +187,8 @@ create table :SCHEMA.outcome (
   run      bigint primary key,
   value    json,                               -- the result of a completed run, the error of a failed one
   reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
-);
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 -- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
 create table :SCHEMA.schedule (
@@ -260,9 +271,10 @@ create table :SCHEMA.lane (
 );
 
 create table :SCHEMA.leader (
-  one    boolean primary key default true check (one),
-  worker bigint,
-  until  timestamptz not null
+  one          boolean primary key default true check (one),
+  worker       bigint,
+  until        timestamptz not null,
+  retention_ms float8 not null default 2592000000 -- how long ended runs are kept: 30 days, until a launch says otherwise; Infinity: for ever
 );
 insert into :SCHEMA.leader (until) values ('-infinity');
 
@@ -335,13 +347,14 @@ begin
   return v_verdict;
 end $perdure$;
 
--- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
+-- What claim_runs, load_runs and load_warm return: a run's own columns, then one recorded outcome, or, for a run that is still in memory, its news.
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, queue text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean,
+  news text
 );
 
 -- Starting runs.
@@ -351,7 +364,7 @@ create type :SCHEMA.loaded as (
 --   existing  the id is taken by an equal start (same workflow, same input), or p_keep says to take what there is
 --   conflict  the id is taken by another workflow or another input
 --   circle    the id is that of a run which waits, at the end of a chain of parents, for this very child
---   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken
+--   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken; or that run has just expired
 -- A child is started by a claim of its parent (p_parents, p_epochs); its time is within its parent's, unless it is detached. A child whose
 -- id is taken is followed: the parent is told of its end.
 -- Called by the client's start, the engine's children, schedules and start_run. p_lease: the caller has a free slot for this one. It is
@@ -461,6 +474,14 @@ begin
       return;
     end if;
   end if;
+  if p_wait and exists (
+    select from unnest(p_ids, p_parents) as g(id, parent) where g.parent is null and not exists (select from :SCHEMA.run r where r.id = g.id)
+  ) then -- the run that had the id has expired since
+    return query select * from :SCHEMA.start_runs(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args,
+      p_hashes, p_options, p_keep, p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease, p_worker, p_lane_workflows, p_lane_versions,
+      p_lane_queues, p_wait);
+    return;
+  end if;
   if v_children then
     select array_agg(r.key order by g.ord), array_agg(g.parent order by g.ord) into v_followed, v_followers
       from unnest(p_ids, p_workflows, p_args, p_hashes, p_keep, p_parents, p_epochs) with ordinality as g(id, workflow, args, hash, keep, parent, epoch, ord)
@@ -478,6 +499,7 @@ begin
         when m.ord is not null then 'created'
         when g.parent is not null and not exists (
           select from unnest(v_parents, v_parent_epochs) as f(key, epoch) where f.key = g.parent and f.epoch = g.epoch) then :SCHEMA.refusal(g.parent, g.epoch)
+        when r.key is null then 'busy'
         when not (g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args))) then 'conflict'
         when g.parent is null or r.parent = g.parent then 'existing'
         when exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent) then 'existing'
@@ -664,14 +686,16 @@ begin
   end), false);
 end $perdure$;
 
--- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
--- are more.
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs); those that it has in
+-- memory, from its suspension p_warm_from on, without (see load_warm). backlog: there are more.
+-- A run that another worker has in memory is left to it for 50 ms after it became claimable, if that one is alive and has a free slot: the last
+-- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
-create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
+create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
 returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
@@ -679,8 +703,11 @@ declare
   v_begun timestamptz := clock_timestamp();
   v_priority smallint := -32768;
   v_from timestamptz := '-infinity';
+  v_first_priority smallint;
+  v_first timestamptz;
   v_keys bigint[];
   v_again bigint[];
+  v_warm bigint[];
   v_priorities smallint[];
   v_ready timestamptz[];
   v_took interval;
@@ -696,9 +723,11 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
         where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
           and (r.priority, r.ready_at) >= (v_priority, v_from)
+          and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
+            or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
         order by r.priority, r.ready_at, r.key
         limit p_limit
         for no key update skip locked
@@ -706,7 +735,7 @@ begin
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
         where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
         order by r.priority, r.ready_at, r.key
         limit 1
@@ -725,18 +754,20 @@ begin
       limit p_limit
     ), claimed as (
       update :SCHEMA.run r
-      set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
+      set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null, warm = null, warm_no = null,
         started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
       from next where r.key = next.key
-      returning r.key, r.epoch, next.priority, next.ready_at
+      returning r.key, r.epoch, next.priority, next.ready_at, coalesce(next.warm, false) as warm
     )
-    select array_agg(key), array_agg(key) filter (where epoch > 1), array_agg(priority), array_agg(ready_at)
-      into v_keys, v_again, v_priorities, v_ready from claimed;
+    select array_agg(key), array_agg(key) filter (where epoch > 1 and not warm), array_agg(key) filter (where warm), array_agg(priority), array_agg(ready_at)
+      into v_keys, v_again, v_warm, v_priorities, v_ready from claimed;
     exit when v_keys is not null or v_from = '-infinity';
     v_priority := -32768;
     v_from := '-infinity';
     v_begun := clock_timestamp();
   end loop;
+  v_first_priority := v_priority;
+  v_first := v_from;
 
   if v_from = '-infinity' then
     v_took := clock_timestamp() - v_begun;
@@ -746,13 +777,10 @@ begin
       perform set_config('perdure.claimed_until', '', false);
     end if;
   end if;
-  if v_keys is null then
-    if v_long then
-      perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
-    end if;
-    return;
+  if v_keys is null and v_long then
+    perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
   end if;
-  if v_long or v_took is null or cardinality(v_keys) = p_limit then
+  if v_keys is not null and (v_long or v_took is null or cardinality(v_keys) = p_limit) then
     select c.priority, c.ready_at into v_priority, v_from from unnest(v_priorities, v_ready) as c(priority, ready_at)
       order by c.priority desc, c.ready_at desc limit 1;
     -- What stands before the last is in work, or being claimed by others.
@@ -763,23 +791,72 @@ begin
     end if;
   end if;
   -- Of one that nobody has held yet there is no more than its input, and mail perhaps.
-  return query
-    select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
-      :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
-      case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
-      null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog
-    from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
-    where r.key = any(v_keys) and r.epoch = 1;
+  if v_keys is not null then
+    return query
+      select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
+        :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
+        case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
+        null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog, null::text
+      from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
+      where r.key = any(v_keys) and r.epoch = 1;
+  end if;
   if v_again is not null then
     return query select * from :SCHEMA.load_runs(v_again, '', 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
+  if v_warm is not null then
+    return query select * from :SCHEMA.load_warm(v_warm, v_backlog);
+  end if;
+  if coalesce(cardinality(v_keys), 0) < p_limit and exists (
+    select from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+    join :SCHEMA.run r on r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+    where r.warm <> p_worker and r.ready_at > v_now - interval '50 milliseconds' and (r.priority, r.ready_at) >= (v_first_priority, v_first)
+  ) then
+    return query select (e.row).* from (select null:::SCHEMA.loaded as row) e;
+  end if;
 end $perdure$;
+
+-- The workers that are alive and have a free slot that no known work will fill. Asked only where a run is claimable that another worker has in
+-- memory. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.hungry_workers() returns setof bigint language sql stable as $perdure$
+  select w.id from :SCHEMA.worker w
+  where w.hungry and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock() and exists (
+    select from pg_catalog.pg_locks l
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+      and l.classid::bigint = (w.id >> 32) & 4294967295 and l.objid::bigint = w.id & 4294967295
+  )
+$perdure$;
+
+-- Of runs that the claiming worker has in memory: what changes while a run is suspended. news: a JSON array of what look_runs says in due and
+-- next_ms. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.load_warm(p_keys bigint[], p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
+  select
+    r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
+    null::text, null::text, null::text, :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(:SCHEMA.clock()),
+    null::text, null::text, null::integer, null::integer,
+    case when r.mail > 0 then ( -- as in unread, and planned once: this function is inlined, and that one cannot be
+      select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
+      from (select * from :SCHEMA.mail m where m.run = r.key and m.slot is null order by m.seq limit 1000) m
+    )::text end,
+    null::text, null::float8, r.flexible, r.followed, null::text,
+    case when w.ends then (select :SCHEMA.ended(r.key))::text end,
+    null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, p_backlog,
+    json_build_array(w.due, :SCHEMA.to_ms(w.next) - :SCHEMA.to_ms(:SCHEMA.clock()))::text
+  from :SCHEMA.run r
+  cross join lateral (
+    select json_agg(json_build_array(w.slot, json_build_object('at', :SCHEMA.to_ms(w.due), 'woken', w.woken))) filter (where w.due <= :SCHEMA.clock()) as due,
+      min(w.due) filter (where w.due > :SCHEMA.clock()) as next, bool_or(w.kind in ('child', 'race')) as ends
+    from :SCHEMA.wait w where w.run = r.key
+  ) w
+  where r.key = any(p_keys)
+  order by r.key
+$perdure$;
 
 -- The effective history of runs: one row for each of up to 1,000 recorded outcomes after a slot and attempt, '' and 0 for the first (a run
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
 -- same; who has read all puts it into the order of delivery.
--- Called by claim_runs and load_more. Locks: nothing.
+-- Called by claim_runs and read_runs. Locks: nothing.
 create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
@@ -811,7 +888,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt intege
       select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
     )::text end,
     case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (select :SCHEMA.ended(r.key))::text end,
-    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog, null::text
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
   left join lateral (
@@ -840,13 +917,13 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt intege
   order by r.key, h.rn
 $perdure$;
 
--- The next page of a long history: see load_runs. A function of its own for its settings: to compile the query, or to sort what is left of the
--- history instead of following the index, costs more than a page.
--- Called by the engine. Locks: nothing.
-create function :SCHEMA.load_more(p_key bigint, p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
+-- The same with settings of its own: to compile the query, or to sort what is left of a history instead of following the index, costs more
+-- than a page.
+-- Called by the engine, for the next page of a long history, and for runs that it has no more in memory. Locks: nothing.
+create function :SCHEMA.read_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 begin
-  return query select * from :SCHEMA.load_runs(array[p_key], p_slot, p_attempt, p_bytes, false);
+  return query select * from :SCHEMA.load_runs(p_keys, p_slot, p_attempt, p_bytes, false);
 end $perdure$;
 
 -- Recording outcomes. Every row names its claim (run, epoch) and is refused alone when that claim is over. Verdicts:
@@ -921,7 +998,7 @@ begin
     select count(*), array_agg(g.ord::integer), (select bool_or(h.crashes > 0) from held h) into v_count, v_ords, v_crashed
       from put p join given g using (run, slot, attempt);
     delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
-    update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+    update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.run = p_runs[o] and m.seq = p_mails[o];
   end if;
 
   if v_crashed then
@@ -1063,9 +1140,10 @@ end $perdure$;
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
 -- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
 -- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
--- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
+-- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
+-- how-manieth of its suspensions; null: it does not.
 -- Called by the flusher. Locks: runs, in key order.
-create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
+create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_warm_nos integer[], p_worker bigint, p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
@@ -1073,11 +1151,11 @@ declare
 begin
   return query
   with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_mails, p_slots) with ordinality as g(run, epoch, mail, slots, ord)
+    select * from unnest(p_runs, p_epochs, p_mails, p_slots, p_warm_nos) with ordinality as g(run, epoch, mail, slots, warm_no, ord)
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), own as materialized (
-    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
+    select g.ord, g.run, g.warm_no, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
       case when w.children > 16 then array_append(coalesce(w.others, '{}'), 'children:' || w.children) else coalesce(w.topics, '{}') end as topics
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
@@ -1091,7 +1169,8 @@ begin
     update :SCHEMA.run r set worker = null, pausing = false,
       state = case when r.pausing then 'paused' else 'suspended' end,
       due = case when not r.pausing then o.due end,
-      topics = case when not r.pausing then o.topics end
+      topics = case when not r.pausing then o.topics end,
+      warm = case when o.warm_no is not null then p_worker end, warm_no = o.warm_no
     from own o where r.key = o.run and not o.mailed and coalesce(o.due > v_now, true)
     returning r.key
   )
@@ -1118,7 +1197,7 @@ begin
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), done as (
-    update :SCHEMA.run r set state = 'running', worker = p_worker, epoch = r.epoch + 1, due = null, topics = null
+    update :SCHEMA.run r set state = 'running', worker = p_worker, epoch = r.epoch + 1, due = null, topics = null, warm = null, warm_no = null
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'suspended'
     where r.key = g.run
     returning r.key
@@ -1220,11 +1299,12 @@ $perdure$;
 --   finished   the run takes no more
 --   unknown    no such run
 --   busy       a stranger's open transaction holds the run's row
--- woken: the run was suspended on it and is claimable; working: the run is in work, its worker should look.
+-- woken: the run was suspended on it and is claimable, and warm is the worker that may have it in memory; working: the run is in work, its
+-- worker should look.
 -- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
 -- Called by the flusher's sends and by send_event. Locks: runs, in key order.
 create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
-returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text, warm bigint) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1254,7 +1334,7 @@ begin
       due = case when r.topics && n.topics then null else r.due end,
       topics = case when r.topics && n.topics then null else r.topics end
     from news n where r.key = n.run
-    returning r.key, r.state, r.workflow, r.version, r.queue, r.ready_at = v_now and r.state = 'pending' as woken
+    returning r.key, r.state, r.workflow, r.version, r.queue, r.warm, r.ready_at = v_now and r.state = 'pending' as woken
   )
   select g.ord::integer, case
       when g.key is null then 'unknown'
@@ -1263,7 +1343,7 @@ begin
       when h.state in ('completed', 'failed', 'cancelled') and not exists (
         select from :SCHEMA.mail m where m.run = g.key and m.name = g.name and m.reference = g.reference) then 'finished'
       else 'duplicate'
-    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue, t.warm
   from given g
   left join held h using (key)
   left join put p on p.run = g.key and p.token = g.token
@@ -1472,7 +1552,8 @@ begin
     into woken, working, next_ms from told t;
 
   with missed as (
-    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower) where n.follower <> all (coalesce(v_held, '{}'))
+    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower)
+    where n.follower <> all (coalesce(v_held, '{}')) and exists (select from :SCHEMA.run r where r.key = n.follower) -- it may be gone
   )
   update :SCHEMA.run r set untold = r.key in (select ended from missed)
     where r.key = any(p_keys) and r.untold <> (r.key in (select ended from missed));
@@ -1904,8 +1985,8 @@ create table :SCHEMA.item (
   at     timestamptz not null,
   primary key (run, stream, pos)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- Sets values and appends to streams, in the order of the arrays. From a body (p_slots) a checkpoint goes along, so that replay writes
 -- nothing twice; from a step there is none. p_values null: closes the stream. p_seqs grow within a claim, in the order of its writes, which
@@ -2931,7 +3012,7 @@ end $perdure$;
 -- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
 -- shared: their ends reach both. What was published before comes along, and so does what its code had drawn until then: clock, uuid, random.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
--- Called by the client's fork. Locks: the children that are shared, in key order.
+-- Called by the client's fork. Locks: the old run against expiring; the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
 #variable_conflict use_column
 declare
@@ -2942,7 +3023,7 @@ declare
   v_last integer;
   v_children bigint[];
 begin
-  select * into v_old from :SCHEMA.run r where r.id = p_id;
+  select * into v_old from :SCHEMA.run r where r.id = p_id for key share; -- it does not expire meanwhile
   if not found then
     return query select 'unknown', null::bigint;
     return;
@@ -3113,6 +3194,138 @@ comment on column :SCHEMA.codecs.codec is 'The name of the codec, and what it no
 comment on column :SCHEMA.codecs.kind is 'What the values are: input, checkpoint, try, round, event, result, value, stream or schedule.';
 comment on column :SCHEMA.codecs.stored is 'How many values.';
 comment on column :SCHEMA.codecs.in_use is 'How many of these belong to unfinished runs, or to schedules.';
+
+-- Retention: runs that ended long enough ago go, with all that belongs to them.
+
+-- Says how long ended runs are kept, in this schema. Called at launch, where the option is given. Locks: the leader's row.
+create function :SCHEMA.retain(p_keep_ms float8) returns void language sql as $perdure$
+  update :SCHEMA.leader set retention_ms = p_keep_ms where retention_ms <> p_keep_ms
+$perdure$;
+
+-- Deletes runs that ended at least p_keep_ms milliseconds ago; null: as long as retain has said. Looks at up to p_limit runs behind a key, in the order in which they were
+-- started. last: the key to go on behind; null: those that are left were started too late to be due. gone: how many went.
+-- What stays for now: a run that not all have been told of, one that a stranger holds, and one whose end another run may ask for: its parent, or
+-- one that follows it. Those go first, or in the same call. Whether they have read it does not count: a handle may ask for an end again.
+-- A run and its rows go in one transaction, so that a statement of a reader's finds all or nothing of it.
+-- Called by the leader, and when a test moves the clock; two at once do no harm. Locks: runs, in key order, passing over what is locked.
+create function :SCHEMA.expire_runs(p_keep_ms float8, p_behind bigint, p_limit integer) returns table (gone integer, last bigint)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
+declare
+  v_keep float8 := coalesce(p_keep_ms, (select l.retention_ms from :SCHEMA.leader l));
+  v_until timestamptz := case when v_keep < 'Infinity' then :SCHEMA.clock() - :SCHEMA.ms(v_keep) else '-infinity' end;
+  v_high bigint;
+  v_seen integer;
+  v_due integer;
+  v_followed bigint[];
+  v_keys bigint[];
+begin
+  select max(p.key), count(*), count(*) filter (where p.finished_at <= v_until and not p.followed),
+      array_agg(p.key) filter (where p.finished_at <= v_until and p.followed),
+      -- keys and times grow together, give or take what one statement takes
+      case when count(*) = p_limit and max(p.created_at) <= v_until + interval '5 minutes' then max(p.key) end
+    into v_high, v_seen, v_due, v_followed, last
+    from (
+      select r.key, r.created_at, r.finished_at, r.followed from :SCHEMA.run r where r.key > p_behind order by r.key limit p_limit
+    ) p;
+  if v_due > 0 then
+    begin
+      with old as (
+        delete from :SCHEMA.run r
+        where r.key > p_behind and r.key <= v_high and r.finished_at <= v_until and not r.untold and not r.followed
+        returning r.key
+      )
+      select array_agg(key) into v_keys from old;
+    exception when lock_not_available then -- somebody holds one of them: the others, at the price of a lock for each
+      select array_agg(h.key) into v_keys from (
+        select r.key from :SCHEMA.run r
+        where r.key > p_behind and r.key <= v_high and r.finished_at <= v_until and not r.untold and not r.followed
+        order by r.key for update skip locked
+      ) h;
+      delete from :SCHEMA.run r where r.key = any(v_keys);
+    end;
+  end if;
+  v_keys := coalesce(v_keys, '{}') || case when v_followed is not null then :SCHEMA.expire_followed(v_until, v_followed) end;
+  gone := cardinality(v_keys);
+  if gone > 0 then
+    perform :SCHEMA.forget_runs(v_keys, gone * 2 > v_seen);
+  end if;
+  return next;
+end $perdure$;
+
+-- Of ended runs that others may ask for, deletes those that nobody is left for who may, and returns their keys.
+-- Called by expire_runs. Locks: the runs, in key order, skipping what is locked.
+create function :SCHEMA.expire_followed(p_until timestamptz, p_keys bigint[]) returns bigint[]
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+declare
+  v_keys bigint[];
+  v_needed bigint[];
+begin
+  select coalesce(array_agg(h.key), '{}') into v_keys from (
+    select r.key from :SCHEMA.run r where r.key = any(p_keys) and r.finished_at <= p_until and not r.untold order by r.key for update skip locked
+  ) h;
+  loop -- those that one of these asks for go with it, unless it is needed itself
+    select array_agg(r.key) into v_needed from :SCHEMA.run r
+      cross join lateral (
+        select r.parent as key union all select f.follower from :SCHEMA.follower f where f.run = r.key
+      ) w
+      join :SCHEMA.run k on k.key = w.key
+      left join unnest(v_keys) as g(key) on g.key = w.key
+      where r.key = any(v_keys) and g.key is null;
+    exit when v_needed is null;
+    v_keys := array(select k from unnest(v_keys) k except select n from unnest(v_needed) n);
+  end loop;
+  delete from :SCHEMA.run r where r.key = any(v_keys);
+  return v_keys;
+end $perdure$;
+
+-- Deletes all that belongs to runs that are deleted in the same transaction. p_dense: most of the runs between the first and the last of them
+-- are among them, so that reading the rows in their order is cheaper than looking for those of each.
+-- Called by expire_runs. Locks: nothing that anybody else would.
+create function :SCHEMA.forget_runs(p_keys bigint[], p_dense boolean) returns void
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+declare
+  v_low bigint;
+  v_high bigint;
+begin
+  select min(k), max(k) into v_low, v_high from unnest(p_keys) k;
+  if p_dense then -- + 0: no index is asked for each key
+    delete from :SCHEMA.input i using unnest(p_keys) as k(key) where i.run between v_low and v_high and i.run + 0 = k.key;
+    delete from :SCHEMA.outcome o using unnest(p_keys) as k(key) where o.run between v_low and v_high and o.run + 0 = k.key;
+    delete from :SCHEMA.checkpoint c using unnest(p_keys) as k(key) where c.run between v_low and v_high and c.run + 0 = k.key;
+  else
+    delete from :SCHEMA.input i where i.run = any(p_keys);
+    delete from :SCHEMA.outcome o where o.run = any(p_keys);
+    delete from :SCHEMA.checkpoint c where c.run = any(p_keys);
+  end if;
+  -- Most runs have no rows in these: one look for all of them.
+  if exists (select from :SCHEMA.delivery d where d.run between v_low and v_high) then
+    delete from :SCHEMA.delivery d where d.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.try t where t.run between v_low and v_high) then
+    delete from :SCHEMA.try t where t.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.round o where o.run between v_low and v_high) then
+    delete from :SCHEMA.round o where o.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.wait w where w.run between v_low and v_high) then
+    delete from :SCHEMA.wait w where w.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.mail m where m.run between v_low and v_high) then
+    delete from :SCHEMA.mail m where m.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.value v where v.run between v_low and v_high) then
+    delete from :SCHEMA.value v where v.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.item i where i.run between v_low and v_high) then
+    delete from :SCHEMA.item i where i.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.follower f where f.run between v_low and v_high) then
+    delete from :SCHEMA.follower f where f.run = any(p_keys);
+  end if;
+  if exists (select from :SCHEMA.follower f where f.follower between v_low and v_high) then
+    delete from :SCHEMA.follower f where f.follower = any(p_keys);
+  end if;
+end $perdure$;
 `,
   },
 ];

@@ -2,6 +2,14 @@
 import type { Claim, Ended, Mail, OpenWait, Recorded } from "../core/claim.ts";
 import type { LoadedRow } from "./writes.ts";
 
+/** What a claim brings: runs with their history; then those that are in memory; at last an empty row, if some were left to another process. */
+export function parted(rows: readonly LoadedRow[]): { cold: LoadedRow[]; warm: LoadedRow[]; left: boolean } {
+  const left = rows.length > 0 && rows.at(-1)!.key === null;
+  const runs = left ? rows.slice(0, -1) : [...rows];
+  const warm = runs.findIndex(({ news }) => news !== null);
+  return warm === -1 ? { cold: runs, warm: [], left } : { cold: runs.slice(0, warm), warm: runs.slice(warm), left };
+}
+
 /** One claim per run, in the order of the rows. */
 export function toClaims(rows: readonly LoadedRow[]): Claim[] {
   const claims: Claim[] = [];

@@ -1,6 +1,6 @@
 /** What is asked of the database beside the batches: one method per SQL function or view, in the order of sql/schema. No decisions. */
 
-import type { Recorded } from "../core/claim.ts";
+import type { Claim, Recorded } from "../core/claim.ts";
 import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
 import { call } from "./batch.ts";
@@ -77,6 +77,12 @@ export interface Missing {
   readonly holding: boolean;
   /** [worker id, its last beat, whether that was before the server started] of each, as JSON. */
   readonly missing: string | null;
+}
+
+/** How many runs were deleted, and behind which key to go on; null: the rest is not old enough. */
+export interface Expired {
+  readonly gone: number;
+  readonly last: string | null;
 }
 
 /** A definition as the catalogue keeps it. */
@@ -159,11 +165,20 @@ export class Store {
     ).rows as T[];
   }
 
+  /** Runs with all that a replay needs. */
+  load(keys: readonly string[]): Promise<Claim[]> {
+    return this.#histories(keys, "", 0);
+  }
+
   /** A page of a run's history, from after an outcome on, in the order of their slots. */
   async loadMore(key: string, after: Recorded): Promise<{ history: Recorded[]; more: boolean }> {
-    const values = [key, after.slot, after.attempt, 4 * 1024 * 1024];
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_more", values));
+    const [claim] = await this.#histories([key], after.slot, after.attempt);
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
+  }
+
+  async #histories(keys: readonly string[], slot: string, attempt: number): Promise<Claim[]> {
+    const bytes = Math.floor((4 * 1024 * 1024) / keys.length);
+    return toClaims(await this.#rows<LoadedRow>("read_runs", [keys, slot, attempt, bytes]));
   }
 
   look(runs: readonly string[], epochs: readonly number[], after: readonly string[]): Promise<Look[]> {
@@ -241,6 +256,11 @@ export class Store {
     return (await this.#rows<{ sweep: number }>("sweep", []))[0]!.sweep;
   }
 
+  /** Deletes runs that ended so long ago, in key order behind a key; null: as launches have said. See sql/schema/18-retention.sql. */
+  async expire(keepMs: number | null, behind: string, limit: number): Promise<Expired> {
+    return (await this.#rows<Expired>("expire_runs", [keepMs, behind, limit]))[0]!;
+  }
+
   readPublished(readings: readonly Reading[], rows: number, bytes: number): Promise<Published[]> {
     const [ids, kinds, names] = [readings.map((r) => r.run), readings.map((r) => r.kind), readings.map((r) => r.name)];
     return this.#rows("read_published", [ids, kinds, names, readings.map((r) => r.from), rows, bytes]);
@@ -251,8 +271,9 @@ export class Store {
     return row && toStatus(row);
   }
 
-  /** Writes what a launch registers. */
-  async register(definitions: readonly DefinitionRow[]): Promise<void> {
+  /** Writes what a launch registers. `retentionMs`: null leaves what another has said. */
+  async register(definitions: readonly DefinitionRow[], retentionMs: number | null): Promise<void> {
+    if (retentionMs !== null) await this.#rows("retain", [retentionMs]);
     const column = (name: keyof DefinitionRow): unknown[] => definitions.map((definition) => definition[name]);
     await this.#rows("register_definitions", [
       column("workflow"),
@@ -301,12 +322,13 @@ export class Store {
     return this.#rows("open_slots", [id]);
   }
 
-  /** Of these runs, those that have finished, with their result or error. */
+  /** Of these runs, those that have finished, with their result or error, and the ids that no run has: `state` null. */
   async finished(
     ids: readonly string[],
-  ): Promise<{ id: string; state: string; reason: string | null; value: string | null; attempt: number }[]> {
-    const text = `select r.id, r.state, r.reason, r.attempt, o.value::text as value from :SCHEMA.run r left join :SCHEMA.outcome o on o.run = r.key
-      where r.id = any($1) and r.finished_at is not null`;
+  ): Promise<{ id: string; state: string | null; reason: string | null; value: string | null; attempt: number }[]> {
+    const text = `select g.id, r.state, r.reason, r.attempt, o.value::text as value from unnest($1::text[]) as g(id)
+      left join :SCHEMA.run r on r.id = g.id left join :SCHEMA.outcome o on o.run = r.key
+      where r.finished_at is not null or r.key is null`;
     return this.#select(text, [ids]);
   }
 

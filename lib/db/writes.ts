@@ -106,6 +106,8 @@ export interface PublishRow extends Fenced {
 export interface SuspendRow extends Fenced {
   readonly mail: number;
   readonly slots: string;
+  /** The how-manieth suspension of this process it is, if it keeps the run in memory; null: it does not. */
+  readonly warm: number | null;
 }
 
 export interface RetryRow extends Fenced {
@@ -153,6 +155,8 @@ export interface SendAnswer {
   readonly key: string | null;
   readonly woken: boolean;
   readonly working: boolean;
+  /** The worker that may have the woken run in memory. */
+  readonly warm: string | null;
 }
 
 /** One row of `claim_runs`: see the type `loaded` in sql/schema/01-tables.sql. */
@@ -196,6 +200,8 @@ export interface LoadedRow {
   readonly more: boolean;
   /** Of a claim: more runs are claimable than were asked for. */
   readonly backlog: boolean;
+  /** Of a run that this process has in memory: what timers are due, and when the next one is. */
+  readonly news: string | null;
 }
 
 interface Answered {
@@ -228,7 +234,11 @@ export interface Writes {
     row: { readonly limit: number };
     answer: { readonly woken: number; readonly next_ms: number | null; readonly scheduled: boolean };
   };
-  claim: { row: { readonly limit: () => number }; answer: { readonly loaded: readonly LoadedRow[] } };
+  claim: {
+    /** `warmFrom`: the runs of suspensions before are not in memory any more. Both are asked when the batch is put together. */
+    row: { readonly limit: () => number; readonly warmFrom: () => number };
+    answer: { readonly loaded: readonly LoadedRow[] };
+  };
 }
 export type WriteKind = keyof Writes;
 
@@ -317,7 +327,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   },
   deliver: { fn: "record_deliveries", columns: [...slotted, "no"], rest: wait },
   publish: { fn: "publish", columns: [...slotted, "no", "kind", "name", "value", "seq", "at"], rest: wait },
-  suspend: { fn: "suspend_runs", columns: [...fenced, "mail", "slots"], rest: wait },
+  suspend: { fn: "suspend_runs", columns: [...fenced, "mail", "slots", "warm"], rest: (c) => [c.worker, ...wait(c)] },
   retry: { fn: "next_attempts", columns: [...fenced, "attempt", "error", "reopened", "delay"], rest: wait },
   postpone: { fn: "postpone_runs", columns: [...fenced, "reason", "delay"], rest: wait },
   block: { fn: "block_runs", columns: [...fenced, "reason"], rest: wait },
@@ -334,7 +344,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
     fn: "claim_runs",
     columns: [],
     rest: none,
-    single: (row: Writes["claim"]["row"], c) => [c.worker, ...lanes(c), row.limit()],
+    single: (row: Writes["claim"]["row"], c) => [c.worker, ...lanes(c), row.limit(), row.warmFrom()],
   },
 };
 

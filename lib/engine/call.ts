@@ -15,7 +15,7 @@ export interface Outcome {
         readonly kind: "record";
         readonly row: Omit<RecordRow, "run" | "epoch" | "no" | "at" | "attempt" | "slot" | "kind" | "name">;
       }
-    | { readonly kind: "deliver"; readonly attempt: number; readonly at: number }
+    | { readonly kind: "deliver"; readonly attempt: number; readonly at: number; readonly characters: number }
     | { readonly kind: "publish"; readonly value: string | null }
     | { readonly kind: "none" };
 }

@@ -29,6 +29,8 @@ export class Handover {
   #handed = 0;
   /** The body was handed something that no replay has handed out yet. */
   fresh = false;
+  /** How long all is together, as it is stored, that the body was handed. */
+  characters = 0;
 
   constructor(
     claim: Claim,
@@ -98,7 +100,9 @@ export class Handover {
     this.#recorded!.delete(recorded.slot);
     const numbered = recorded.no !== null;
     const { attempt, at } = recorded;
-    const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at };
+    const characters = recorded.value?.length ?? 0;
+    if (numbered) this.characters += characters;
+    const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at, characters };
     this.#give(call, { settle: call.entry.replay(recorded), write }, at, recorded.no);
   }
 
@@ -116,6 +120,7 @@ export class Handover {
     }
     const no = this.#no;
     this.#handed = Math.max(this.#handed, place ?? no);
+    this.characters += lengthOf(write);
     if (write.kind === "deliver") this.#ledger.send("deliver", { slot, attempt: write.attempt, no });
     if (write.kind === "record") {
       this.#ledger.send("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
@@ -126,6 +131,10 @@ export class Handover {
     }
     settle(call.deferred);
   }
+}
+
+function lengthOf(write: Outcome["write"]): number {
+  return write.kind === "deliver" ? write.characters : write.kind === "record" ? (write.row.value?.length ?? 0) : 0;
 }
 
 /** When an outcome that someone else wrote was recorded: replay knows no other instant of it. */

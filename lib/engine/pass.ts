@@ -19,6 +19,7 @@ import { Ends } from "./ends.ts";
 import { Escaped } from "./escaped.ts";
 import { Handover } from "./handover.ts";
 import { History } from "./history.ts";
+import { Hold } from "./hold.ts";
 import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
 import { Patches } from "./patches.ts";
@@ -38,7 +39,7 @@ const PATIENCE = { times: 5, everyMs: 20 };
 export class Pass {
   readonly run: RunView;
   readonly body: Body;
-  readonly claim: Claim;
+  claim: Claim;
   readonly definition: WorkflowDefinition;
   readonly ports: EnginePorts;
   readonly history: History;
@@ -57,12 +58,11 @@ export class Pass {
   readonly #calls = new Calls();
   readonly #alarms: PassAlarms;
   readonly #flexible: boolean;
+  readonly #hold: Hold;
   #settled: Settled | null = null;
-  #state: "active" | "suspending" | "suspended" | "ended" = "active";
   #scheduled = false;
   #flexing = false;
   #impatient = 0;
-  #renewedAt = 0;
   #prepared: (() => void) | null = null;
   #onDrained: (() => void) | null = null;
   #pausing = false;
@@ -77,6 +77,7 @@ export class Pass {
     this.mailbox = new Mailbox(claim);
     this.ends = new Ends(claim.ended);
     this.ledger = new Ledger(ports.flusher, claim, this);
+    this.#hold = new Hold(this.ledger, this);
     this.handover = new Handover(claim, this.history, this.ledger, ports);
     this.patches = new Patches(this);
     this.run = new RunView(claim, ports.logger, this.handover.voice);
@@ -104,7 +105,7 @@ export class Pass {
   }
 
   get over(): boolean {
-    return this.#state === "ended";
+    return this.#hold.over;
   }
 
   /** What the body has asked for and never awaited, named. */
@@ -114,7 +115,7 @@ export class Pass {
 
   #settle(settled: Settled): void {
     this.#settled = settled;
-    if (this.#state === "suspended") this.#resume();
+    if (this.#hold.suspended) void this.#hold.resume();
     this.#schedule();
   }
 
@@ -147,14 +148,14 @@ export class Pass {
     this.#calls.add(call);
     if (this.history.recorded(call.slot)) this.handover.recorded(call);
     else this.#calls.held.push(call);
-    if (this.#state === "suspended") this.#resume();
+    if (this.#hold.suspended) void this.#hold.resume();
     else if (this.#mayBegin()) this.#beginHeld();
     this.#schedule();
     return call.deferred.promise;
   }
 
   #mayBegin(): boolean {
-    return this.#state === "active" && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
+    return this.#hold.active && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
   }
 
   /** What goes wrong around a call, a stored value that cannot be read for one, ends the pass and not the process. */
@@ -196,7 +197,7 @@ export class Pass {
 
   readonly #onTurn = (): void => {
     this.#scheduled = false;
-    if (this.#state === "active") this.guard(() => this.#turn());
+    if (this.#hold.active) this.guard(() => this.#turn());
   };
 
   /** One turn: whatever the turn before woke has run as far as it can. */
@@ -209,12 +210,14 @@ export class Pass {
       this.#impatient = 0;
       this.#schedule();
     } else if (this.#stale) {
-      this.#state = "suspending";
+      this.#hold.stop();
       this.ledger.afterCommit(() => this.end({ how: "replayed" }));
     } else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
-    else if (this.#pausing) void this.#restForPause();
-    else if (this.#calls.held.length > 0) this.#quiescent();
+    else if (this.#pausing) {
+      // Once its steps have ended and are recorded.
+      if (!this.#calls.working) void this.#hold.rest();
+    } else if (this.#calls.held.length > 0) this.#quiescent();
     else if (!this.#calls.working && this.#calls.waiting.size > 0) void this.#suspend();
     else if (!this.#calls.working) this.#stall?.rests();
   }
@@ -245,64 +248,58 @@ export class Pass {
   async #suspend(): Promise<void> {
     // What is not read yet may be what the body waits for.
     if (this.mailbox.partial || this.ends.partial) return this.look();
-    this.#state = "suspending";
     const slots = JSON.stringify([...this.#calls.waiting].map((call) => call.slot));
-    const answer = await this.ledger.write("suspend", { mail: this.mailbox.seen, slots });
-    if (!answer || this.over) return;
-    if (answer.verdict !== "ok") {
-      this.#state = "active";
-      this.decided();
-      return this.look();
-    }
-    this.#gaveUp(answer.due_ms);
-    // The body went on meanwhile, from an await of its own.
-    if (this.#calls.held.length > 0 || !this.handover.empty || this.#settled) this.#resume();
-    else this.decided();
+    return this.#hold.suspend({ mail: this.mailbox.seen, slots, warm: this.ports.warmNumber(this) });
   }
 
-  #gaveUp(dueMs: number | null): void {
-    this.#state = "suspended";
+  kept(): void {
+    this.decided();
+    void this.look();
+  }
+
+  gaveUp(dueMs: number | null, paused: boolean): void {
     this.#alarms.clear();
     this.#onDrained?.();
     this.ports.onEnd(this, { how: "suspended", dueMs });
-  }
-
-  /** Gives the run up for a pause, once its steps have ended and are recorded. */
-  async #restForPause(): Promise<void> {
-    if (this.#calls.working) return;
-    this.#state = "suspending";
-    const answer = await this.ledger.write("rest", {});
-    if (!answer || this.over) return;
-    if (answer.verdict === "ok") return this.#gaveUp(null);
-    this.#state = "active";
-    this.decided();
-    return this.look();
+    // The body went on meanwhile, from an await of its own.
+    if (paused) return;
+    if (this.#calls.held.length > 0 || !this.handover.empty || this.#settled) void this.#hold.resume();
+    else this.decided();
   }
 
   /** Writes what the body has decided: now, or once the run is held again. */
   decided(): void {
-    if (this.#state === "active") this.patches.flush();
-    else if (this.#state === "suspended" && this.patches.pending) this.#resume();
+    if (this.#hold.active) this.patches.flush();
+    else if (this.#hold.suspended && this.patches.pending) void this.#hold.resume();
   }
 
-  /** A durable call from a body that was suspended: it goes on here if nobody has claimed the run meanwhile. */
-  #resume(): void {
-    this.#state = "suspending";
-    void this.ledger.write("reclaim", {}).then((answer) => {
-      if (!answer || this.over) return;
-      this.ledger.renew();
-      this.#renewedAt = performance.now();
-      this.#state = "active";
-      this.decided();
-      this.ports.onResumed(this);
-      void this.look();
-      this.#schedule();
-    });
+  /** It is being given up, until there is news for it. */
+  get suspending(): boolean {
+    return this.#hold.suspending;
+  }
+
+  /** Whether the run may go on here with a claim of this epoch, from where it was suspended. */
+  awaits(epoch: number): boolean {
+    return this.#hold.awaits(epoch);
+  }
+
+  /** The run was claimed again for this pass. */
+  wake(news: News, changed: Pick<Claim, "followed" | "deadline">): void {
+    this.claim = { ...this.claim, ...changed };
+    this.#hold.wake(news);
+  }
+
+  heldAgain(news: News | null): void {
+    this.decided();
+    this.ports.onResumed(this);
+    if (news) this.#takeIn(news);
+    else void this.look();
+    this.#schedule();
   }
 
   /** Looks for what is new: mail, timers, the end of the claim. A look that fails is followed by another, at the next poll. */
   async look(): Promise<void> {
-    if (this.over || this.#state === "suspended") return;
+    if (this.over || this.#hold.suspended) return;
     const news = await this.ports.look(this).catch(() => null);
     if (news) this.hear(news);
   }
@@ -310,10 +307,10 @@ export class Pass {
   /** Takes in what a look has found. */
   hear(news: News): void {
     // A look from before the claim was renewed knows only that the one before is over.
-    if (this.over || this.#state === "suspended" || news.askedAt < this.#renewedAt) return;
+    if (this.over || this.#hold.suspended || this.#hold.outdates(news.askedAt)) return;
     if (news.held) this.#takeIn(news);
     // A suspension in flight may have given the claim up by itself.
-    else if (this.#state === "active") this.lose();
+    else if (this.#hold.active) this.lose();
   }
 
   #takeIn(news: News): void {
@@ -332,7 +329,7 @@ export class Pass {
   /** Begins nothing any more. Resolves when the steps that run have ended and are recorded. */
   drain(): Promise<void> {
     return new Promise((resolve) => {
-      if (this.over || this.#state === "suspended") resolve();
+      if (this.over || this.#hold.suspended) resolve();
       this.#onDrained = resolve;
       this.#schedule();
     });
@@ -367,7 +364,7 @@ export class Pass {
 
   end(ending: Ending): void {
     if (this.over) return;
-    this.#state = "ended";
+    this.#hold.end();
     this.#alarms.clear();
     this.#abort("why" in ending ? ending.why : ending.how);
     this.#onDrained?.();

@@ -99,4 +99,6 @@ export interface EnginePorts {
   ) => Promise<{ readonly history: Recorded[]; readonly more: boolean }>;
   readonly onEnd: (pass: Pass, ending: Ending) => void;
   readonly onResumed: (pass: Pass) => void;
+  /** The how-manieth suspension of this process it would be, if the pass is to stay in memory; null: it is not. */
+  readonly warmNumber: (pass: Pass) => number | null;
 }

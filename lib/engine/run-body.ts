@@ -34,6 +34,8 @@ export const inBody = <T>(pass: Pass, work: () => T): T =>
   detached(() => scope.run({ body: pass.body, step: null }, work));
 
 function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void): void {
+  // Before its first call.
+  pass.begun();
   void inBody(pass, async () => {
     let end: Settled;
     try {
@@ -43,5 +45,4 @@ function enter(pass: Pass, args: unknown[], settled: (settled: Settled) => void)
     }
     settled(end);
   });
-  pass.begun();
 }

@@ -267,7 +267,7 @@ class StepRun implements Entry {
     );
     if (verdict === "stale") return pass.lose("its claim is over");
     const settle = this.#gives(value);
-    if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at } });
+    if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at, characters: value.length } });
   }
 
   /** One try: the function, told of by its signal when the pass ends. `#leave` ends it. */

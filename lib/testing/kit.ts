@@ -48,7 +48,12 @@ export class Kit {
     this.#shared = given[SHARED] !== undefined;
     this.schemaName = given[SHARED] ?? rest.schema ?? newSchemaName();
     const workflows = [...(rest.workflows ?? []), ...this.standIns.workflows] as PerdureOptions["workflows"];
-    this.options = { ...rest, workflows, schema: this.schemaName, migrate: true, ...this.seam(true) };
+    // A run that goes on is replayed here, so that code shows itself which does not ask for the same again.
+    const worker = rest.worker === false ? rest.worker : { warm: 0, ...rest.worker };
+    // Whoever lets years pass in a test looks at what came of its runs after.
+    const { retention = "forever" } = rest;
+    const schema = this.schemaName;
+    this.options = { ...rest, worker, retention, workflows, schema, migrate: true, ...this.seam(true) };
   }
 
   /** What ties an engine to this schema and clock. `owner`: it makes the schema, and drops it. */

@@ -118,6 +118,7 @@ class Rehearsal {
       onFollowed: silent,
       onStray: silent,
       onResumed: silent,
+      warmNumber: () => null,
     };
   }
 

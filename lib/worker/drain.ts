@@ -59,7 +59,7 @@ async function drain(parts: DrainParts, max: number, ms: number | null): Promise
   const end = worker.allow(max);
   try {
     for (;;) {
-      await worker.ring();
+      await worker.timers.ring();
       worker.poke();
       const settled = worker.settled().then(() => "settled" as const);
       if ((await Promise.race([settled, late])) === "late") {

@@ -45,7 +45,7 @@ export class Hints {
     if (letters.includes("d") || letters.includes("v")) lookForPublished();
     if (letters.includes("c")) void worker.lookAll();
     // A timer that a user's transaction made: the leader's next poll may be too late for it.
-    if (letters.includes("t") && worker.leads) look();
+    if (letters.includes("t") && worker.timers.leads) look();
     if (letters.includes("b")) liveness.watch();
     if (letters.includes("n")) liveness.nudge();
   }
@@ -53,7 +53,7 @@ export class Hints {
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
   tell({ work, foreign, done, change, laterMs, untold, published, touched, wanted }: News): void {
     const { worker, notifier, lookForPublished } = this.#options;
-    if (laterMs !== null) worker.watch(laterMs);
+    if (laterMs !== null) worker.timers.watch(laterMs);
     if (untold) this.#tellAgain();
     if (work > 0) worker.poke();
     if (change > 0) void worker.lookAll();

@@ -6,31 +6,32 @@ import { registeredName } from "../core/engines.ts";
 import type { EngineLog } from "../core/logging.ts";
 import type { WorkflowDefinition } from "../core/types.ts";
 import type { Flusher } from "../db/flusher.ts";
-import { toClaims } from "../db/loaded.ts";
+import { parted, toClaims } from "../db/loaded.ts";
 import type { Store } from "../db/store.ts";
-import type { LoadedRow, Writes } from "../db/writes.ts";
-import { Alarm } from "../engine/alarm.ts";
+import type { LoadedRow } from "../db/writes.ts";
 import { Delays } from "../engine/delays.ts";
 import { type ExecutePorts, executor, type Finish, load } from "../engine/execute.ts";
 import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
-import type { Ending, EnginePorts, News } from "../engine/ports.ts";
+import type { Ending, EnginePorts } from "../engine/ports.ts";
 import { Turns } from "../engine/turns.ts";
-import { toNews } from "./news.ts";
+import { Looks } from "./look.ts";
+import { Timers } from "./timers.ts";
+import { Warm } from "./warm.ts";
 
 /** From so many crashes on, one at a time is worked on; see claim_runs. */
 const SUSPECT = 3;
 /** Runs claimed at once at most: each brings its history along. */
 const MOST_PER_CLAIM = 200;
+/** A run that is left to another process, which has it in memory, is anybody's after that long, and a little more; see claim_runs. */
+const LEFT_MS = 52;
 /** Of many slots half are filled at once: while the database claims for one half, this process works on the other. */
 const MANY_SLOTS = 32;
-const DUE_PER_BATCH = 1000;
-const OVERDUE_MS = 500;
-/** Schedules that are due and that somebody holds are looked at again after that. */
-const FIRE_AGAIN_MS = 500;
 
 export interface WorkerOptions {
   readonly concurrency: number;
+  /** So many suspended runs are kept in memory at most. */
+  readonly warm: number;
   /** False: takes runs only while it is drained. */
   readonly works: boolean;
   readonly workflows: ReadonlyMap<string, WorkflowDefinition>;
@@ -52,13 +53,16 @@ export interface WorkerOptions {
 }
 
 export class Worker {
+  readonly timers: Timers;
   readonly #options: WorkerOptions;
   readonly #ports: ExecutePorts;
   readonly #execute: ReturnType<typeof executor>;
+  readonly #looks: Looks;
+  readonly #warm: Warm;
+  /** By run id. */
   readonly #active = new Map<string, Pass>();
   readonly #concluding = new Set<Pass>();
   readonly #loading = new Set<string>();
-  readonly #alarm: Alarm;
   #reserved = 0;
   /** So many of the reserved slots the claim in flight asks for. */
   #asked = 0;
@@ -68,20 +72,21 @@ export class Worker {
   #taken = 0;
   #onSettled: (() => void)[] = [];
   #claiming = false;
+  /** A claim is on its way that does not see what comes from here on. */
+  #flying = false;
+  #left: NodeJS.Timeout | undefined;
   #again = false;
   #backlog = false;
   #stopping = false;
   #muted = false;
-  /** The last timer of a run that was suspended here: until then this process keeps an eye on timers. */
-  #horizon = 0;
-  /** Set by the heartbeat: the leader keeps an eye on all timers. */
-  leads = false;
 
   constructor(options: WorkerOptions) {
     this.#options = options;
     this.#quota = options.works ? Infinity : 0;
-    this.#alarm = new Alarm(options.clock, () => void this.ring());
-    const { flusher, store, clock, logger, concurrency } = options;
+    const { flusher, store, clock, logger, fire, concurrency } = options;
+    this.timers = new Timers({ flusher, clock, logger, fire, onWork: () => this.poke() });
+    this.#looks = new Looks(store, clock);
+    this.#warm = new Warm(options.warm);
     this.#most = Math.min(concurrency > MANY_SLOTS ? Math.ceil(concurrency / 2) : concurrency, MOST_PER_CLAIM);
     this.#ports = {
       ...options.engine,
@@ -91,14 +96,15 @@ export class Worker {
       delays: new Delays(),
       turns: new Turns(),
       lasting: new Lasting(),
-      look: (pass) => this.#look([pass]).then(([news]) => news ?? null),
+      look: (pass) => this.#looks.look([pass]).then(([news]) => news ?? null),
       loadMore: (key, after) => store.loadMore(key, after),
       onEnd: (pass, ending) => this.#ended(pass, ending),
       onGone: (pass, finish) => this.#gone(pass, finish),
-      onDelayed: (dueMs) => this.watch(dueMs),
+      onDelayed: (dueMs) => this.timers.watch(dueMs),
       onFollowed: () => options.rides && this.poke(),
       onStray: options.onStray,
-      onResumed: (pass) => this.#active.set(pass.claim.key, pass),
+      onResumed: (pass) => this.#resumed(pass),
+      warmNumber: (pass) => this.#warm.number(pass),
     };
     this.#execute = executor(this.#ports);
   }
@@ -126,14 +132,13 @@ export class Worker {
 
   /** The runs that this process knows it holds. */
   keys(): string[] {
-    const concluding = [...this.#concluding].map((pass) => pass.claim.key);
-    return [...new Set([...this.#active.keys(), ...this.#loading, ...concluding])];
+    const known = [...this.#active.values(), ...this.#concluding].map((pass) => pass.claim.key);
+    return [...new Set([...known, ...this.#loading])];
   }
 
   /** Whether a run is in work here. */
   has(runId: string): boolean {
-    for (const pass of this.#active.values()) if (pass.run.id === runId) return true;
-    return false;
+    return this.#active.has(runId);
   }
 
   /** Takes a slot for a run that is about to be leased at birth. */
@@ -152,10 +157,15 @@ export class Worker {
 
   /** There may be work: claims what there are free slots for. */
   poke(): void {
-    if (this.#claiming) this.#again = true;
+    if (this.#claiming) this.#again ||= this.#flying;
     else if (this.free > 0) void this.#claim();
     // The next slot that is free asks.
     else this.#backlog = true;
+  }
+
+  /** News for a run is on its way: if it is to go on here, where it is in memory, its claim rides along. */
+  expect(runId: string): void {
+    if (this.#warm.has(runId) || this.#active.get(runId)?.suspending) this.poke();
   }
 
   /** Keeps so many free slots for the claim in flight, in place of those it asked for before. */
@@ -170,11 +180,13 @@ export class Worker {
     this.#claiming = true;
     try {
       // Known when the batch is sent: slots that become free until then count, and one that is issued again asks again.
-      const limit = () => this.#ask(this.#most);
-      const { loaded } = await this.#options.flusher.write("claim", { limit });
+      const limit = (): number => {
+        this.#flying = true;
+        return this.#ask(this.#most);
+      };
+      const { loaded } = await this.#options.flusher.write("claim", { limit, warmFrom: () => this.#warm.from });
       this.#ask(0);
-      const claims = toClaims(loaded as LoadedRow[]);
-      for (const claim of claims) this.#begin(claim);
+      this.#takeUp(loaded);
       this.#backlog = loaded[0]?.backlog ?? false;
     } catch (error) {
       this.#ask(0);
@@ -184,6 +196,7 @@ export class Worker {
       this.#options.logger.error("perdure: claiming runs failed", error);
     }
     this.#claiming = false;
+    this.#flying = false;
     this.#checkSettled();
     if (this.#again || this.#backlog) {
       this.#again = false;
@@ -193,6 +206,30 @@ export class Worker {
     this.#options.onLoad();
   }
 
+  #takeUp(loaded: readonly LoadedRow[]): void {
+    const { cold, warm, left } = parted(loaded);
+    if (left) this.#left ??= setTimeout(() => this.#takeLeft(), LEFT_MS).unref();
+    for (const claim of toClaims(cold)) this.#begin(claim);
+    const dropped = warm.filter((row) => !this.#wake(row));
+    if (dropped.length > 0) void this.#beginDropped(dropped);
+  }
+
+  #takeLeft(): void {
+    this.#left = undefined;
+    this.poke();
+  }
+
+  /** Lets a run go on that is in memory. False: it has been dropped since. */
+  #wake(row: LoadedRow): boolean {
+    if (this.#stopping || this.#muted) return true;
+    const pass = this.#warm.take(row.id) ?? this.#active.get(row.id);
+    if (!pass?.awaits(row.epoch)) return false;
+    this.#quota -= 1;
+    this.#taken += 1;
+    pass.wake(this.#looks.newsOf(row), { followed: row.followed, deadline: row.deadline_ms });
+    return true;
+  }
+
   #begin(claim: Claim): void {
     // What the run will write is not of a time before it.
     this.#options.clock.observe(claim.now);
@@ -200,40 +237,60 @@ export class Worker {
     if (!definition || this.#stopping || this.#muted) return;
     this.#quota -= 1;
     this.#taken += 1;
-    if (claim.more) void this.#beginLong(claim, definition);
+    const begin = async (): Promise<void> => this.#enter(this.#execute(await load(claim, this.#ports), definition));
+    if (claim.more) void this.#reading([claim], begin);
     else this.#enter(this.#execute(claim, definition));
   }
 
-  async #beginLong(claim: Claim, definition: WorkflowDefinition): Promise<void> {
-    this.#reserved += 1;
-    this.#loading.add(claim.key);
+  /** Begins runs whose claim brought no history, as they were in memory a moment ago. */
+  #beginDropped(rows: readonly LoadedRow[]): Promise<void> {
+    const epochs = new Map(rows.map(({ key, epoch }) => [key, epoch]));
+    return this.#reading(rows, async () => {
+      const claims = await this.#options.store.load(rows.map(({ key }) => key));
+      for (const claim of claims) if (claim.epoch === epochs.get(claim.key)) this.#begin(claim);
+    });
+  }
+
+  /** Reads what a claim has not brought. Slots are kept for the runs meanwhile. */
+  async #reading(runs: readonly Pick<Claim, "key" | "id">[], read: () => Promise<void>): Promise<void> {
+    this.#reserved += runs.length;
+    for (const { key } of runs) this.#loading.add(key);
     try {
-      const whole = await load(claim, this.#ports);
-      this.#enter(this.#execute(whole, definition));
+      await read();
     } catch (error) {
-      this.#options.logger.error(`perdure: reading the history of run "${claim.id}" failed`, error, {
-        runId: claim.id,
-      });
+      const [{ id }] = runs as [Claim];
+      this.#options.logger.error(`perdure: reading the history of run "${id}" failed`, error, { runId: id });
       this.#options.onStray();
     } finally {
-      this.#loading.delete(claim.key);
-      this.#reserved -= 1;
+      for (const { key } of runs) this.#loading.delete(key);
+      this.#reserved -= runs.length;
     }
   }
 
   #enter(pass: Pass): void {
     if (pass.over) return;
     // The run was taken from a claim of this very process, which has not noticed yet.
-    this.#active.get(pass.claim.key)?.lose("its claim is over");
-    this.#active.set(pass.claim.key, pass);
+    this.#active.get(pass.run.id)?.lose("its claim is over");
+    this.#warm.take(pass.run.id);
+    this.#resumed(pass);
+  }
+
+  #resumed(pass: Pass): void {
+    this.#warm.forget(pass);
+    this.#active.set(pass.run.id, pass);
     if (this.#active.size === 1) this.#options.onLoad();
   }
 
   #ended(pass: Pass, ending: Ending): void {
-    if (this.#active.get(pass.claim.key) === pass) this.#active.delete(pass.claim.key);
-    if (ending.how !== "suspended") this.#concludes(pass);
-    else if (ending.dueMs !== null) this.watch(ending.dueMs);
-    if (ending.how === "suspended") this.#freed(pass);
+    if (this.#active.get(pass.run.id) === pass) this.#active.delete(pass.run.id);
+    if (ending.how !== "suspended") {
+      this.#warm.forget(pass);
+      this.#concludes(pass);
+      return;
+    }
+    if (ending.dueMs !== null) this.timers.watch(ending.dueMs);
+    if (!this.#stopping) this.#warm.keep(pass);
+    this.#freed(pass);
   }
 
   /** Its slot is free: a claim for it rides along with its end. */
@@ -296,74 +353,14 @@ export class Worker {
     for (const pass of passes) pass.lose("it is handed back");
   }
 
-  /** A timer of a run that was suspended, tried again or started for later here is due in so many milliseconds. */
-  watch(dueMs: number): void {
-    const due = this.#options.clock.now() + dueMs;
-    this.#horizon = Math.max(this.#horizon, due);
-    this.#alarm.at(due);
-  }
-
-  /** The next timer of all, as a poll found it: the leader wakes for it. What is overdue was left behind: a dead leader leads for a while yet. */
-  hear(nextMs: number | null): void {
-    if (nextMs === null) return;
-    const due = this.#options.clock.now() + nextMs;
-    // At once: the alarm may be set for this very instant, by a clock that stood still with the machine.
-    if (nextMs < -OVERDUE_MS) void this.ring();
-    else if (this.leads || due <= this.#horizon) this.#alarm.at(due);
-  }
-
-  /** Timers are due: makes their runs claimable and claims, in one batch. */
-  async ring(): Promise<void> {
-    if (this.#stopping) return;
-    const due = this.#due();
-    this.poke();
-    const { woken, next_ms, scheduled } = await due;
-    if (woken >= DUE_PER_BATCH) void this.ring();
-    if (woken > 0) this.poke();
-    this.hear(next_ms);
-    if (scheduled) await this.#fire();
-  }
-
-  #due(): Promise<Writes["due"]["answer"]> {
-    return this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
-      this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
-      return { woken: 0, next_ms: null, scheduled: false };
-    });
-  }
-
-  /** Slots of schedules are due. What is still due then, somebody holds. */
-  async #fire(): Promise<void> {
-    const { fire, clock } = this.#options;
-    const moved = await fire();
-    if (this.#stopping) return;
-    const { woken, next_ms, scheduled } = await this.#due();
-    if (woken > 0) this.poke();
-    this.hear(next_ms);
-    if (scheduled) this.#alarm.at(clock.now() + (moved > 0 ? 0 : FIRE_AGAIN_MS));
-  }
-
   /** Some run in work may have mail, or be cancelled: looks at all, in one statement. */
   async lookAll(): Promise<void> {
     const passes = [...this.#active.values()];
     if (passes.length === 0) return;
-    const news = await this.#look(passes).catch(() => []);
+    const news = await this.#looks.look(passes).catch(() => []);
     news.forEach((found, at) => {
-      if (found) passes[at]!.hear(found);
+      passes[at]!.hear(found);
     });
-  }
-
-  async #look(passes: readonly Pass[]): Promise<(News | undefined)[]> {
-    const { store, clock } = this.#options;
-    const claims = passes.map((pass) => pass.ledger.claim);
-    const askedAt = performance.now();
-    const rows = await store.look(
-      claims.map((c) => c.run),
-      claims.map((c) => c.epoch),
-      passes.map((pass) => pass.mailbox.last),
-    );
-    const byRun = new Map(rows.map((row) => [row.run, row]));
-    if (rows[0]) clock.observe(rows[0].now_ms);
-    return claims.map((claim) => toNews(byRun.get(claim.run), askedAt, clock.now()));
   }
 
   /** All claims of this process are void: nothing is written any more, steps are told to stop; and it claims no others. */
@@ -387,7 +384,9 @@ export class Worker {
   /** Begins nothing more; resolves when the attempts in flight have ended, or after `timeoutMs`. What is left is lost here. */
   async stop(timeoutMs: number): Promise<void> {
     this.#stopping = true;
-    this.#alarm.clear();
+    this.timers.stop();
+    clearTimeout(this.#left);
+    this.#warm.clear();
     const drained = Promise.all([...this.#active.values()].map((pass) => pass.drain()));
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {

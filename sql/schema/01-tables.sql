@@ -29,6 +29,8 @@ create table :SCHEMA.run (
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
   topics      text[],                          -- what it is suspended on: kind:name
+  warm        bigint,                          -- the worker that may still have it in memory, until it is claimed,
+  warm_no     integer,                         -- and the how-manieth of that worker's suspensions it was
   parent      bigint,                          -- the run that started it as a child
   detached    boolean not null default false,  -- a child that is not cancelled with its parent
   followed    boolean not null default false,  -- a run may wait for its end: its parent, or one in follower
@@ -48,6 +50,7 @@ create table :SCHEMA.run (
   check (not pausing or state = 'running'),
   check (not untold or finished_at is not null),
   check ((topics is not null) = (state = 'suspended')),
+  check (warm is null or state <> 'running'),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
@@ -76,6 +79,8 @@ create table :SCHEMA.follower (
   follower bigint not null,
   primary key (run, follower)
 );
+-- What goes with a follower.
+create index follower_of on :SCHEMA.follower (follower);
 
 create table :SCHEMA.input (
   run     bigint primary key,
@@ -83,7 +88,10 @@ create table :SCHEMA.input (
   hash    text,                                -- canonical hash of the arguments; null: started from SQL
   options json,                                -- what .with() set for this run: retry
   fork    json                                 -- a fork's: [when the run that its history comes from began, [[run, up to which place], ...], the schedule of the first]
-);
+)
+-- What retention deletes is old and lies together, where no statement of a run in work comes across it. Each vacuum reads all of the index, so
+-- it may wait until a tenth of the rows is such; a day of thirty is a thirtieth. The same for checkpoint, mail, outcome and item.
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 create table :SCHEMA.checkpoint (
   run        bigint not null,
@@ -101,8 +109,8 @@ create table :SCHEMA.checkpoint (
   at         timestamptz not null,
   primary key (run, slot, attempt)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- The order of outcomes that someone else wrote, a user's transaction for one; append-only, written with the run's next write.
 create table :SCHEMA.delivery (
@@ -152,15 +160,17 @@ create table :SCHEMA.wait (
 );
 
 create table :SCHEMA.mail (
-  seq       bigint generated always as identity primary key,
+  seq       bigint generated always as identity,
   run       bigint not null,
   name      text not null,
   data      json not null,
   reference text,
   token     text,                              -- tells a sender whose answer was lost that its mail is here
   sent_at   timestamptz not null,
-  slot      text                               -- the wait that consumed it
-);
+  slot      text,                              -- the wait that consumed it
+  primary key (run, seq)
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
 
@@ -168,7 +178,8 @@ create table :SCHEMA.outcome (
   run      bigint primary key,
   value    json,                               -- the result of a completed run, the error of a failed one
   reopened text[]                              -- failed: the slots whose failure it was; a retry sets them aside
-);
+)
+with (autovacuum_vacuum_scale_factor = 0.1);
 
 -- What is started again and again. When it fires next is computed by the library, from the instants that the database gave it.
 create table :SCHEMA.schedule (
@@ -251,9 +262,10 @@ create table :SCHEMA.lane (
 );
 
 create table :SCHEMA.leader (
-  one    boolean primary key default true check (one),
-  worker bigint,
-  until  timestamptz not null
+  one          boolean primary key default true check (one),
+  worker       bigint,
+  until        timestamptz not null,
+  retention_ms float8 not null default 2592000000 -- how long ended runs are kept: 30 days, until a launch says otherwise; Infinity: for ever
 );
 insert into :SCHEMA.leader (until) values ('-infinity');
 
@@ -326,11 +338,12 @@ begin
   return v_verdict;
 end $perdure$;
 
--- What claim_runs and load_runs return: a run's own columns, then one recorded outcome.
+-- What claim_runs, load_runs and load_warm return: a run's own columns, then one recorded outcome, or, for a run that is still in memory, its news.
 create type :SCHEMA.loaded as (
   key bigint, id text, workflow text, version text, queue text, epoch integer, attempt integer, crashes integer, mail integer,
   args text, options text, fork text, started_ms float8, deadline_ms float8, now_ms float8,
   waits text, begun text, reopened_from integer, last_no integer, unread text,
   schedule text, slot_ms float8, flexible boolean, followed boolean, reopened text, ended text,
-  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean
+  slot text, slot_attempt integer, no integer, kind text, name text, outcome text, value text, hash text, tries integer, at_ms float8, more boolean, backlog boolean,
+  news text
 );

@@ -5,7 +5,7 @@
 --   existing  the id is taken by an equal start (same workflow, same input), or p_keep says to take what there is
 --   conflict  the id is taken by another workflow or another input
 --   circle    the id is that of a run which waits, at the end of a chain of parents, for this very child
---   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken
+--   stale     a child: its parent's claim is over; busy: a stranger holds the parent, or the run whose id is taken; or that run has just expired
 -- A child is started by a claim of its parent (p_parents, p_epochs); its time is within its parent's, unless it is detached. A child whose
 -- id is taken is followed: the parent is told of its end.
 -- Called by the client's start, the engine's children, schedules and start_run. p_lease: the caller has a free slot for this one. It is
@@ -115,6 +115,14 @@ begin
       return;
     end if;
   end if;
+  if p_wait and exists (
+    select from unnest(p_ids, p_parents) as g(id, parent) where g.parent is null and not exists (select from :SCHEMA.run r where r.id = g.id)
+  ) then -- the run that had the id has expired since
+    return query select * from :SCHEMA.start_runs(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args,
+      p_hashes, p_options, p_keep, p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease, p_worker, p_lane_workflows, p_lane_versions,
+      p_lane_queues, p_wait);
+    return;
+  end if;
   if v_children then
     select array_agg(r.key order by g.ord), array_agg(g.parent order by g.ord) into v_followed, v_followers
       from unnest(p_ids, p_workflows, p_args, p_hashes, p_keep, p_parents, p_epochs) with ordinality as g(id, workflow, args, hash, keep, parent, epoch, ord)
@@ -132,6 +140,7 @@ begin
         when m.ord is not null then 'created'
         when g.parent is not null and not exists (
           select from unnest(v_parents, v_parent_epochs) as f(key, epoch) where f.key = g.parent and f.epoch = g.epoch) then :SCHEMA.refusal(g.parent, g.epoch)
+        when r.key is null then 'busy'
         when not (g.keep or (r.workflow = g.workflow and :SCHEMA.same_input(i.hash, i.args::text, g.hash, g.args))) then 'conflict'
         when g.parent is null or r.parent = g.parent then 'existing'
         when exists (select from :SCHEMA.follower f where f.run = r.key and f.follower = g.parent) then 'existing'

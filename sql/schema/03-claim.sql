@@ -55,14 +55,16 @@ begin
   end), false);
 end $perdure$;
 
--- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs). backlog: there
--- are more.
+-- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs); those that it has in
+-- memory, from its suspension p_warm_from on, without (see load_warm). backlog: there are more.
+-- A run that another worker has in memory is left to it for 50 ms after it became claimable, if that one is alive and has a free slot: the last
+-- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
-create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer)
+create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
 returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
@@ -70,8 +72,11 @@ declare
   v_begun timestamptz := clock_timestamp();
   v_priority smallint := -32768;
   v_from timestamptz := '-infinity';
+  v_first_priority smallint;
+  v_first timestamptz;
   v_keys bigint[];
   v_again bigint[];
+  v_warm bigint[];
   v_priorities smallint[];
   v_ready timestamptz[];
   v_took interval;
@@ -87,9 +92,11 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
         where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
           and (r.priority, r.ready_at) >= (v_priority, v_from)
+          and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
+            or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
         order by r.priority, r.ready_at, r.key
         limit p_limit
         for no key update skip locked
@@ -97,7 +104,7 @@ begin
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at from :SCHEMA.run r
+        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
         where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
         order by r.priority, r.ready_at, r.key
         limit 1
@@ -116,18 +123,20 @@ begin
       limit p_limit
     ), claimed as (
       update :SCHEMA.run r
-      set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null,
+      set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null, warm = null, warm_no = null,
         started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
       from next where r.key = next.key
-      returning r.key, r.epoch, next.priority, next.ready_at
+      returning r.key, r.epoch, next.priority, next.ready_at, coalesce(next.warm, false) as warm
     )
-    select array_agg(key), array_agg(key) filter (where epoch > 1), array_agg(priority), array_agg(ready_at)
-      into v_keys, v_again, v_priorities, v_ready from claimed;
+    select array_agg(key), array_agg(key) filter (where epoch > 1 and not warm), array_agg(key) filter (where warm), array_agg(priority), array_agg(ready_at)
+      into v_keys, v_again, v_warm, v_priorities, v_ready from claimed;
     exit when v_keys is not null or v_from = '-infinity';
     v_priority := -32768;
     v_from := '-infinity';
     v_begun := clock_timestamp();
   end loop;
+  v_first_priority := v_priority;
+  v_first := v_from;
 
   if v_from = '-infinity' then
     v_took := clock_timestamp() - v_begun;
@@ -137,13 +146,10 @@ begin
       perform set_config('perdure.claimed_until', '', false);
     end if;
   end if;
-  if v_keys is null then
-    if v_long then
-      perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
-    end if;
-    return;
+  if v_keys is null and v_long then
+    perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
   end if;
-  if v_long or v_took is null or cardinality(v_keys) = p_limit then
+  if v_keys is not null and (v_long or v_took is null or cardinality(v_keys) = p_limit) then
     select c.priority, c.ready_at into v_priority, v_from from unnest(v_priorities, v_ready) as c(priority, ready_at)
       order by c.priority desc, c.ready_at desc limit 1;
     -- What stands before the last is in work, or being claimed by others.
@@ -154,23 +160,72 @@ begin
     end if;
   end if;
   -- Of one that nobody has held yet there is no more than its input, and mail perhaps.
-  return query
-    select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
-      :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
-      case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
-      null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog
-    from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
-    where r.key = any(v_keys) and r.epoch = 1;
+  if v_keys is not null then
+    return query
+      select r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes::integer, r.mail, i.args::text, i.options::text, i.fork::text,
+        :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(v_now), null::text, null::text, null::integer, null::integer,
+        case when r.mail > 0 then :SCHEMA.unread(r.key, 0)::text end, r.schedule, :SCHEMA.to_ms(r.slot_at), r.flexible, r.followed, null::text, null::text,
+        null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, v_backlog, null::text
+      from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key
+      where r.key = any(v_keys) and r.epoch = 1;
+  end if;
   if v_again is not null then
     return query select * from :SCHEMA.load_runs(v_again, '', 0, 4194304 / cardinality(v_keys), v_backlog);
   end if;
+  if v_warm is not null then
+    return query select * from :SCHEMA.load_warm(v_warm, v_backlog);
+  end if;
+  if coalesce(cardinality(v_keys), 0) < p_limit and exists (
+    select from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
+    join :SCHEMA.run r on r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
+    where r.warm <> p_worker and r.ready_at > v_now - interval '50 milliseconds' and (r.priority, r.ready_at) >= (v_first_priority, v_first)
+  ) then
+    return query select (e.row).* from (select null:::SCHEMA.loaded as row) e;
+  end if;
 end $perdure$;
+
+-- The workers that are alive and have a free slot that no known work will fill. Asked only where a run is claimable that another worker has in
+-- memory. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.hungry_workers() returns setof bigint language sql stable as $perdure$
+  select w.id from :SCHEMA.worker w
+  where w.hungry and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock() and exists (
+    select from pg_catalog.pg_locks l
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+      and l.classid::bigint = (w.id >> 32) & 4294967295 and l.objid::bigint = w.id & 4294967295
+  )
+$perdure$;
+
+-- Of runs that the claiming worker has in memory: what changes while a run is suspended. news: a JSON array of what look_runs says in due and
+-- next_ms. Called by claim_runs. Locks: nothing.
+create function :SCHEMA.load_warm(p_keys bigint[], p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
+  select
+    r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
+    null::text, null::text, null::text, :SCHEMA.to_ms(r.started_at), :SCHEMA.to_ms(r.deadline), :SCHEMA.to_ms(:SCHEMA.clock()),
+    null::text, null::text, null::integer, null::integer,
+    case when r.mail > 0 then ( -- as in unread, and planned once: this function is inlined, and that one cannot be
+      select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
+      from (select * from :SCHEMA.mail m where m.run = r.key and m.slot is null order by m.seq limit 1000) m
+    )::text end,
+    null::text, null::float8, r.flexible, r.followed, null::text,
+    case when w.ends then (select :SCHEMA.ended(r.key))::text end,
+    null::text, null::integer, null::integer, null::text, null::text, null::text, null::text, null::text, null::integer, null::float8, false, p_backlog,
+    json_build_array(w.due, :SCHEMA.to_ms(w.next) - :SCHEMA.to_ms(:SCHEMA.clock()))::text
+  from :SCHEMA.run r
+  cross join lateral (
+    select json_agg(json_build_array(w.slot, json_build_object('at', :SCHEMA.to_ms(w.due), 'woken', w.woken))) filter (where w.due <= :SCHEMA.clock()) as due,
+      min(w.due) filter (where w.due > :SCHEMA.clock()) as next, bool_or(w.kind in ('child', 'race')) as ends
+    from :SCHEMA.wait w where w.run = r.key
+  ) w
+  where r.key = any(p_keys)
+  order by r.key
+$perdure$;
 
 -- The effective history of runs: one row for each of up to 1,000 recorded outcomes after a slot and attempt, '' and 0 for the first (a run
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
 -- same; who has read all puts it into the order of delivery.
--- Called by claim_runs and load_more. Locks: nothing.
+-- Called by claim_runs and read_runs. Locks: nothing.
 create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
@@ -202,7 +257,7 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt intege
       select json_agg(s.slot) from :SCHEMA.round o cross join unnest(o.reopened) as s(slot) where o.run = r.key
     )::text end,
     case when (h.rn is null or h.rn = 1) and r.epoch > 1 then (select :SCHEMA.ended(r.key))::text end,
-    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog
+    h.slot, h.attempt, h.no, h.kind, h.name, h.outcome, h.value, h.hash, h.tries, :SCHEMA.to_ms(h.at), coalesce(h.more, false), p_backlog, null::text
   from :SCHEMA.run r
   join :SCHEMA.input i on i.run = r.key
   left join lateral (
@@ -231,11 +286,11 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt intege
   order by r.key, h.rn
 $perdure$;
 
--- The next page of a long history: see load_runs. A function of its own for its settings: to compile the query, or to sort what is left of the
--- history instead of following the index, costs more than a page.
--- Called by the engine. Locks: nothing.
-create function :SCHEMA.load_more(p_key bigint, p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
+-- The same with settings of its own: to compile the query, or to sort what is left of a history instead of following the index, costs more
+-- than a page.
+-- Called by the engine, for the next page of a long history, and for runs that it has no more in memory. Locks: nothing.
+create function :SCHEMA.read_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 begin
-  return query select * from :SCHEMA.load_runs(array[p_key], p_slot, p_attempt, p_bytes, false);
+  return query select * from :SCHEMA.load_runs(p_keys, p_slot, p_attempt, p_bytes, false);
 end $perdure$;

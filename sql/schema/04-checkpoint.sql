@@ -70,7 +70,7 @@ begin
     select count(*), array_agg(g.ord::integer), (select bool_or(h.crashes > 0) from held h) into v_count, v_ords, v_crashed
       from put p join given g using (run, slot, attempt);
     delete from :SCHEMA.wait w using unnest(v_ords) o where w.run = p_runs[o] and w.slot = p_slots[o];
-    update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.seq = p_mails[o];
+    update :SCHEMA.mail m set slot = p_slots[o] from unnest(v_ords) o where p_mails[o] is not null and m.run = p_runs[o] and m.seq = p_mails[o];
   end if;
 
   if v_crashed then

@@ -49,9 +49,10 @@ end $perdure$;
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
 -- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
 -- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
--- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run.
+-- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
+-- how-manieth of its suspensions; null: it does not.
 -- Called by the flusher. Locks: runs, in key order.
-create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_wait boolean)
+create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_warm_nos integer[], p_worker bigint, p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
@@ -59,11 +60,11 @@ declare
 begin
   return query
   with given as materialized (
-    select * from unnest(p_runs, p_epochs, p_mails, p_slots) with ordinality as g(run, epoch, mail, slots, ord)
+    select * from unnest(p_runs, p_epochs, p_mails, p_slots, p_warm_nos) with ordinality as g(run, epoch, mail, slots, warm_no, ord)
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), own as materialized (
-    select g.ord, g.run, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
+    select g.ord, g.run, g.warm_no, h.mail <> g.mail as mailed, least(w.due, h.deadline) as due,
       case when w.children > 16 then array_append(coalesce(w.others, '{}'), 'children:' || w.children) else coalesce(w.topics, '{}') end as topics
     from given g
     join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'running'
@@ -77,7 +78,8 @@ begin
     update :SCHEMA.run r set worker = null, pausing = false,
       state = case when r.pausing then 'paused' else 'suspended' end,
       due = case when not r.pausing then o.due end,
-      topics = case when not r.pausing then o.topics end
+      topics = case when not r.pausing then o.topics end,
+      warm = case when o.warm_no is not null then p_worker end, warm_no = o.warm_no
     from own o where r.key = o.run and not o.mailed and coalesce(o.due > v_now, true)
     returning r.key
   )
@@ -104,7 +106,7 @@ begin
   ), held as materialized (
     select * from :SCHEMA.hold_runs(p_runs, p_wait)
   ), done as (
-    update :SCHEMA.run r set state = 'running', worker = p_worker, epoch = r.epoch + 1, due = null, topics = null
+    update :SCHEMA.run r set state = 'running', worker = p_worker, epoch = r.epoch + 1, due = null, topics = null, warm = null, warm_no = null
     from given g join held h on h.key = g.run and h.epoch = g.epoch and h.state = 'suspended'
     where r.key = g.run
     returning r.key

@@ -13,11 +13,12 @@ $perdure$;
 --   finished   the run takes no more
 --   unknown    no such run
 --   busy       a stranger's open transaction holds the run's row
--- woken: the run was suspended on it and is claimable; working: the run is in work, its worker should look.
+-- woken: the run was suspended on it and is claimable, and warm is the worker that may have it in memory; working: the run is in work, its
+-- worker should look.
 -- The counter is raised under the run's lock: whoever suspends the run sees it, whatever snapshot it reads.
 -- Called by the flusher's sends and by send_event. Locks: runs, in key order.
 create function :SCHEMA.send_events(p_ids text[], p_names text[], p_data text[], p_references text[], p_tokens text[], p_again boolean, p_wait boolean)
-returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+returns table (ord integer, verdict text, key bigint, woken boolean, working boolean, workflow text, version text, queue text, warm bigint) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -47,7 +48,7 @@ begin
       due = case when r.topics && n.topics then null else r.due end,
       topics = case when r.topics && n.topics then null else r.topics end
     from news n where r.key = n.run
-    returning r.key, r.state, r.workflow, r.version, r.queue, r.ready_at = v_now and r.state = 'pending' as woken
+    returning r.key, r.state, r.workflow, r.version, r.queue, r.warm, r.ready_at = v_now and r.state = 'pending' as woken
   )
   select g.ord::integer, case
       when g.key is null then 'unknown'
@@ -56,7 +57,7 @@ begin
       when h.state in ('completed', 'failed', 'cancelled') and not exists (
         select from :SCHEMA.mail m where m.run = g.key and m.name = g.name and m.reference = g.reference) then 'finished'
       else 'duplicate'
-    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue
+    end, g.key, coalesce(t.woken, false), coalesce(t.state = 'running', false), t.workflow, t.version, t.queue, t.warm
   from given g
   left join held h using (key)
   left join put p on p.run = g.key and p.token = g.token

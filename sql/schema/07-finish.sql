@@ -200,7 +200,8 @@ begin
     into woken, working, next_ms from told t;
 
   with missed as (
-    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower) where n.follower <> all (coalesce(v_held, '{}'))
+    select distinct n.ended from unnest(v_ended, v_followers) as n(ended, follower)
+    where n.follower <> all (coalesce(v_held, '{}')) and exists (select from :SCHEMA.run r where r.key = n.follower) -- it may be gone
   )
   update :SCHEMA.run r set untold = r.key in (select ended from missed)
     where r.key = any(p_keys) and r.untold <> (r.key in (select ended from missed));

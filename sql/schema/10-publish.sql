@@ -24,8 +24,8 @@ create table :SCHEMA.item (
   at     timestamptz not null,
   primary key (run, stream, pos)
 )
--- Never updated, so a vacuum only has to freeze it.
-with (autovacuum_vacuum_insert_scale_factor = 0.2);
+-- Never updated: between two days that retention deletes, a vacuum only has to freeze it.
+with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_insert_scale_factor = 0.2);
 
 -- Sets values and appends to streams, in the order of the arrays. From a body (p_slots) a checkpoint goes along, so that replay writes
 -- nothing twice; from a step there is none. p_values null: closes the stream. p_seqs grow within a claim, in the order of its writes, which

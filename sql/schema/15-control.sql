@@ -144,7 +144,7 @@ end $perdure$;
 -- it was. It begins in the attempt that had come this far, and what earlier ones set aside stays so. Children that were started before are
 -- shared: their ends reach both. What was published before comes along, and so does what its code had drawn until then: clock, uuid, random.
 -- Verdicts: created (key: the new run), taken (the new id), unknown (no such run), or 'slot': nothing of that slot or name is recorded.
--- Called by the client's fork. Locks: the children that are shared, in key order.
+-- Called by the client's fork. Locks: the old run against expiring; the children that are shared, in key order.
 create function :SCHEMA.fork_run(p_id text, p_from text, p_new_id text, p_version text) returns table (verdict text, key bigint) language plpgsql as $perdure$
 #variable_conflict use_column
 declare
@@ -155,7 +155,7 @@ declare
   v_last integer;
   v_children bigint[];
 begin
-  select * into v_old from :SCHEMA.run r where r.id = p_id;
+  select * into v_old from :SCHEMA.run r where r.id = p_id for key share; -- it does not expire meanwhile
   if not found then
     return query select 'unknown', null::bigint;
     return;

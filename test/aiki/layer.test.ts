@@ -64,10 +64,12 @@ test("a divergence stalls the run and says where; with replay flexible it goes o
     }),
   ) as [Plain, Plain];
   const aiki = client();
-  await worker({ workflows: [strictV1, flexibleV1] }).start(aiki);
+  const before = await worker({ workflows: [strictV1, flexibleV1] }).start(aiki);
   const handles = [await strictV1.start(aiki), await flexibleV1.start(aiki)] as const;
   for (const handle of handles) await comesTo(handle, "sleeping");
+  await before.stop();
   deployed = true;
+  await worker({ workflows: [strictV1, flexibleV1] }).start(aiki);
   await advance(DAY);
   t.equal(await outputOf(handles[1]), "done");
   await comesTo(handles[0], "stalled");

@@ -11,7 +11,7 @@ import {
   type Workflow,
   workflow,
 } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
@@ -38,7 +38,7 @@ test("a child that failed, was retried from a step of its parent, and is awaited
     const second = how === "race" ? (await race({ child, late: "1h" })).value : await child.result();
     return [first, second];
   });
-  const b = await bench(t, { workflows: [parent, flaky] });
+  const b = await coldBench(t, { workflows: [parent, flaky] });
   for (const how of ["result", "race"]) {
     broken = true;
     t.same(await (await b.perdure.start(parent, how)).result(patient), ["RunFailedError", "well"], how);
@@ -53,7 +53,7 @@ test("a handle of a child with the longest id sends, cancels and waits", async (
     await other.cancel("no");
     return [await child.result(), await other.result().catch((e) => e.reason)];
   });
-  const b = await bench(t, { workflows: [parent, waiting] });
+  const b = await coldBench(t, { workflows: [parent, waiting] });
   t.same(await (await b.perdure.start(parent)).result(patient), ["on", "no"]);
 });
 
@@ -65,7 +65,7 @@ test("a race of hundreds, with long names, is won and replayed", async (t) => {
     await sleep(1);
     return [winner.split(" ")[0], value];
   });
-  const b = await bench(t, { workflows: [parent, waiting] });
+  const b = await coldBench(t, { workflows: [parent, waiting] });
   const run = await b.perdure.start(parent);
   await eventually(async () => (await run.status()).state === "suspended", PATIENCE_MS);
   const [{ id }] = (await b.sql(
@@ -85,7 +85,7 @@ test("two runs that name each other are told so, and neither waits for ever", as
       ? "refused"
       : "waited";
   });
-  const b = await bench(t, { workflows: [pair] });
+  const b = await coldBench(t, { workflows: [pair] });
   const [a, c] = await Promise.all([
     b.perdure.start(pair.with({ id: "a" }), "c"),
     b.perdure.start(pair.with({ id: "c" }), "a"),
@@ -99,7 +99,7 @@ test("hundreds of nested children have ids of their own, and the end comes back 
     "nest",
     async (depth: number): Promise<number> => (depth === 0 ? 0 : 1 + (await nest(depth - 1))),
   );
-  const b = await bench(t, { workflows: [nest] });
+  const b = await coldBench(t, { workflows: [nest] });
   t.equal(await (await b.perdure.start(nest, 200)).result(patient), 200);
   const [{ n, longest }] = (await b.sql(
     "select count(*)::int as n, max(octet_length(id)) as longest from :SCHEMA.run",
@@ -142,7 +142,7 @@ test("what cannot be a child is refused at the call, as an error that the parent
       await child.result(),
     ];
   });
-  const b = await bench(t, { workflows: [parent, strict, double] });
+  const b = await coldBench(t, { workflows: [parent, strict, double] });
   const run = await b.perdure.start(parent);
   const said = (await run.result(patient)) as string[];
   t.match(said, [
@@ -160,7 +160,7 @@ test("what cannot be a child is refused at the call, as an error that the parent
 test("a child of a workflow that nobody serves waits for who does, and the parent with it", async (t) => {
   const foreign = workflow("foreign", async () => "served");
   const parent = workflow("parent", async () => foreign());
-  const b = await bench(t, { workflows: [parent] });
+  const b = await coldBench(t, { workflows: [parent] });
   const run = await b.perdure.start(parent);
   await reaches(run, "suspended");
   t.equal((await b.sql("select state from :SCHEMA.run where workflow = 'foreign'"))[0].state, "pending");
@@ -179,7 +179,7 @@ test("a delayed child begins in its time, a child that takes too long fails in i
     await start(never.with({ id: "free", detached: true }));
     return [await delayed.result(), late];
   });
-  const b = await bench(t, { workflows: [parent, double, never] });
+  const b = await coldBench(t, { workflows: [parent, double, never] });
   const run = await b.perdure.start(parent);
   await eventually(async () => (await b.sql("select from :SCHEMA.run where state = 'suspended'")).length === 2);
   await b.advance(600_000);
@@ -199,7 +199,7 @@ test("a handle that outlives its parent, or leaves its body, does nothing and sa
     kept = await start(double, 1);
     return kept.result();
   });
-  const b = await bench(t, { workflows: [parent, double] });
+  const b = await coldBench(t, { workflows: [parent, double] });
   await (await b.perdure.start(parent)).result(patient);
   for (const verb of [() => kept.result(), () => kept.cancel(), () => kept.send(go, "x")]) {
     t.match(await rejection(Promise.resolve().then(verb)), { code: "PERDURE_CONTEXT" });
@@ -213,7 +213,7 @@ test("under repeat: cached, equal calls share one child, live and on replay", as
     const [again, and_again] = [await start(double, 2), await start(double, 2)];
     return [...both, await double(1), again.id === and_again.id];
   });
-  const b = await bench(t, { workflows: [parent, double] });
+  const b = await coldBench(t, { workflows: [parent, double] });
   t.same(await (await b.perdure.start(parent)).result(patient), [2, 2, 4, 2, true]);
   t.equal((await b.sql("select from :SCHEMA.run where workflow = 'double'")).length, 2);
 });
@@ -233,7 +233,7 @@ test("a child's id used for another input follows the policy, live and on replay
     await go.wait();
     return [first, differs, kept, await again.result(), other];
   });
-  const b = await bench(t, { workflows: [parent, double] });
+  const b = await coldBench(t, { workflows: [parent, double] });
   const run = await b.perdure.start(parent);
   await eventually(async () => (await run.status()).waitingFor === "event", PATIENCE_MS);
   await run.send(go, "on");
@@ -255,7 +255,7 @@ test("a retry of the workflow keeps a child that still runs, and one whose failu
     const [data, escaped] = await Promise.all([slow(), failing("escapes")]);
     return [caught, data, escaped];
   });
-  const b = await bench(t, { workflows: [parent, slow, failing] });
+  const b = await coldBench(t, { workflows: [parent, slow, failing] });
   const run = await b.perdure.start(parent);
   await eventually(() => begun.filter((n) => n === "escapes").length === 3, PATIENCE_MS);
   const [{ id }] = (await b.sql("select id from :SCHEMA.run where workflow = 'slow'")) as [{ id: string }];
@@ -267,7 +267,7 @@ test("a retry of the workflow keeps a child that still runs, and one whose failu
 
 test("a start that nobody awaited is named when the workflow returns", async (t) => {
   const parent = workflow("parent", async () => void start(double, 1));
-  const b = await bench(t, { workflows: [parent, double] });
+  const b = await coldBench(t, { workflows: [parent, double] });
   t.match((await rejection((await b.perdure.start(parent)).result(patient))).message, /nobody awaited start "double"/);
 });
 
@@ -281,7 +281,7 @@ test("a blocked child is visible, its parent waits, and goes on once the child i
     return n;
   });
   const parent = workflow("parent", async () => child.with({ id: "child" })());
-  const b = await bench(t, { workflows: [parent, child] });
+  const b = await coldBench(t, { workflows: [parent, child] });
   const run = await b.perdure.start(parent);
   await reaches(b.perdure.get("child"), "suspended");
   old = false;

@@ -1,7 +1,7 @@
 /** Races: the first of several waits wins, the winner is recorded, and what loses is left for later waits. */
 import { test } from "tap";
 import { event, RunFailedError, race, sleep, start, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS, reaches } from "../support/gate.ts";
 import { free, gate } from "../support/replay.ts";
@@ -21,7 +21,7 @@ test("an event wins, and on replay it has won", async (t) => {
     await gate.wait();
     return won.winner === "paid" ? won.value.data.amount : won.winner;
   });
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   const run = await b.perdure.start(flow);
   await reaches(run, "suspended");
   t.equal((await run.status()).waitingFor, "several");
@@ -38,7 +38,7 @@ test("what loses is left untouched: a later wait gets the event, a later result(
     const second = await race({ paid, child });
     return [first.winner, second.winner, (await paid.wait()).data.amount, await child.result()];
   });
-  const b = await bench(t, { workflows: [flow, parcel] });
+  const b = await coldBench(t, { workflows: [flow, parcel] });
   const run = await b.perdure.start(flow);
   await eventually(async () => (await b.sql("select from :SCHEMA.run where state = 'completed'")).length === 1);
   await run.pause();
@@ -49,7 +49,7 @@ test("what loses is left untouched: a later wait gets the event, a later result(
 
 test("a timer wins with null, once, and a restart does not wind it up again", async (t) => {
   const flow = workflow("flow", async () => race({ paid, late: { hours: 1 }, later: "2h" }));
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   const run = await b.perdure.start(flow);
   await reaches(run, "suspended");
   await b.advance(1_800_000);
@@ -61,7 +61,7 @@ test("a timer wins with null, once, and a restart does not wind it up again", as
 
 test("timers alone race too, and the run rests meanwhile", async (t) => {
   const flow = workflow("flow", async () => (await race({ slow: "2h", fast: "1h" })).winner);
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   const run = await b.perdure.start(flow);
   await reaches(run, "suspended");
   await b.advance(3_600_000);
@@ -80,7 +80,7 @@ test("a child wins with its result, or by failing, which throws", async (t) => {
       await slow.cancel("not needed");
     }
   });
-  const b = await bench(t, { workflows: [flow, parcel, never] });
+  const b = await coldBench(t, { workflows: [flow, parcel, never] });
   t.same(await (await b.perdure.start(flow, 4)).result(patient), ["child", 4]);
   t.match(await (await b.perdure.start(flow, -1)).result(patient), [true, /failed: Error: lost/]);
 });
@@ -94,7 +94,7 @@ test("a loop over an event reads the mailbox in order", async (t) => {
     }
     return sum;
   });
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   const run = await b.perdure.start(flow);
   for (const amount of [1, 2, 3, 4]) await run.send(paid, { amount });
   t.equal(await run.result(patient), 6);
@@ -106,7 +106,7 @@ test("a race of nothing, or of what nobody can wait for, is refused by name", as
     const racers: Record<string, any> = kind === "none" ? {} : { paid, odd };
     return race(racers).catch((e: Error) => e.message);
   });
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   const said = async (kind: string) =>
     (await b.perdure.start(flow, kind)).result(patient).catch((e: Error) => e.message);
   t.match(await said("none"), /race\(\) needs an object of events, children or durations/);

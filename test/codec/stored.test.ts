@@ -15,7 +15,7 @@ import {
   value,
   workflow,
 } from "../../lib/index.ts";
-import { type Bench, bench, collector } from "../support/engine.ts";
+import { type Bench, coldBench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { reaches, rejection } from "../support/gate.ts";
 import { atGate, gate } from "../support/replay.ts";
@@ -82,7 +82,7 @@ async function columns(b: Bench): Promise<{ table: string; column: string; type:
 }
 
 test("nothing of the data is readable in any column, and everything is read back", async (t) => {
-  const b = await bench(t, {
+  const b = await coldBench(t, {
     workflows: WORKFLOWS,
     schedules: [schedule("nightly", { cron: "0 3 * * *" }, child, SECRET)],
     codec: [compression({ above: 100 }), codec],
@@ -159,7 +159,7 @@ test("a value that was moved to another run, slot, try or attempt is not read, i
     await gate.wait();
     return what;
   });
-  const b = await bench(t, {
+  const b = await coldBench(t, {
     workflows: [...WORKFLOWS, held],
     schedules: ["a", "b"].map((name) => schedule(name, { cron: "0 3 * * *" }, child, name)),
     codec,
@@ -241,7 +241,7 @@ test("a key rotates under a suspended run: it goes on, and the old key can go on
     return (await tell(`${echoed} again`)).echoed;
   });
   const nightly = schedule("nightly", { cron: "0 3 * * *" }, order, "nightly");
-  const b = await bench(t, { workflows: [order], schedules: [nightly], codec });
+  const b = await coldBench(t, { workflows: [order], schedules: [nightly], codec });
   const run = await b.perdure.start(order.with({ id: "r" }), SECRET);
   await atGate(run);
   await b.perdure.shutdown();
@@ -274,7 +274,7 @@ test("a run whose key is missing is blocked, says which, and goes on after a dep
     await gate.wait();
     return what;
   });
-  const b = await bench(t, { workflows: [order], codec });
+  const b = await coldBench(t, { workflows: [order], codec });
   const run = await b.perdure.start(order.with({ id: "r" }), SECRET);
   await atGate(run);
   await b.perdure.shutdown();
@@ -307,7 +307,7 @@ test("runs that began before the codec was there go on, and their starts are sti
     const { secret } = (await news.wait()).data;
     return [first, made, await handle.result(), (await tell(what)).echoed, (await tell(secret)).echoed];
   });
-  const b = await bench(t, { workflows: [order, child] });
+  const b = await coldBench(t, { workflows: [order, child] });
   const run = await b.perdure.start(order.with({ id: "r" }), "old");
   await atGate(run);
   await b.perdure.shutdown();
@@ -335,7 +335,7 @@ test("a process of the first of two deploys goes on with what one of the second 
     await gate.wait();
     return [first, await tell(what), await child(what)];
   });
-  const b = await bench(t, { workflows: [order, child], codec });
+  const b = await coldBench(t, { workflows: [order, child], codec });
   const run = await b.perdure.start(order.with({ id: "r" }), "new");
   await atGate(run);
   await b.perdure.shutdown();
@@ -355,7 +355,7 @@ test("a fork reads what its ancestors wrote, a fork of a fork and of a scheduled
     await tokens.write(what);
     return [before.echoed, await count(what), await child(what), await count("last")];
   });
-  const b = await bench(t, {
+  const b = await coldBench(t, {
     workflows: [order, child],
     schedules: [schedule("nightly", { cron: "0 3 * * *" }, order, "scheduled")],
     codec,
@@ -387,7 +387,7 @@ test("plaintext is refused where the codec says so: from SQL, and from before", 
     const { data } = await news.wait();
     return [what, data.secret];
   });
-  const b = await bench(t, { workflows: [order], codec });
+  const b = await coldBench(t, { workflows: [order], codec });
   await b.sql(`select :SCHEMA.start_run('order', '["sql"]', 'lenient')`);
   await b.sql(`select :SCHEMA.send_event('lenient', 'news', '{"secret": "sql"}')`);
   t.same(await b.perdure.get("lenient").result(patient), ["sql", "sql"]);
@@ -409,7 +409,7 @@ test("plaintext is refused where the codec says so: from SQL, and from before", 
 
 test("in the caller's transaction, to many runs at once, and from a body values are bound to each run", async (t) => {
   const order = workflow("order", async (what: string) => [what, (await news.wait()).data.secret]);
-  const b = await bench(t, { workflows: [order], codec });
+  const b = await coldBench(t, { workflows: [order], codec });
   const ids = ["a", "b", "c"];
   const { default: pg } = await import("pg");
   const client = new pg.Client(b.url);
@@ -444,7 +444,7 @@ test("a codec that cannot encode a step's result blocks the run, and the process
     away = true;
     return order();
   });
-  const b = await bench(t, { workflows: [order, leave], codec: kms, logger: collector() });
+  const b = await coldBench(t, { workflows: [order, leave], codec: kms, logger: collector() });
   const run = await b.perdure.start(order);
   t.equal(await run.result(patient), "x");
   const blocked = await b.perdure.start(leave);

@@ -147,6 +147,18 @@ const waiting = workflow("waiting", async (run: string) => {
   return data;
 });
 
+const tally = step("tally", async (run: string, item: string) => void (await enter(run, `tally ${item}`)));
+/** Takes one event after the other, each through a step. */
+const turns = workflow("turns", async (run: string, count: number) => {
+  const taken: string[] = [];
+  for (let n = 0; n < count; n += 1) {
+    const { data } = await go.wait();
+    await tally(run, data);
+    taken.push(data);
+  }
+  return taken;
+});
+
 const tokens = stream<[no: number, at: number]>("tokens");
 const progress = value<number>("progress");
 const speak = step("speak", async (run: string, from: number, count: number, gapMs: number) => {
@@ -177,6 +189,7 @@ const all = {
   stumbling,
   slow,
   waiting,
+  turns,
   talker,
   versioned,
   ...topics({ enter, outside, schema }),

@@ -1,7 +1,7 @@
 /** Deploys while runs are in flight: what is safe, what blocks a run and what it says then, and how the run goes on. */
 import { test } from "tap";
 import { sleep, step, type Workflow, workflow } from "../../lib/index.ts";
-import { type Bench, bench } from "../support/engine.ts";
+import { type Bench, coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { atGate, DEADLINE_MS, free, gate, reached } from "../support/replay.ts";
 
@@ -17,9 +17,9 @@ type Body = () => Promise<unknown>;
 const code = (body: Body, replay: "strict" | "flexible" = "strict") => workflow({ name: "w", replay }, body);
 
 /** Runs a body to the gate, then shuts its engine down. `deploy` brings another body, and the event. */
-async function inFlight(t: Parameters<typeof bench>[0], before: Body) {
+async function inFlight(t: Parameters<typeof coldBench>[0], before: Body) {
   ran.length = 0;
-  const world = await bench(t, { workflows: [code(before)] });
+  const world = await coldBench(t, { workflows: [code(before)] });
   const { id } = await world.perdure.start(code(before));
   await eventually(() => ran.length > 0, DEADLINE_MS);
   await atGate(world.perdure.get(id));
@@ -228,7 +228,7 @@ test("after a retry of the workflow, what its new attempt recorded is guarded as
     await c();
     await gate.wait();
   });
-  const world = await bench(t, { workflows: [before] });
+  const world = await coldBench(t, { workflows: [before] });
   const { id } = await world.perdure.start(before);
   await atGate(world.perdure.get(id));
   await world.perdure.shutdown();

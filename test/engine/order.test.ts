@@ -1,7 +1,7 @@
 /** The first program: an order that waits for its payment. */
 import { test } from "tap";
 import { event, step, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 
 test("an order waits for its payment and goes on when it comes", async (t) => {
   const seen: string[] = [];
@@ -14,7 +14,7 @@ test("an order waits for its payment and goes on when it comes", async (t) => {
     if (payment) await fulfil(id);
     return payment?.data.amount ?? null;
   });
-  const { perdure } = await bench(t, { workflows: [order] });
+  const { perdure } = await coldBench(t, { workflows: [order] });
   const run = await perdure.start(order.with({ id: "o1" }), "o1");
   await perdure.send("o1", paid, { amount: 99 });
   t.equal(await run.result(), 99);
@@ -24,7 +24,7 @@ test("an order waits for its payment and goes on when it comes", async (t) => {
 test("a wait that times out returns null", async (t) => {
   const paid = event<{ amount: number }>("paid");
   const order = workflow("order", async () => paid.wait({ timeout: "30m" }));
-  const { perdure, advance, sql } = await bench(t, { workflows: [order] });
+  const { perdure, advance, sql } = await coldBench(t, { workflows: [order] });
   const run = await perdure.start(order);
   while ((await run.status()).state !== "suspended") await new Promise((r) => setTimeout(r, 5));
   await advance(30 * 60_000);

@@ -2,7 +2,7 @@
 import pg from "pg";
 import { test } from "tap";
 import { currentRun, currentStep, event, type RunHandle, sleep, step, transaction, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { atGate, DEADLINE_MS, free, gate, latch, loseClaims, reached, settled, unhandled } from "../support/replay.ts";
 
@@ -29,7 +29,7 @@ test("a slow branch beside one that sleeps never diverges while the code is the 
       })(),
     ]);
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await eventually(() => ran.includes("a") && ran.includes("b"), DEADLINE_MS);
   slow.open();
@@ -60,7 +60,7 @@ test("a claim lost while one branch is in flight and the other is far ahead neve
       })(),
     ]);
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await eventually(() => ran.includes("quick 5"), DEADLINE_MS);
   await eventually(async () => (await world.sql("select from :SCHEMA.checkpoint")).length === 7, DEADLINE_MS);
@@ -78,7 +78,7 @@ test("an event wait and a step stand side by side", async (t) => {
     const [mail, n] = await Promise.all([paid.wait(), work()]);
     return [mail.data, n];
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const late = await perdure.start(w);
   await atGate(late);
   await late.send(paid, 5);
@@ -106,7 +106,7 @@ test("identical parallel calls keep their own results over a hundred runs", asyn
     await gate.wait();
     return seen;
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const runs = await Promise.all(Array.from({ length: 100 }, () => perdure.start(w)));
   await Promise.all(runs.map((run) => atGate(run)));
   for (const run of runs) await run.send(gate);
@@ -133,7 +133,7 @@ test("twenty steps under allSettled give the same outcomes on replay", async (t)
     passes.push(outcomes.map((o) => (o.status === "fulfilled" ? o.value : String(o.reason))));
     await gate.wait();
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -165,7 +165,7 @@ test("an outcome is handed over only when the code that the one before woke has 
     seen.push(await Promise.race([deep(), other()]));
     await gate.wait();
   });
-  const { perdure, sql } = await bench(t, { workflows: [w] });
+  const { perdure, sql } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -281,7 +281,7 @@ test("whatever a body makes of race, all, any and allSettled falls on replay as 
     trace.push("through");
   });
 
-  const { perdure, another } = await bench(t, { workflows: [w] });
+  const { perdure, another } = await coldBench(t, { workflows: [w] });
   const runs: RunHandle<void>[] = [];
   for (let seed = 0; seed < SEEDS; seed += 1) runs.push(await perdure.start(w.with({ id: `seed-${seed}` }), seed));
   await Promise.all(runs.map((run) => eventually(async () => arrived(run), 60_000)));
@@ -332,7 +332,7 @@ test("the loser of a race is told to stop and is dropped", async (t) => {
   });
   const quick = step("quick", async () => "quick");
   const w = workflow("w", async () => Promise.race([slow(), quick()]));
-  const { perdure, sql } = await bench(t, { workflows: [w] });
+  const { perdure, sql } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   t.equal(await run.result(), "quick");
   await done.opened;
@@ -368,7 +368,7 @@ test("a step that nobody awaited when the body returns is an error that names it
     await sleep(5);
     await promise;
   });
-  const { perdure } = await bench(t, { workflows: [forgets, ended, throws, handsOn, later] });
+  const { perdure } = await coldBench(t, { workflows: [forgets, ended, throws, handsOn, later] });
   const outcome = async (w: typeof forgets) => settled((await perdure.start(w)).result());
   t.match(await outcome(forgets), {
     error: { cause: { code: "PERDURE_FLOATING", message: /step "quick", sleep ""/ } },
@@ -389,7 +389,7 @@ test("an await of the body's own keeps the claim while nothing durable is outsta
     await own.opened;
     return a();
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await eventually(() => begun === 1, DEADLINE_MS);
   await new Promise((resolve) => setTimeout(resolve, 50));
@@ -419,7 +419,7 @@ test("a durable call from a body that was suspended meanwhile goes on, and timer
       })(),
     ]);
   });
-  const { perdure, advance } = await bench(t, { workflows: [w] });
+  const { perdure, advance } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await reached(run, "suspended");
   own.open();
@@ -445,7 +445,7 @@ test("a recorded call that the body makes while its run is being given up is ans
     await pass.before.opened;
     await Promise.all([gate.wait(), pass.own.opened.then(() => a()).then((value) => pass.seen.push(value))]);
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await atGate(run);
   await free(world, run.id);
@@ -484,7 +484,7 @@ test("a call from a pass that is over never runs and never settles", async (t) =
     await a().finally(() => settledCalls.push("step"));
     return "of the first claim";
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await eventually(() => bodies.length === 1, DEADLINE_MS);
   await loseClaims(world);
@@ -501,7 +501,7 @@ test("a body that returns or throws by an await of its own while its run is susp
     if (ends === "throws") throw new RangeError("by itself");
     return "by itself";
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   t.equal(await (await perdure.start(w, "returns")).result(), "by itself");
   t.match(await settled((await perdure.start(w, "throws")).result()), { error: { cause: { name: "RangeError" } } });
 });
@@ -511,7 +511,7 @@ test("a step may wait for what another engine in the same process does", async (
     await sleep(1);
     return n + 1;
   });
-  const world = await bench(t, { workflows: [inner] });
+  const world = await coldBench(t, { workflows: [inner] });
   const call = step("call", async (n: number) => (await world.perdure.start(inner, n)).result());
   const outer = workflow("outer", async () => Promise.all([call(1), call(2)]));
   const other = await world.another({ workflows: [outer] });

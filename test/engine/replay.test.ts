@@ -18,7 +18,7 @@ import {
   uuid,
   workflow,
 } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { atGate, DEADLINE_MS, free, gate, latch, loseClaims, reached, settled, unhandled } from "../support/replay.ts";
 import { needs } from "../support/without.ts";
@@ -28,7 +28,7 @@ test("two steps run once each, in order, and the result is stored", async (t) =>
   const a = step("a", async (n: number) => ran.push(`a ${n}`));
   const b = step("b", async (n: number) => ran.push(`b ${n}`));
   const both = workflow("both", async (n: number) => [await a(n), await b(n)]);
-  const { perdure, another, sql } = await bench(t, { workflows: [both] });
+  const { perdure, another, sql } = await coldBench(t, { workflows: [both] });
   const run = await perdure.start(both, 7);
   t.strictSame(await run.result(), [1, 2]);
   t.strictSame(ran, ["a 7", "b 7"]);
@@ -61,7 +61,7 @@ test("a lost claim costs the step that was running and no other, and not one of 
     await a();
     return b();
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await eventually(() => ran.includes("b 1"), DEADLINE_MS);
   await loseClaims(world);
@@ -82,7 +82,7 @@ test("a step that must not run twice fails after a lost claim, and the body may 
     return "done";
   });
   const w = workflow("w", async () => [await once(false), await once(true).catch((error) => error.code)]);
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await eventually(() => ran === 2, DEADLINE_MS);
   await loseClaims(world);
@@ -114,7 +114,7 @@ test("what a claim that is over wants to record is refused, whoever ended it", a
     return "too late";
   });
   // Only the refusal tells it: no hint, and no poll in time.
-  const { perdure, sql } = await bench(t, { workflows: [w] });
+  const { perdure, sql } = await coldBench(t, { workflows: [w] });
   for (const [id, end] of Object.entries(ends)) {
     doors.set(id, latch());
     await reached(await perdure.start(w.with({ id }), id), "running");
@@ -141,7 +141,7 @@ test("a recorded step is not run again after a sleep, and its values are those i
     await gate.wait();
     return seen.at(-1);
   });
-  const { perdure, advance } = await bench(t, { workflows: [w] });
+  const { perdure, advance } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await reached(run, "suspended");
   await advance(3_600_000);
@@ -209,7 +209,7 @@ test("instanceof takes the same branch live and on replay", async (t) => {
     for (const which of Object.keys(failures)) await fail(which).catch((error) => seen.push(describe(error)));
     await gate.wait();
   });
-  const { perdure, another } = await bench(t, { workflows: [w], errors: [PaymentDeclined] });
+  const { perdure, another } = await coldBench(t, { workflows: [w], errors: [PaymentDeclined] });
   const run = await perdure.start(w);
   await atGate(run);
   await perdure.shutdown();
@@ -256,7 +256,7 @@ test("values come back equal, and of their own kind, live and on replay", async 
     await gate.wait();
     return Object.fromEntries(Object.keys(values).map((key, at) => [key, seen[at]]));
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -276,7 +276,7 @@ test("what a body does to a value it was given is not seen by replay", async (t)
     seen.push(JSON.stringify([given, input]));
     await gate.wait();
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const input = { list: ["of the caller"] };
   const run = await perdure.start(w, input);
   await atGate(run);
@@ -311,7 +311,7 @@ test("now(), uuid() and random() are the same on replay", async (t) => {
     note("event");
     await gate.wait();
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await eventually(() => passes.some((seen) => seen.length === 43), DEADLINE_MS);
   await atGate(run);
@@ -343,7 +343,7 @@ test("twelve thousand steps in one run replay, and none is executed again", need
     await gate.wait();
     return seen.length;
   });
-  const { perdure, sql } = await bench(t, { workflows: [w] });
+  const { perdure, sql } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   const [{ count }] = await sql("select count(*)::integer as count from :SCHEMA.checkpoint");
@@ -373,7 +373,7 @@ test("a catch-all around waits and steps never sees a suspension", async (t) => 
     await caught("event", () => gate.wait());
     await caught("step", () => a());
   });
-  const { perdure, advance } = await bench(t, { workflows: [w] });
+  const { perdure, advance } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await reached(run, "suspended");
   t.strictSame(seen, []);
@@ -405,7 +405,7 @@ test("repeat decides whether a second identical call runs again or returns the f
     await gate.wait();
     return [...seen, await cached("x")];
   });
-  const { perdure } = await bench(t, { workflows: [wAgain, wCached] });
+  const { perdure } = await coldBench(t, { workflows: [wAgain, wCached] });
   const runs = [await perdure.start(wAgain), await perdure.start(wCached)] as const;
   for (const run of runs) {
     await atGate(run);
@@ -431,7 +431,7 @@ test("a failure is cached too, and a shared call is one call", async (t) => {
     outcomes.push(...(await Promise.allSettled([fail()])));
     return outcomes.map((o) => o.status === "rejected" && o.reason.message);
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   t.strictSame(await (await perdure.start(w)).result(), ["once", "once", "once"]);
   t.equal(ran, 1);
 });
@@ -450,7 +450,7 @@ test("a reference with another input is a conflict, live and on replay", async (
     await gate.wait();
     await pack.with({ reference: { id: "parcel", onConflict: "error" } })(3);
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -473,7 +473,7 @@ test("a reference with another input in new code is a conflict on replay", async
       await gate.wait();
       return first;
     });
-  const { perdure, another } = await bench(t, { workflows: [code(1, "error")] });
+  const { perdure, another } = await coldBench(t, { workflows: [code(1, "error")] });
   const runs = [await perdure.start(code(1, "error")), await perdure.start(code(1, "error"))] as const;
   for (const run of runs) await atGate(run);
   await perdure.shutdown();
@@ -498,7 +498,7 @@ test("a reference that returns what exists never runs its step again", async (t)
     await gate.wait();
     return [...seen, await kept(5)];
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -516,7 +516,7 @@ test("calls with the same input and different references each run, and keep thei
     await gate.wait();
     return [await pack.with({ reference: "a" })("same"), await pack.with({ reference: "b" })("same")];
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -548,7 +548,7 @@ test("arguments that differ in kind take different slots, and the order of keys 
     await a({ x: 1, y: { p: 1, q: 2 } });
     await a({ y: { q: 2, p: 1 }, x: 1 });
   });
-  const { perdure, sql } = await bench(t, { workflows: [w] });
+  const { perdure, sql } = await coldBench(t, { workflows: [w] });
   await (await perdure.start(w)).result();
   const slots = (await sql("select slot from :SCHEMA.steps")).map(({ slot }) => slot as string);
   t.equal(slots.length, different.length + 2);
@@ -569,7 +569,7 @@ test("a step's failure is recorded, and thrown again on replay without running t
     await gate.wait();
     return "went on";
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -584,7 +584,7 @@ test("a body that throws fails the run, which is not tried again by itself", asy
     ran += 1;
     throw Object.assign(new TypeError("no such order"), { code: "E_ORDER", order: { id: 7 } });
   });
-  const { perdure, another } = await bench(t, { workflows: [w] });
+  const { perdure, another } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   for (const engine of [perdure, await another({ workflows: [w] })]) {
     const { error } = (await settled(engine.get(run.id).result())) as { error: RunFailedError };
@@ -608,7 +608,7 @@ test("what cannot be stored is refused where it is, with its path, and leaves no
   const input = workflow("input", async (_: unknown) => {});
   const argument = workflow("argument", async () => step("a", async (_: unknown) => {})({ at: [new WeakMap()] }));
   class Money {}
-  const { perdure, sql } = await bench(t, { workflows: [step1, result, input, argument] });
+  const { perdure, sql } = await coldBench(t, { workflows: [step1, result, input, argument] });
   await t.rejects(perdure.start(input, { list: [1, () => 2] }), { code: "PERDURE_SERIALIZE", message: /list\[1\]/ });
   await t.rejects(perdure.start(input, { money: new Money() }), { code: "PERDURE_SERIALIZE", message: /money/ });
   t.strictSame(await sql("select id from :SCHEMA.run"), [], "no run");
@@ -634,7 +634,7 @@ test("an anonymous step is known by its name and ordinal", async (t) => {
     for (const n of [1, 2, 3]) seen.push(await runStep("sum", () => n + 10 * ran++));
     await gate.wait();
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await atGate(run);
   await run.send(gate);
@@ -652,7 +652,7 @@ test("a stored value that cannot be read blocks the run, which goes on once it c
     await gate.wait();
     return value;
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await atGate(run);
   await world.sql("alter table :SCHEMA.checkpoint disable trigger check_checkpoint");

@@ -2,7 +2,7 @@
 import pg from "pg";
 import { type Test, test } from "tap";
 import { event, sleep, step, transaction, workflow } from "../../lib/index.ts";
-import { type Bench, bench } from "../support/engine.ts";
+import { type Bench, coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Gate, gate, PATIENCE_MS, reaches } from "../support/gate.ts";
 
@@ -49,7 +49,7 @@ test("an event that commits while the suspension waits for its sender is never l
     await stop.at();
     return (await ping.wait()).data;
   });
-  const b = await bench(t, { workflows: [listen], ...DEAF });
+  const b = await coldBench(t, { workflows: [listen], ...DEAF });
   const sql = await stranger(t, b);
   for (let round = 0; round < 3; round += 1) {
     const run = await b.perdure.start(listen.with({ id: `first-${round}` }));
@@ -85,7 +85,7 @@ test("an event that commits between the last look and the suspension is never lo
     await stop.at();
     return (await ping.wait()).data;
   });
-  const b = await bench(t, { workflows: [listen], ...DEAF });
+  const b = await coldBench(t, { workflows: [listen], ...DEAF });
   const sql = await stranger(t, b);
   for (let round = 0; round < 5; round += 1) {
     const run = await b.perdure.start(listen);
@@ -98,7 +98,7 @@ test("an event that commits between the last look and the suspension is never lo
 
 test("a sender that waits for the suspension sees it, and wakes the run", async (t) => {
   const listen = workflow("listen", async () => (await ping.wait()).data);
-  const b = await bench(t, { workflows: [listen], ...DEAF });
+  const b = await coldBench(t, { workflows: [listen], ...DEAF });
   const [guard, sender] = [await stranger(t, b), await stranger(t, b)];
   await guard(`create function :SCHEMA.slowly() returns trigger language plpgsql as $$ begin
     perform pg_advisory_xact_lock(hashtext('${b.schema}')); return new; end $$`);
@@ -115,7 +115,7 @@ test("a sender that waits for the suspension sees it, and wakes the run", async 
 });
 
 test("a write that finds its row held keeps the later ones of its run from overtaking, within a batch too", async (t) => {
-  const b = await bench(t, { workflows: [], worker: false });
+  const b = await coldBench(t, { workflows: [], worker: false });
   const [holder, batch] = [await stranger(t, b), await stranger(t, b)];
   await b.sql(`insert into :SCHEMA.worker (id, name, started_at, beat_at, lease) values (1, 'w', now(), now(), '1h')`);
   const [{ key }] =
@@ -160,7 +160,7 @@ test("a stranger's transaction that holds rows of runs delays those runs alone, 
     await sleep(10);
     return (await debit(data)) + (await last(n));
   });
-  const b = await bench(t, { workflows: [held, other] });
+  const b = await coldBench(t, { workflows: [held, other] });
   const sql = await stranger(t, b);
   // More rows than the engine has connections in its pool.
   const runs = await Promise.all(
@@ -224,7 +224,7 @@ test("an engine that shuts down while a row is held ends once the row is free, a
     await work();
     return 1;
   });
-  const b = await bench(t, { workflows: [held] });
+  const b = await coldBench(t, { workflows: [held] });
   const sql = await stranger(t, b);
   const run = await b.perdure.start(held);
   await began.opened;

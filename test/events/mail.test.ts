@@ -1,7 +1,7 @@
 /** Events: mail in a run's box, kept before anyone waits, consumed once and in order, from TypeScript. */
 import { test } from "tap";
 import { event, type Received, type Schema, step, workflow } from "../../lib/index.ts";
-import { type Bench, bench } from "../support/engine.ts";
+import { type Bench, coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
@@ -18,7 +18,7 @@ test("mail that came before the wait is delivered at once, with who, when and wh
     await hold();
     return ping.wait();
   });
-  const b = await bench(t, { workflows: [listen] });
+  const b = await coldBench(t, { workflows: [listen] });
   const run = await b.perdure.start(listen);
   await run.send(ping, 7, { reference: "first" });
   before.open();
@@ -34,7 +34,7 @@ test("mail that came before the wait is delivered at once, with who, when and wh
 
 test("mail that comes while the run waits wakes it", async (t) => {
   const listen = workflow("listen", async () => (await ping.wait()).data);
-  const { perdure } = await bench(t, { workflows: [listen] });
+  const { perdure } = await coldBench(t, { workflows: [listen] });
   const run = await perdure.start(listen);
   await reaches(run, "suspended");
   t.equal((await run.status()).waitingFor, "event");
@@ -48,7 +48,7 @@ test("each name is a queue of its own, first in, first out, before the wait and 
     for (const from of [ping, pong, ping, ping, pong, ping]) got.push((await from.wait()).data);
     return got;
   });
-  const { perdure } = await bench(t, { workflows: [listen] });
+  const { perdure } = await coldBench(t, { workflows: [listen] });
   const run = await perdure.start(listen.with({ delay: "1h" }));
   for (const n of [1, 2, 3]) await run.send(ping, n);
   for (const n of [10, 20]) await run.send(pong, n);
@@ -63,7 +63,7 @@ test("each name is a queue of its own, first in, first out, before the wait and 
 
 test("a run with more unread mail than one look brings still finds the name that it waits for", async (t) => {
   const listen = workflow("listen", async () => (await pong.wait()).data);
-  const { perdure } = await bench(t, { workflows: [listen] });
+  const { perdure } = await coldBench(t, { workflows: [listen] });
   const run = await perdure.start(listen);
   await reaches(run, "suspended");
   await Promise.all(Array.from({ length: 2100 }, (_, n) => run.send(ping, n)));
@@ -76,7 +76,7 @@ test("waits side by side go on when all have come, in whichever order they come"
     const [a, b] = await Promise.all([ping.wait(), pong.wait({ timeout: "1h" })]);
     return [a.data, b?.data];
   });
-  const b = await bench(t, { workflows: [both] });
+  const b = await coldBench(t, { workflows: [both] });
   for (const order of [
     [ping, pong],
     [pong, ping],
@@ -100,7 +100,7 @@ test("many waits for one name side by side each take one event, in the order of 
     const got = await Promise.all(Array.from({ length: 20 }, () => ping.wait()));
     return got.map(({ data }) => data);
   });
-  const { perdure } = await bench(t, { workflows: [many] });
+  const { perdure } = await coldBench(t, { workflows: [many] });
   const numbers = Array.from({ length: 20 }, (_, n) => n);
   const run = await perdure.start(many);
   await reaches(run, "suspended");
@@ -115,7 +115,7 @@ test("a step goes on beside a wait, and runs once", async (t) => {
     const [got, count] = await Promise.all([ping.wait(), work()]);
     return [got.data, count];
   });
-  const { perdure } = await bench(t, { workflows: [both] });
+  const { perdure } = await coldBench(t, { workflows: [both] });
   const run = await perdure.start(both);
   await reaches(run, "suspended");
   await run.send(ping, 3);
@@ -132,7 +132,7 @@ test("a timeout is recorded: a late event does not change it, and feeds the next
     seen.push([first?.data ?? null, second?.data ?? null]);
     return seen.at(-1)!;
   });
-  const b = await bench(t, { workflows: [patient] });
+  const b = await coldBench(t, { workflows: [patient] });
   const run = await b.perdure.start(patient);
   await reaches(run, "suspended");
   await b.advance(10 * 60_000);
@@ -147,7 +147,7 @@ test("a timeout is recorded: a late event does not change it, and feeds the next
 
 test("the deadline of a wait survives a restart: it is not armed anew", async (t) => {
   const patient = workflow("patient", async () => ping.wait({ timeout: "1h" }));
-  const b = await bench(t, { workflows: [patient] });
+  const b = await coldBench(t, { workflows: [patient] });
   const run = await b.perdure.start(patient);
   await reaches(run, "suspended");
   const due = () => b.sql("select due from :SCHEMA.wait");
@@ -174,7 +174,7 @@ test("what was consumed before a crash is what replay returns, and the next wait
     seen.push(got);
     return got;
   });
-  const b = await bench(t, { workflows: [listen] });
+  const b = await coldBench(t, { workflows: [listen] });
   const run = await b.perdure.start(listen);
   for (const n of [1, 2, 3]) await run.send(ping, n);
   await reaches(run, "suspended");
@@ -194,7 +194,7 @@ test("a chain of waits with long timeouts survives a restart between each", asyn
     for (let n = 0; n < 4; n += 1) names.push((await approval.wait({ timeout: { days: 7 } }))?.data ?? "nobody");
     return names;
   });
-  const b = await bench(t, { workflows: [chain] });
+  const b = await coldBench(t, { workflows: [chain] });
   const { id } = await b.perdure.start(chain);
   let engine = b.perdure;
   for (const [n, name] of ["ada", "bob", "cyd"].entries()) {
@@ -218,7 +218,7 @@ test("a second event with the same reference is dropped, per run and per name", 
     const c = await pong.wait();
     return [a, b, c].map((got: Received<number> | null) => got && [got.data, got.reference]);
   });
-  const b = await bench(t, { workflows: [collect] });
+  const b = await coldBench(t, { workflows: [collect] });
   const one = await b.perdure.start(collect.with({ id: "one" }));
   const two = await b.perdure.start(collect.with({ id: "two" }));
   await reaches(one, "suspended");
@@ -250,7 +250,7 @@ test("a second event with the same reference is dropped, per run and per name", 
 
 test("an event to an unknown or a finished run is refused, or dropped when that is asked for", async (t) => {
   const quick = workflow("quick", async () => "done");
-  const b = await bench(t, { workflows: [quick] });
+  const b = await coldBench(t, { workflows: [quick] });
   const run = await b.perdure.start(quick.with({ id: "quick-1" }));
   await run.result();
   const unknown = await rejection(b.perdure.send("nobody", ping, 1));
@@ -268,7 +268,7 @@ test("an event to an unknown or a finished run is refused, or dropped when that 
 
 test("one call sends to a thousand runs, and says which it could not reach", async (t) => {
   const listen = workflow("listen", async () => (await ping.wait()).data);
-  const b = await bench(t, { workflows: [listen], worker: false });
+  const b = await coldBench(t, { workflows: [listen], worker: false });
   const ids = Array.from({ length: 1000 }, (_, n) => `r${n}`);
   const known = ids.filter((_, n) => n % 400 !== 7);
   await Promise.all(known.map((id) => b.perdure.start(listen.with({ id }))));
@@ -300,7 +300,7 @@ test("data that does not fit the event's schema is refused with its path, and no
   };
   const paid = event({ name: "paid", schema });
   const listen = workflow("listen", async () => (await paid.wait()).data);
-  const b = await bench(t, { workflows: [listen] });
+  const b = await coldBench(t, { workflows: [listen] });
   const run = await b.perdure.start(listen);
   const refused = await rejection(run.send(paid, { amount: -1 }));
   t.match(refused, { code: "PERDURE_INVALID", message: /event "paid".*amount: must be positive/ });
@@ -318,7 +318,7 @@ test("data that does not fit the event's schema is refused with its path, and no
 test("what cannot be stored, or is no event, is refused at the call", async (t) => {
   const listen = workflow("listen", async () => (await event<unknown>("any").wait()).data);
   const any = event<unknown>("any");
-  const b = await bench(t, { workflows: [listen] });
+  const b = await coldBench(t, { workflows: [listen] });
   const run = await b.perdure.start(listen);
   const send = (data: unknown) => rejection(run.send(any, data));
   t.match(await send({ items: [1, () => 1] }), { code: "PERDURE_SERIALIZE", message: /\$\.items\[1\]: function/ });
@@ -341,7 +341,7 @@ test("data comes through as it was sent, up to the limit", async (t) => {
     await ping.wait();
     return data instanceof Map ? [...data] : (data as string).length;
   });
-  const { perdure } = await bench(t, { workflows: [echo] });
+  const { perdure } = await coldBench(t, { workflows: [echo] });
   const through = async (data: unknown): Promise<unknown> => {
     const run = await perdure.start(echo);
     await run.send(any, data);
@@ -362,7 +362,7 @@ test("one event for a run that two processes may take is consumed once, by one o
     await note(id);
     return data;
   });
-  const b = await bench(t, { workflows: [listen] });
+  const b = await coldBench(t, { workflows: [listen] });
   const second = await b.another();
   const client = await b.another({ worker: false });
   const ids = Array.from({ length: 40 }, (_, n) => `r${n}`);

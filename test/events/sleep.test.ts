@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import pg from "pg";
 import { type Test, test } from "tap";
 import { type Duration, event, sleep, sleepUntil, step, transaction, workflow } from "../../lib/index.ts";
-import { type Bench, bench } from "../support/engine.ts";
+import { type Bench, coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
@@ -45,7 +45,7 @@ test("a sleep is never early by the database's clock, however short", async (t) 
     const { woken } = await sleep(ms);
     return { took: (await clock.with({ reference: "after" })()) - from, woken };
   });
-  const { perdure } = await bench(t, { workflows: [nap] });
+  const { perdure } = await coldBench(t, { workflows: [nap] });
   const runs = await Promise.all([...lengths, ...lengths].map((ms) => perdure.start(nap, ms)));
   for (const [n, run] of runs.entries()) {
     const ms = lengths[n % lengths.length]!;
@@ -61,7 +61,7 @@ test("sleepUntil ends at its instant, and at once when that is past", async (t) 
     await sleepUntil(at);
     return clock();
   });
-  const b = await bench(t, { workflows: [until] });
+  const b = await coldBench(t, { workflows: [until] });
   const [{ at }] = await b.sql("select now() + interval '300 milliseconds' as at");
   const run = await b.perdure.start(until, at);
   t.ok((await run.result()) >= at.getTime());
@@ -77,7 +77,7 @@ test("sleepUntil ends at its instant, and at once when that is past", async (t) 
 
 test("a sleep longer than any timer of the process goes on when it is due, not before", async (t) => {
   const long = workflow("long", async (length: Duration) => sleep(length));
-  const b = await bench(t, { workflows: [long] });
+  const b = await coldBench(t, { workflows: [long] });
   const days = [30, 3650, 365_000];
   const runs = await Promise.all(days.map((n) => b.perdure.start(long, { days: n })));
   await Promise.all(runs.map((run) => reaches(run, "suspended")));
@@ -99,7 +99,7 @@ test("a sleep keeps its deadline across a restart, and is passed in time by the 
     await sleep(length);
     return (await clock.with({ reference: "after" })()) - from;
   });
-  const b = await bench(t, { workflows: [nap] });
+  const b = await coldBench(t, { workflows: [nap] });
   const long = await b.perdure.start(nap, "1h");
   await reaches(long, "suspended");
   const before = await openWait(b);
@@ -116,7 +116,7 @@ test("a sleep keeps its deadline across a restart, and is passed in time by the 
 /** A run of `before` that sleeps, then a process with `after` in its place. */
 async function redeployed(t: Test, before: Duration, after: Duration) {
   const code = (length: Duration) => workflow("nap", async () => sleep("nap", length));
-  const b = await bench(t, { workflows: [code(before)] });
+  const b = await coldBench(t, { workflows: [code(before)] });
   const run = await b.perdure.start("nap");
   await reaches(run, "suspended");
   const { started } = await openWait(b);
@@ -164,7 +164,7 @@ test("wake ends a sleep early, and it says so live and on replay", async (t) => 
     await ping.wait();
     return [first.woken, second.woken];
   });
-  const b = await bench(t, { workflows: [nap] });
+  const b = await coldBench(t, { workflows: [nap] });
   const run = await b.perdure.start(nap);
   await reaches(run, "suspended");
   await run.wake();
@@ -182,7 +182,7 @@ test("wake reaches a sleep beside a step in work, from any engine, and every sle
     const naps = ["a", "b"].map((name) => sleep(name, "1h").then(() => ended.push(name)));
     await Promise.all([work(), ...naps]);
   });
-  const b = await bench(t, { workflows: [nap] });
+  const b = await coldBench(t, { workflows: [nap] });
   const client = await b.another({ worker: false, workflows: [] });
   const run = await b.perdure.start(nap);
   await eventually(
@@ -203,7 +203,7 @@ test("wake of a run that is not asleep says what it is", async (t) => {
     await work();
     await ping.wait();
   });
-  const { perdure } = await bench(t, { workflows: [busy] });
+  const { perdure } = await coldBench(t, { workflows: [busy] });
   const late = await perdure.start(busy.with({ id: "late", delay: "1h" }));
   const run = await perdure.start(busy.with({ id: "r" }));
   await reaches(run, "running");
@@ -228,7 +228,7 @@ test("many sleeps side by side end in the order of their deadlines", async (t) =
     );
     return order;
   });
-  const { perdure } = await bench(t, { workflows: [naps] });
+  const { perdure } = await coldBench(t, { workflows: [naps] });
   t.same(await (await perdure.start(naps)).result(), [0, 30, 60, 90, 120]);
 });
 
@@ -242,7 +242,7 @@ test("a length that is no duration is refused at the call, and the body may catc
     const until: any = await (async () => sleepUntil(new Date(Number.NaN)))().catch((reason: unknown) => reason);
     return [...codes, until.code];
   });
-  const b = await bench(t, { workflows: [wrong] });
+  const b = await coldBench(t, { workflows: [wrong] });
   t.same(
     await (await b.perdure.start(wrong)).result(),
     Array.from({ length: 7 }, () => "PERDURE_OPTION"),
@@ -252,7 +252,7 @@ test("a length that is no duration is refused at the call, and the body may catc
 
 test("a timer that a frozen leader does not ring is rung by another process, which does not lead", async (t) => {
   const nap = workflow("nap", async () => sleep("1h"));
-  const b = await bench(t, { workflows: [nap] });
+  const b = await coldBench(t, { workflows: [nap] });
   const run = await b.perdure.start(nap);
   await reaches(run, "suspended");
   await b.perdure.shutdown();

@@ -1,7 +1,7 @@
 /** The context of a run: made for each execution, typed, never recorded; a run whose context cannot be made is tried again and not lost. */
 import { test } from "tap";
 import { currentRun, event, Perdure, runStep, step, workflow } from "../../lib/index.ts";
-import { bench, collector } from "../support/engine.ts";
+import { coldBench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, reaches, rejection } from "../support/gate.ts";
 
@@ -29,7 +29,7 @@ test("it is made before every execution, for this run, and is there in the body 
     made += 1;
     return { tenant: id.split("/")[0]!, made };
   };
-  const { perdure } = await bench(t, { workflows: [order], context });
+  const { perdure } = await coldBench(t, { workflows: [order], context });
   const run = await perdure.start(order.with({ id: "acme/1" }));
   await reaches(run, "suspended");
   await run.send(go);
@@ -42,7 +42,7 @@ test("it is made before every execution, for this run, and is there in the body 
 
 test("without the option it is null; what it returns is handed over as it is", async (t) => {
   const seen = workflow("seen", async () => currentRun().context === null);
-  const { perdure, another } = await bench(t, { workflows: [seen] });
+  const { perdure, another } = await coldBench(t, { workflows: [seen] });
   t.equal(await (await perdure.start(seen)).result(patient), true);
   await perdure.shutdown();
   const db = new (class Db {
@@ -64,7 +64,7 @@ test("what makes it is outside of every run", async (t) => {
     const { code } = await rejection((async () => currentRun())());
     return code as string;
   };
-  const { perdure } = await bench(t, { workflows: [inner, outer], context });
+  const { perdure } = await coldBench(t, { workflows: [inner, outer], context });
   t.equal(await (await perdure.start(outer)).result(patient), "PERDURE_CONTEXT");
 });
 
@@ -80,7 +80,7 @@ test("a run whose context cannot be made is handed back with the reason, tried a
     if (broken) throw new Error("no database");
     return {};
   };
-  const { perdure, advance } = await bench(t, { workflows: [order], context, logger });
+  const { perdure, advance } = await coldBench(t, { workflows: [order], context, logger });
   const run = await perdure.start(order.with({ id: "r" }));
   const postponed = async () => {
     const status = await run.status();
@@ -118,7 +118,7 @@ test("a run that cannot begin can be cancelled and paused, and what it waits for
     if (broken) throw "text";
     return {};
   };
-  const { perdure, advance } = await bench(t, { workflows: [order], context });
+  const { perdure, advance } = await coldBench(t, { workflows: [order], context });
   const [one, two] = [await perdure.start(order), await perdure.start(order)];
   await Promise.all([reaches(one, "suspended"), reaches(two, "suspended")]);
   broken = true;
@@ -142,7 +142,7 @@ test("a pause while it is being made is a pause: the body does not begin when it
     began += 1;
     return "went";
   });
-  const { perdure, sql } = await bench(t, { workflows: [order], context: () => make() });
+  const { perdure, sql } = await coldBench(t, { workflows: [order], context: () => make() });
   const fails = async (): Promise<object> => {
     throw new Error("too late");
   };
@@ -184,7 +184,7 @@ test("a shutdown does not wait for a context that never comes, and the body does
     await held.opened;
     return {};
   };
-  const { perdure, another } = await bench(t, { workflows: [order], context });
+  const { perdure, another } = await coldBench(t, { workflows: [order], context });
   const run = await perdure.start(order.with({ id: "r" }));
   await eventually(() => asked === 1);
   await perdure.shutdown();
@@ -202,7 +202,7 @@ test("the run's timeout and its cancellation reach one whose context is being ma
     signals.push(signal);
     return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   };
-  const { perdure } = await bench(t, { workflows: [order], context });
+  const { perdure } = await coldBench(t, { workflows: [order], context });
   const late = await perdure.start(order.with({ timeout: "50ms" }));
   t.match(await rejection(late.result(patient)), { error: { cause: { name: "TimeoutError" } } });
   const run = await perdure.start(order);

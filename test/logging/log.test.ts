@@ -13,7 +13,7 @@ import {
   value,
   workflow,
 } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, reaches, rejection } from "../support/gate.ts";
 
@@ -68,7 +68,7 @@ test("with pino a line has the run and the step as fields, an error under err, a
     log.error(new Error("bare"));
     return charge(id, { once: fails.once });
   });
-  const { perdure } = await bench(t, { workflows: [order], logger });
+  const { perdure } = await coldBench(t, { workflows: [order], logger });
   await (await perdure.start(order.with({ id: "order-42" }), "order-42")).result(patient);
   const run = { runId: "order-42", workflow: "order", version: "3", attempt: 1 };
   const own = lines.filter((line) => line.version === "3");
@@ -98,7 +98,7 @@ test("console gets a prefix that names run, workflow and step, and what belongs 
     await charge(id, { once: true });
     await runStep("late", async () => log.info("the body's log in a step"));
   });
-  const { perdure } = await bench(t, { workflows: [order], logger });
+  const { perdure } = await coldBench(t, { workflows: [order], logger });
   await (await perdure.start(order.with({ id: "50%s" }), "order-42")).result(patient);
   const run = "50%s process-order/7";
   const escaped = "50%%s process-order/7";
@@ -128,7 +128,7 @@ test("a logger of winston's shape gets the message first, and errors as plain fi
     currentRun().log.warn({ cents: 2 }, "fields first");
     throw new TypeError("no");
   });
-  const { perdure } = await bench(t, { workflows: [fails], logger: make({}) });
+  const { perdure } = await coldBench(t, { workflows: [fails], logger: make({}) });
   await rejection((await perdure.start(fails.with({ id: "w-1" }))).result(patient));
   await eventually(() => calls.length >= 3);
   t.match(calls, [
@@ -155,7 +155,7 @@ test("the engine's own lines name the run, with the error: under err in pino, be
   const late = workflow({ name: "late", timeout: "1ms" }, async () => go.wait());
   const workflows = [fails, twice, late];
   for (const given of [logger, plain]) {
-    const { perdure } = await bench(t, { workflows, logger: given });
+    const { perdure } = await coldBench(t, { workflows, logger: given });
     for (const one of workflows) {
       const run = await perdure.start(one.with({ id: `${"name" in one ? one.name : ""}-1` }));
       await rejection(run.result(patient));
@@ -198,7 +198,7 @@ test("a logger that throws loses its line and nothing else", async (t) => {
       return 1;
     });
   });
-  const { perdure } = await bench(t, { workflows: [order], logger });
+  const { perdure } = await coldBench(t, { workflows: [order], logger });
   t.equal(await (await perdure.start(order, false)).result(patient), 1);
   t.match(await rejection((await perdure.start(order, true)).result(patient)), { name: "RunFailedError" });
 });
@@ -207,7 +207,7 @@ test("a logger that throws loses its line and nothing else", async (t) => {
 async function linesOf(t: Test, fn: () => Promise<unknown>, between: string[][], options: PerdureOptions = {}) {
   const { ofRuns, logger } = recorder();
   const made = workflow({ name: "made", retry: { type: "fixed", maxAttempts: 3, delay: 1 } }, fn);
-  const { perdure, another, advance, sql } = await bench(t, { workflows: [made], logger, ...options });
+  const { perdure, another, advance, sql } = await coldBench(t, { workflows: [made], logger, ...options });
   await perdure.start(made.with({ id: "r" }));
   let engine = perdure;
   for (const events of between) {
@@ -307,7 +307,7 @@ test("nothing is lost where a crash cut the pass short", async (t) => {
     });
     currentRun().log.info("after two");
   });
-  const { perdure, another, sql } = await bench(t, { workflows: [order], logger });
+  const { perdure, another, sql } = await coldBench(t, { workflows: [order], logger });
   const run = await perdure.start(order.with({ id: "r" }));
   await eventually(() => crashed);
   await another();

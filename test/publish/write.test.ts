@@ -13,7 +13,7 @@ import {
   value,
   workflow,
 } from "../../lib/index.ts";
-import { type Bench, bench, collector } from "../support/engine.ts";
+import { type Bench, coldBench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 import { server } from "../support/postgres.ts";
@@ -70,7 +70,7 @@ test("a body publishes once, through suspensions, a lost claim and a retry of th
     await words.close();
     return "done";
   });
-  const b = await bench(t, { workflows: [body], worker: { concurrency: 5 } });
+  const b = await coldBench(t, { workflows: [body], worker: { concurrency: 5 } });
   const run = await b.perdure.start(body);
   await atGate(run);
   t.equal(await run.get(mood), "early", "readable while the run is suspended");
@@ -117,7 +117,7 @@ test("a publication that new code puts before what is recorded blocks the run, a
       await waiting.wait();
     });
   const old = make(false);
-  const b = await bench(t, { workflows: [old] });
+  const b = await coldBench(t, { workflows: [old] });
   const run = await b.perdure.start(old.with({ id: "changing" }));
   await atGate(run);
   await b.perdure.shutdown();
@@ -149,7 +149,7 @@ test("the answer to every other commit is lost: each item and value is there onc
     await words.close();
   });
   const runSoon = step("soon", async (n: number) => n);
-  const b = await bench(t, { workflows: [body], logger: collector(), notify: false });
+  const b = await coldBench(t, { workflows: [body], logger: collector(), notify: false });
   const flaky = new URL(b.url);
   flaky.port = String(proxy.port);
   let commits = 0;
@@ -186,7 +186,7 @@ test("the answer to every other commit is lost: each item and value is there onc
 test("a batch that is issued again, or commits late, adds nothing: its numbers are not above the last there", async (t) => {
   const stop = gate();
   const hold = step("hold", () => stop.opened);
-  const b = await bench(t, { workflows: [workflow("w", async () => hold())] });
+  const b = await coldBench(t, { workflows: [workflow("w", async () => hold())] });
   const run = await b.perdure.start("w");
   await reaches(run, "running");
   const publish = async (seqs: number[], epoch = "r.epoch", kind = "stream"): Promise<string[]> => {
@@ -236,7 +236,7 @@ test("a step that lost its claim publishes nothing more, is told so, and its wri
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
   });
-  const b = await bench(t, { workflows: [workflow("w", async () => talk())], notify: false });
+  const b = await coldBench(t, { workflows: [workflow("w", async () => talk())], notify: false });
   const run = await b.perdure.start("w");
   await eventually(async () => (await rows(b, run)).length === 1, PATIENCE_MS);
   // Somebody else's: nobody here works on it.
@@ -266,7 +266,7 @@ test("a step that is tried again writes again, and its last try's items are all 
     await words.close();
   });
   const talking = workflow("talking", async () => talk());
-  const b = await bench(t, { workflows: [talking] });
+  const b = await coldBench(t, { workflows: [talking] });
   const run = await b.perdure.start(talking);
   await run.result();
   t.same(await all(run, words), ["a1", "b1", "a2", "b2"], "what comes after the close is dropped");
@@ -287,7 +287,7 @@ test("steps side by side write to one stream: its places are dense, and each ste
     for (let n = 0; n < ITEMS; n += 1) await words.write([WRITERS, n]);
     await Promise.all(steps);
   });
-  const b = await bench(t, { workflows: [talking] });
+  const b = await coldBench(t, { workflows: [talking] });
   const run = await b.perdure.start(talking);
   await run.result();
   const found = await rows(b, run);
@@ -323,7 +323,7 @@ test("what a stranger's transaction holds up does not pile up: after 256 writes 
     await write("body");
   });
   const free = workflow("free", async () => begin());
-  const b = await bench(t, { workflows: [fromStep, fromBody, free] });
+  const b = await coldBench(t, { workflows: [fromStep, fromBody, free] });
   const runs = [await b.perdure.start(fromStep), await b.perdure.start(fromBody)];
   for (const run of runs) await reaches(run, "running");
   const release = await Promise.all(runs.map((run) => holder(t, b, run)));
@@ -339,7 +339,7 @@ test("what a stranger's transaction holds up does not pile up: after 256 writes 
 });
 
 test("what a transaction publishes is committed before its own commit", async (t) => {
-  const b = await bench(t, { workflows: [] });
+  const b = await coldBench(t, { workflows: [] });
   await b.sql("create table :SCHEMA.seen (items int)");
   await b.sql(`create function :SCHEMA.note() returns trigger language plpgsql as $$ begin
     insert into "${b.schema}".seen select count(*) from "${b.schema}".item; return new; end $$`);
@@ -366,7 +366,7 @@ test("a transaction that holds its own run's row does not wait for its publicati
   });
   let schema = "";
   const booking = workflow("booking", async () => book());
-  const b = await bench(t, { workflows: [booking] });
+  const b = await coldBench(t, { workflows: [booking] });
   schema = `"${b.schema}"`;
   const run = await b.perdure.start(booking);
   await run.result({ timeout: "30s" });
@@ -390,7 +390,7 @@ test("what cannot be published is refused at the call, with its path, and the ru
     await words.close();
     await attempt(async () => words.write("late"));
   });
-  const b = await bench(t, { workflows: [trying] });
+  const b = await coldBench(t, { workflows: [trying] });
   const run = await b.perdure.start(trying.with({ id: "run-1" }));
   await run.result();
   const refused = [
@@ -426,7 +426,7 @@ test("outside a workflow, and from a step that has ended, nothing is published",
     held.open();
     await stay();
   });
-  const b = await bench(t, { workflows: [keeping] });
+  const b = await coldBench(t, { workflows: [keeping] });
   const run = await b.perdure.start(keeping);
   await run.result();
   t.equal(error?.code, "PERDURE_STATE");
@@ -456,7 +456,7 @@ test("a fork has what was published before its step, and publishes the rest anew
     await words.write("three");
     await value("late").set(true);
   });
-  const b = await bench(t, { workflows: [talking] });
+  const b = await coldBench(t, { workflows: [talking] });
   const run = await b.perdure.start(talking);
   await run.result();
   const fork = await run.fork({ from: "pick" });

@@ -3,7 +3,7 @@ import { gzipSync } from "node:zlib";
 import { test } from "tap";
 import { type Codec, compression, type EncryptionOptions, encryption } from "../../lib/codec/index.ts";
 import { event, type RunHandle, runStep, schedule, step, transaction, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { rejection } from "../support/gate.ts";
 import { atGate, gate } from "../support/replay.ts";
@@ -35,7 +35,7 @@ test("an event is not read under the name of another", async (t) => {
     await gate.wait();
     return (await pay.wait()).data;
   });
-  const { perdure, sql } = await bench(t, { workflows: [order], codec: strict });
+  const { perdure, sql } = await coldBench(t, { workflows: [order], codec: strict });
   const run = await perdure.start(order);
   await atGate(run);
   await run.send(note, { amount: 1_000_000 });
@@ -50,7 +50,7 @@ test("the second of two deploys rolls: a run that it began goes on in a process 
     await gate.wait();
     return [first, await tell(what)];
   });
-  const b = await bench(t, { workflows: [order], codec: encryption(KEYS) });
+  const b = await coldBench(t, { workflows: [order], codec: encryption(KEYS) });
   await atGate(await b.perdure.start(order.with({ id: "r" }), "w"));
   await b.perdure.shutdown();
   const first = await b.another({ codec: encryption({ ...KEYS, current: null }) });
@@ -82,7 +82,7 @@ test("a codec that throws while its own value is read back blocks the run: nothi
     throws = tries > 0 ? 0 : 1;
     return charge();
   });
-  const { perdure, sql } = await bench(t, { workflows: [order, pay], codec });
+  const { perdure, sql } = await coldBench(t, { workflows: [order, pay], codec });
   const run = await perdure.start(order);
   await rests(run);
   t.match(await sql("select outcome from :SCHEMA.checkpoint where kind = 'transaction'"), [{ outcome: "completed" }]);
@@ -105,7 +105,7 @@ const odd: Record<string, object> = {
 test("what a codec returns is checked: a value is refused in words, and never stored readable because its codec forgot to return", async (t) => {
   for (const [what, functions] of Object.entries(odd)) {
     const codec = { name: "odd", ...bytes, ...functions } as unknown as Codec;
-    const { perdure, sql } = await bench(t, { workflows: [echo], codec });
+    const { perdure, sql } = await coldBench(t, { workflows: [echo], codec });
     const { code, message } = await rejection(perdure.start(echo, "s3cr3t"));
     t.equal(code, "PERDURE_SERIALIZE", `${what}: ${message}`);
     t.match(message, /codec "odd"/, what);
@@ -118,7 +118,7 @@ test("a hash() that throws refuses the start with a code, and names the codec", 
     throw new Error("the key service is away");
   };
   const codec: Codec = { name: "kms", encode: () => null, ...bytes, hash };
-  const { perdure } = await bench(t, { workflows: [echo], codec });
+  const { perdure } = await coldBench(t, { workflows: [echo], codec });
   for (const call of [
     () => perdure.start(echo, "x"),
     () => perdure.schedules.put(schedule("s", { every: "1h" }, echo, "x")),
@@ -130,7 +130,7 @@ test("a hash() that throws refuses the start with a code, and names the codec", 
 });
 
 test("a row that unpacks to more than any value may have is not read", async (t) => {
-  const { perdure, sql, advance } = await bench(t, { workflows: [echo], codec: compression() });
+  const { perdure, sql, advance } = await coldBench(t, { workflows: [echo], codec: compression() });
   const late = await perdure.start(echo.with({ delay: "1h" }), "x");
   const data = gzipSync(`{"json":["",${JSON.stringify("x".repeat(32 * 1024 * 1024))}]}`).toString("base64");
   await sql("update :SCHEMA.input set args = $1", [JSON.stringify({ codec: ["compress:gzip"], data })]);

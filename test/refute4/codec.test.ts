@@ -17,7 +17,7 @@ import {
   value,
   workflow,
 } from "../../lib/index.ts";
-import { bench, collector } from "../support/engine.ts";
+import { coldBench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { reaches } from "../support/gate.ts";
 import { atGate, gate, unhandled } from "../support/replay.ts";
@@ -56,7 +56,7 @@ test("with plaintext refused, all that Perdure writes by itself is still read, l
     return seen;
   });
   const nightly = schedule("nightly", { cron: "0 3 * * *" }, echo, "nightly");
-  const b = await bench(t, { workflows: [all, echo, broken], schedules: [nightly], codec: strict });
+  const b = await coldBench(t, { workflows: [all, echo, broken], schedules: [nightly], codec: strict });
   const run = await b.perdure.start(all.with({ id: "r" }), "w");
   await eventually(async () =>
     (await run.history()).some(({ name, outcome }) => name === "long" && outcome !== "completed"),
@@ -96,7 +96,7 @@ test("nothing of the data is in a column, a reason or a hint, whatever goes wron
       throw Object.assign(new Error(what), { name: what, code: what });
     }),
   };
-  const b = await bench(t, { workflows: [diverges, ...Object.values(wrong)], codec: strict, logger: collector() });
+  const b = await coldBench(t, { workflows: [diverges, ...Object.values(wrong)], codec: strict, logger: collector() });
   const listener = new pg.Client(b.url);
   await listener.connect();
   const heard: string[] = [];
@@ -132,7 +132,7 @@ test("what looks like a codec's writing is data, from SQL and from TypeScript, w
   const fake = { codec: ["encrypt:one"], data: "AAAA" };
   const both = workflow("both", async (what: unknown) => [what, (await news.wait()).data]);
   for (const codec of [[compression({ above: 10 }), encryption(KEYS)], []]) {
-    const { perdure, sql } = await bench(t, { workflows: [both], codec });
+    const { perdure, sql } = await coldBench(t, { workflows: [both], codec });
     await sql("select :SCHEMA.start_run('both', $1, 'sql')", [JSON.stringify([fake])]);
     await sql("select :SCHEMA.send_event('sql', 'news', $1)", [JSON.stringify(fake)]);
     t.same(await perdure.get("sql").result(patient), [fake, fake]);
@@ -144,8 +144,11 @@ test("what looks like a codec's writing is data, from SQL and from TypeScript, w
 
 test("a row that was meddled with blocks its run in words, the process lives, and the next run is not touched", async (t) => {
   const escaped = unhandled(t);
-  const { perdure, sql, advance } = await bench(t, { workflows: [echo], codec: [compression({ above: 0 }), strict] });
-  const lenient = await bench(t, { workflows: [echo], codec: compression({ above: 0 }) });
+  const { perdure, sql, advance } = await coldBench(t, {
+    workflows: [echo],
+    codec: [compression({ above: 0 }), strict],
+  });
+  const lenient = await coldBench(t, { workflows: [echo], codec: compression({ above: 0 }) });
   const row = (tags: unknown, data: unknown): string => JSON.stringify({ codec: tags, data });
   const packed = (data: Buffer, method = "gzip"): string => row([`compress:${method}`], data.toString("base64"));
   const small = gzipSync('{"json":["x"]}');

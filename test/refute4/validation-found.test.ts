@@ -3,7 +3,7 @@ import { runInNewContext } from "node:vm";
 import { test } from "tap";
 import * as z from "zod";
 import { event, type Schema, schedule, step, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { rejection } from "../support/gate.ts";
 import { atGate, gate } from "../support/replay.ts";
@@ -26,7 +26,7 @@ for (const [what, [schema, code]] of Object.entries(ODD)) {
     const order = workflow({ name: "order", input: schema }, async (input) => ({ input }));
     const told = event({ name: "told", schema });
     const late = workflow("late", async () => gate.wait());
-    const { perdure, sql } = await bench(t, { workflows: [order, late] });
+    const { perdure, sql } = await coldBench(t, { workflows: [order, late] });
     t.equal((await rejection(perdure.start(order, 1))).code, code);
     t.equal((await sql("select count(*)::integer as n from :SCHEMA.run"))[0].n, 0);
     const run = await perdure.start(late);
@@ -40,7 +40,7 @@ test("what a schema throws is told with a code and the name of what it checks, a
     throw new Error("lookup failed");
   });
   const order = workflow({ name: "order", input: schema }, async (input) => input);
-  const { perdure } = await bench(t, { workflows: [order] });
+  const { perdure } = await coldBench(t, { workflows: [order] });
   for (const call of [
     () => perdure.start(order, "x"),
     () => perdure.schedules.put(schedule("nightly", { every: "1h" }, order, "x")),
@@ -56,7 +56,7 @@ test("a schema that is taken away does not block the runs that SQL started under
     await gate.wait();
     return tell(input);
   });
-  const b = await bench(t, { workflows: [order] });
+  const b = await coldBench(t, { workflows: [order] });
   await b.sql(`select :SCHEMA.start_run('order', '[1]', 'r')`);
   await atGate(b.perdure.get("r"));
   await b.perdure.shutdown();

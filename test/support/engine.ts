@@ -48,6 +48,10 @@ const INVARIANTS = `
   end $$;
   create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint()`;
 
+/** An engine that keeps no suspended run in memory: whatever waits is replayed when it goes on. */
+export const coldBench = (t: Test, options: PerdureOptions): Promise<Bench> =>
+  bench(t, { ...options, worker: options.worker === false ? false : { ...options.worker, warm: 0 } });
+
 export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   const { url, schema: fresh, pool } = await freshSchema(t);
   const schema = options.schema ?? fresh;

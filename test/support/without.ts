@@ -15,6 +15,7 @@ export const SWITCHES = {
   ride: "a parent is claimed after the end of its child, not with it",
   told: "ends and publications are looked up in the database, also by the process that wrote them",
   pipeline: "a batch is as many round trips as it has statements",
+  warm: "no suspended run stays in memory: each wake is a replay",
   hints: "no NOTIFY: everybody polls",
   prepared: "no named prepared statements",
 } as const;
@@ -36,7 +37,8 @@ export const needs = (...names: readonly Switch[]): { skip: string | false } => 
 export function without(options: PerdureOptions): PerdureOptions {
   if (off.size === 0) return options;
   const seam = { without: off as ReadonlySet<string> as ReadonlySet<Shortcut> };
-  return { ...(off.has("hints") ? { notify: false } : {}), [SEAM]: seam, ...options } as PerdureOptions;
+  const made = { ...(off.has("hints") ? { notify: false } : {}), [SEAM]: seam, ...options } as PerdureOptions;
+  return off.has("warm") && made.worker !== false ? { ...made, worker: { ...made.worker, warm: 0 } } : made;
 }
 
 if (off.has("prepared")) {

@@ -3,7 +3,7 @@ import { test } from "tap";
 import * as v from "valibot";
 import { z } from "zod";
 import { event, RunFailedError, race, runStep, schedule, start, step, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { reaches, rejection } from "../support/gate.ts";
 import { atGate, gate } from "../support/replay.ts";
 
@@ -47,7 +47,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
       const again = await start(order.with({ id: "child" }), input).catch((error) => error.message);
       return [refused, again];
     });
-    const { perdure, sql } = await bench(t, { workflows: [order, parent] });
+    const { perdure, sql } = await coldBench(t, { workflows: [order, parent] });
     const count = async () =>
       (await sql("select count(*)::integer as n from :SCHEMA.run where workflow = 'order'"))[0].n;
     const refused = await rejection(perdure.start(order.with({ id: "bad" }), BAD as never));
@@ -90,7 +90,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
     const messenger = workflow("messenger", async (id: string) =>
       runStep("send", () => perdure.send(id, told, BAD as never)).catch((error) => error.message),
     );
-    const { perdure, sql } = await bench(t, { workflows: [order, messenger] });
+    const { perdure, sql } = await coldBench(t, { workflows: [order, messenger] });
     const runs = await Promise.all(["a", "b"].map((id) => perdure.start(order.with({ id }))));
     const ways = [
       () => perdure.send("a", told, BAD as never),
@@ -125,7 +125,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
       await gate.wait();
       return [input.note, note, raced];
     });
-    const b = await bench(t, { workflows: [order] });
+    const b = await coldBench(t, { workflows: [order] });
     const { perdure, sql } = b;
     const send = (id: string, data: object) =>
       sql("select :SCHEMA.send_event($1, 'told', $2)", [id, JSON.stringify(data)]);
@@ -175,7 +175,7 @@ for (const [name, schema] of Object.entries(SCHEMAS)) {
     });
     const flow = workflow("flow", async (failures: number) => (await make(failures)).note);
     const hand = workflow("hand", async (input: typeof GOOD) => take(input));
-    const { perdure, sql } = await bench(t, { workflows: [flow, hand] });
+    const { perdure, sql } = await coldBench(t, { workflows: [flow, hand] });
     parsed = 0;
     t.equal(await (await perdure.start(flow, 2)).result(patient), 4);
     t.same([tries, parsed >= 1], [3, true]);
@@ -211,7 +211,7 @@ test("a schema that is added while runs of SQL's are under way does not touch th
     await gate.wait();
     return input.id;
   });
-  const b = await bench(t, { workflows: [before] });
+  const b = await coldBench(t, { workflows: [before] });
   await b.sql("select :SCHEMA.start_run('order', '[{}]', 'old')");
   await atGate(b.perdure.get("old"));
   await b.perdure.shutdown();
@@ -227,7 +227,7 @@ test("a schema that is added while runs of SQL's are under way does not touch th
 test("a workflow's output is checked, and what the schema returns is the result", async (t) => {
   const output = z.object({ total: z.number() });
   const flow = workflow({ name: "flow", output }, async (total: unknown) => ({ total, more: 1 }) as never);
-  const { perdure } = await bench(t, { workflows: [flow] });
+  const { perdure } = await coldBench(t, { workflows: [flow] });
   t.same(await (await perdure.start(flow, 1)).result(patient), { total: 1 });
   const { error } = await rejection((await perdure.start(flow, "1")).result(patient));
   t.match(error.cause, { code: "PERDURE_INVALID", message: /^result of run .* does not fit its schema: \$\.total: / });

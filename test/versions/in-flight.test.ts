@@ -1,7 +1,7 @@
 /** Versions side by side: a run stays on its own, who does not know it leaves it alone, and what nobody serves is seen and said. */
 import { type Test, test } from "tap";
 import { currentRun, event, type Perdure, sleep, start, step, workflow } from "../../lib/index.ts";
-import { bench, collector } from "../support/engine.ts";
+import { coldBench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS, reaches } from "../support/gate.ts";
 import { atGate, gate } from "../support/replay.ts";
@@ -13,8 +13,8 @@ const order = (version: string, queue = "default") =>
   });
 
 /** What launches of a schema warned of. */
-async function launches(t: Test, workflows: Parameters<typeof bench>[1]["workflows"], options = {}) {
-  const world = await bench(t, { workflows, ...options });
+async function launches(t: Test, workflows: Parameters<typeof coldBench>[1]["workflows"], options = {}) {
+  const world = await coldBench(t, { workflows, ...options });
   const launch = async (more: Parameters<typeof world.another>[0]): Promise<{ engine: Perdure; warned: string[] }> => {
     const logger = collector();
     const engine = await world.another({ logger, ...more });
@@ -26,7 +26,7 @@ async function launches(t: Test, workflows: Parameters<typeof bench>[1]["workflo
 const unserved = (reason: string | null): boolean => reason === "unserved";
 
 test("several versions of a workflow work side by side in one engine and over several, and a run stays on its version", async (t) => {
-  const { perdure, another } = await bench(t, { workflows: [order("1"), order("2")] });
+  const { perdure, another } = await coldBench(t, { workflows: [order("1"), order("2")] });
   const other = await another({ workflows: [order("2"), order("3")] });
   const runs = await Promise.all(
     ["1", "2", "3"].flatMap((version) =>
@@ -49,7 +49,7 @@ test("several versions of a workflow work side by side in one engine and over se
 });
 
 test("a start by name takes the version that was registered last", async (t) => {
-  const { perdure, another, sql } = await bench(t, { workflows: [order("10"), order("9")] });
+  const { perdure, another, sql } = await coldBench(t, { workflows: [order("10"), order("9")] });
   t.equal((await (await perdure.start("order")).status()).version, "9");
   const turned = await another({ workflows: [order("9"), order("10"), order("2")] });
   t.equal((await (await turned.start("order")).status()).version, "2");
@@ -103,7 +103,7 @@ test("a run of a version that is not deployed any more is not executed by anothe
 });
 
 test("a worker that meets an unknown workflow, version or queue leaves it untouched", async (t) => {
-  const { perdure, sql } = await bench(t, { workflows: [order("1")] });
+  const { perdure, sql } = await coldBench(t, { workflows: [order("1")] });
   await sql(`insert into :SCHEMA.run (id, workflow, version, queue, priority, state, ready_at, created_at)
     select w || v || q, w, v, q, 0, 'pending', now(), now() from (values ('order', '2', 'default'), ('order', '1', 'far'), ('ordre', '1', 'default'), ('order ', '1', 'default')) as g(w, v, q)`);
   await sql("insert into :SCHEMA.input (run, args) select key, '{\"json\":[]}' from :SCHEMA.run");
@@ -154,7 +154,7 @@ test("a run that is left to others is warned of while it has none, once, and not
     await start(forgotten);
     await gate.wait();
   });
-  const b = await bench(t, { workflows: [elsewhere] });
+  const b = await coldBench(t, { workflows: [elsewhere] });
   const logger = collector();
   const engine = await b.another({ workflows: [parent], lease: "1s", logger });
   for (let n = 0; n < 2; n += 1) await engine.start(parent);
@@ -174,7 +174,7 @@ test("a run that is left to others is warned of while it has none, once, and not
 
 test("a run shows unserved only while no live process serves it: not before, nor after a crash is buried", async (t) => {
   const w = order("1", "heavy");
-  const { perdure, another, sql } = await bench(t, { workflows: [w], worker: false });
+  const { perdure, another, sql } = await coldBench(t, { workflows: [w], worker: false });
   const run = await perdure.start(w);
   const shown = async (): Promise<string | null> => (await run.status()).reason;
   t.ok(unserved(await shown()), "a client does not serve");
@@ -197,7 +197,7 @@ test("a run shows unserved only while no live process serves it: not before, nor
 });
 
 test("the sweep takes the lanes of the long dead", async (t) => {
-  const { sql } = await bench(t, { workflows: [order("1")], worker: { queues: ["default"] } });
+  const { sql } = await coldBench(t, { workflows: [order("1")], worker: { queues: ["default"] } });
   await sql(
     "insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, dead_at) values (7, 'old', now(), now(), '30s', now() - interval '2 days')",
   );
@@ -212,7 +212,7 @@ test("the catalogue holds what each launch registered, and when it was first and
     { name: "rich", version: "7", queue: "q", timeout: "1m", retry, replay: "flexible" },
     async () => 1,
   );
-  const { another, sql } = await bench(t, { workflows: [rich, order("1")] });
+  const { another, sql } = await coldBench(t, { workflows: [rich, order("1")] });
   const read = () => sql("select * from :SCHEMA.definition order by workflow");
   const [first, second] = await read();
   t.match(first, {
@@ -247,7 +247,7 @@ test("a run that waits for a blocked child says so, one of few and one of many",
     const children = await Promise.all(Array.from({ length: count }, (_, n) => start(child, n)));
     return (await Promise.all(children.map((one) => one.result()))).length;
   });
-  const { perdure, sql } = await bench(t, { workflows: [parent, child] });
+  const { perdure, sql } = await coldBench(t, { workflows: [parent, child] });
   for (const count of [2, 40]) {
     const run = await perdure.start(parent, count);
     await reaches(run, "suspended");
@@ -282,7 +282,7 @@ test("a run in work that is to be paused says so", async (t) => {
     await long();
     await gate.wait();
   });
-  const { perdure } = await bench(t, { workflows: [w] });
+  const { perdure } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await reaches(run, "running");
   await run.pause();
@@ -298,7 +298,7 @@ test("a run knows its queue, whether it was leased at its start, claimed, or tak
     await sleep(1);
     return [before, currentRun().queue];
   });
-  const { perdure, another } = await bench(t, { workflows: [tell], worker: false });
+  const { perdure, another } = await coldBench(t, { workflows: [tell], worker: false });
   const claimed = [await perdure.start(tell), await perdure.start(tell.with({ queue: "other" }))];
   const worker = await another({ worker: { queues: ["own", "other"] } });
   t.strictSame(await claimed[0]!.result(), ["own", "own"]);

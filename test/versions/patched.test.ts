@@ -1,7 +1,7 @@
 /** patched(): runs in flight keep the branch that they were on, whatever happens between; new ones take the new. */
 import { type Test, test } from "tap";
 import { currentRun, event, patched, type RunHandle, sleep, step, type Workflow, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { rejection } from "../support/gate.ts";
 import { atGate, DEADLINE_MS, free, gate, latch, loseClaims, reached } from "../support/replay.ts";
@@ -29,7 +29,7 @@ const withoutCall: Body = async () => [await before(), await fresh(), (await gat
 /** Engines of one schema, one after the other, each with other code. */
 async function deploys(t: Test) {
   ran.length = 0;
-  const world = await bench(t, { workflows: [] });
+  const world = await coldBench(t, { workflows: [] });
   let live = world.perdure;
   const deploy = async (w: Workflow<[], unknown>) => {
     await live.shutdown();
@@ -144,7 +144,7 @@ test("an answer stays what it was: asked again, in branches side by side, after 
     const [left, right] = await Promise.all([one(), two()]);
     return [left, right, await slow(), ask("end"), await fails()];
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   t.teardown(() => stuck.open());
   const run = await world.perdure.start(w);
   await entered.opened;
@@ -199,7 +199,7 @@ test("what follows from an answer begins after it is committed, also where the r
     return Promise.race([own(), never.wait()]);
   });
   ran.length = 0;
-  const { perdure, sql } = await bench(t, { workflows: [w] });
+  const { perdure, sql } = await coldBench(t, { workflows: [w] });
   const run = await perdure.start(w);
   await eventually(async () => (await run.status()).state === "suspended", DEADLINE_MS);
   reading.open();
@@ -217,7 +217,7 @@ test("an answer alone is recorded too, while nothing else is left to do", async 
     await gate.wait();
     return patched("alone");
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await atGate(run);
   reading.open();
@@ -234,7 +234,7 @@ test("patched() outside a workflow, in a step, or with no name is refused", asyn
   const inStep = step("in-step", async () => patched("x"));
   const w = workflow("w", async () => inStep().catch((error) => error.message));
   const bad = workflow("bad", async () => patched(" "));
-  const { perdure } = await bench(t, { workflows: [w, bad] });
+  const { perdure } = await coldBench(t, { workflows: [w, bad] });
   t.throws(() => patched("x"), { code: "PERDURE_CONTEXT", message: /^patched\(\) works only inside a workflow/ });
   t.match(await (await perdure.start(w)).result(), /^patched\(\) cannot be used inside step "in-step" of run/);
   const refused = await rejection((await perdure.start(bad)).result());
@@ -249,7 +249,7 @@ test("names of changes that look alike are told apart, and a thousand of them co
     await gate.wait();
     return [...first, patched("many-7")];
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const run = await world.perdure.start(w);
   await atGate(run);
   await world.perdure.shutdown();
