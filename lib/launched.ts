@@ -12,7 +12,7 @@ import { registeredName } from "./core/engines.ts";
 import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
 import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";
-import { connectClient, connectDatabase, type Database, directConfig } from "./db/connect.ts";
+import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
@@ -35,6 +35,7 @@ import { Firing } from "./worker/firing.ts";
 import { Hints } from "./worker/hints.ts";
 import { Liveness } from "./worker/liveness.ts";
 import { Poll } from "./worker/poll.ts";
+import { Recount } from "./worker/recount.ts";
 import { Unserved } from "./worker/unserved.ts";
 import { Wants } from "./worker/wants.ts";
 import { Worker } from "./worker/worker.ts";
@@ -42,10 +43,10 @@ import { Worker } from "./worker/worker.ts";
 /** How often an idle process looks by itself. Without hints that is all there is. */
 const POLL_MS = 3000;
 const POLL_ALONE_MS = 250;
-/** After a lost answer, so many heartbeats long it is looked for runs that nobody knows of. */
-const RECOUNTS = 3;
 /** How long the last writes may take at a shutdown, when the database is away. */
 const CLOSE_MS = 5000;
+
+const NOTHING: NonNullable<Seam["without"]> = new Set();
 
 /** The engine behind what an application holds. */
 export const engineOf = new WeakMap<object, Engine>();
@@ -62,7 +63,6 @@ export class Engine {
   readonly lanes: Lanes;
   readonly #settings: Settings;
   readonly #database: Database;
-  readonly #direct: object;
   /** Of this process among the workers. */
   readonly key: string = (randomBytes(8).readBigUInt64BE() >> 1n).toString();
   readonly #clock: DatabaseClock;
@@ -76,7 +76,7 @@ export class Engine {
   readonly #expiry: Expiry;
   #listener: Listener | undefined;
   #unwatch: (() => void) | false = false;
-  #recounts = 0;
+  readonly #recount: Recount;
   readonly #unserved: Unserved;
   readonly #drains = new Drains();
   readonly #wants: Wants;
@@ -103,7 +103,7 @@ export class Engine {
   constructor(settings: Settings, database: Database) {
     const { schema, logger, makeContext, strict, workflows, works } = settings;
     const seam = (settings.seam ?? {}) as Partial<Seam>;
-    const { clock = new DatabaseClock(), hooks = null, guard = null, replace, without = new Set() } = seam;
+    const { clock = new DatabaseClock(), hooks = null, guard = null, replace, without = NOTHING } = seam;
     this.#clock = clock;
     const warn = (message: string, error?: unknown): void =>
       logger.warn(`perdure: ${message}`, ...(error === undefined ? [] : [error]));
@@ -117,8 +117,7 @@ export class Engine {
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
     });
-    this.#direct = directConfig(database, settings.listenUrl);
-    this.#certificate = holdCertificate({ config: this.#direct, lock: this.key, onTrouble: warn });
+    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
     this.#flusher = new Flusher({
       schema,
       worker: this.key,
@@ -128,10 +127,13 @@ export class Engine {
       asksWanted: () => settings.notify && this.#hints.heard,
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
-      onLostAnswer: () => this.#recountFor(RECOUNTS),
+      onLostAnswer: () => this.#recount.begin(),
       guard,
-      without,
+      most: without.has("batch") ? 1 : undefined,
+      gathers: !without.has("gather"),
+      follows: !guard && !without.has("follow"),
     });
+    this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
       reserve: (start) =>
         this.#serves(start) ? !without.has("lease") && this.#worker.reserve() : this.#unserved.meet(start),
@@ -168,7 +170,7 @@ export class Engine {
       },
       rides: !without.has("ride"),
       fire: () => this.#firing.fire(),
-      onStray: () => this.#recount(),
+      onStray: () => this.#recount.now(),
       onFinish: (id, finish) =>
         without.has("told") ? this.results.look() : this.results.tell({ id, ...finish, reason: null }),
       onLoad: () => this.#loadChanged(),
@@ -278,14 +280,19 @@ export class Engine {
     await this.#database.close();
   }
 
+  #direct(): object {
+    const { listenUrl } = this.#settings;
+    return listenUrl === undefined
+      ? this.#database.clientConfig()
+      : { connectionString: listenUrl, application_name: "perdure", keepAlive: true, connectionTimeoutMillis: 5000 };
+  }
+
   async #start(onWork: () => void): Promise<void> {
     const { schedules, application, logger, workflows, retentionMs } = this.#settings;
     await this.store.register([...workflows.values()].map(toDefinitionRow), retentionMs);
     // Before it takes runs: what is wrong with a schedule ends the launch.
     if (schedules) await reconcile(application, schedules, this.schedules, logger);
-    // The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another.
-    if (this.#settings.listenUrl !== undefined) await (await connectClient(this.#direct)).end();
-    await lockHeld(this.#certificate);
+    await this.#holdLock();
     onWork();
     await this.#liveness.start();
     if (this.#settings.notify) await this.#listen();
@@ -302,9 +309,15 @@ export class Engine {
     if (!this.#unwatch) this.#settings.logger.info("perdure: strict mode sees no lines in a bundle; run the sources");
   }
 
+  /** The certificate tries again for ever and says nothing: what is wrong with its connection is found out by another. */
+  async #holdLock(): Promise<void> {
+    if (this.#settings.listenUrl !== undefined) await (await connectClient(this.#direct())).end();
+    await lockHeld(this.#certificate);
+  }
+
   async #listen(): Promise<void> {
     this.#listener = openListener({
-      config: this.#direct,
+      config: this.#direct(),
       channel: channelOf(this.#settings.schema),
       onHint: (letters) => this.#hints.hear(letters),
       // What was said while nobody listened is gone.
@@ -317,8 +330,8 @@ export class Engine {
   #circle(others: number, leads: boolean): void {
     this.#unserved.beat();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
-    if (this.#worker.unmute()) this.#recountFor(RECOUNTS);
-    else if (this.#recounts > 0) this.#recountFor(this.#recounts - 1);
+    if (this.#worker.unmute()) this.#recount.begin();
+    else this.#recount.beat();
     this.#hints.beside(others);
     const first = leads && !this.#worker.timers.leads;
     this.#worker.timers.leads = leads;
@@ -342,22 +355,6 @@ export class Engine {
   #loadChanged(): void {
     this.#wants.loadChanged();
     this.#hints.sayBusy();
-  }
-
-  /** Claims may exist that nobody here knows of: they are handed back, in turn with the batches that bring new ones. */
-  #recountFor(times: number): void {
-    // A lost session may commit its last batch after we have looked.
-    this.#recounts = times;
-    this.#recount();
-  }
-
-  #recount(): void {
-    const counted = this.#flusher.write("handBack", { keep: () => this.#worker.keys() });
-    // What a stranger's transaction holds is tried again at the next heartbeat, for as long as it takes.
-    const heard = ({ held }: { readonly held: number }): void => {
-      if (held > 0) this.#recounts = Math.max(this.#recounts, 1);
-    };
-    void counted.then(heard).catch(() => {});
   }
 
   #serves({ workflow, version, queue }: Pick<StartRow, "workflow" | "version" | "queue">): boolean {

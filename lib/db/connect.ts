@@ -145,13 +145,6 @@ async function endPool(pool: pg.Pool, open: ReadonlySet<pg.PoolClient>): Promise
   for (const client of open) client.connection.stream.destroy();
 }
 
-/** How to connect past a pooler: for LISTEN, and for the session's lock. */
-export function directConfig(database: Database, listenUrl: string | undefined): object {
-  return listenUrl === undefined
-    ? database.clientConfig()
-    : { connectionString: listenUrl, application_name: "perdure", keepAlive: true, connectionTimeoutMillis: 5000 };
-}
-
 /** Opens a client of its own; the caller ends it. */
 export async function connectClient(config: pg.ClientConfig): Promise<pg.Client> {
   const client = new pg.Client(config);

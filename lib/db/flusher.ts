@@ -44,8 +44,12 @@ export interface FlusherOptions {
   readonly onLostAnswer: () => void;
   /** Stands around each commit, which then holds one write. */
   readonly guard?: Guard | null;
-  /** What a test leaves out: that writes travel together, that a batch waits for what its answers set going. */
-  readonly without: ReadonlySet<string>;
+  /** So many rows in a batch at most; 1000 unless a test says otherwise. */
+  readonly most?: number | undefined;
+  /** Whether a batch waits for what the answers of the last set going. */
+  readonly gathers: boolean;
+  /** Whether a batch may leave before the answers of the last are told. */
+  readonly follows: boolean;
 }
 
 /** What a batch brought about for others. */
@@ -157,7 +161,7 @@ export class Flusher {
       this.#scheduled = false;
       void this.#fly();
     };
-    if (!this.#options.without.has("gather")) setImmediate(() => setImmediate(fly));
+    if (this.#options.gathers) setImmediate(() => setImmediate(fly));
     else queueMicrotask(fly);
   }
 
@@ -184,8 +188,8 @@ export class Flusher {
 
   /** The next batch. Rows of a lane that is being written alone wait behind it. */
   #take(): Item[] {
-    const { guard, without } = this.#options;
-    const room = guard || without.has("batch") ? { ...ROOM, rows: 1 } : ROOM;
+    const { guard, most = guard ? 1 : ROOM.rows } = this.#options;
+    const room = { ...ROOM, rows: most };
     return this.#queue.take(room).filter((item) => !this.#setAside(item));
   }
 
@@ -292,8 +296,7 @@ export class Flusher {
   /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. */
   #land(batch: Batch, whole: boolean): void {
     for (const item of batch.busy) this.#putAside(item);
-    if (whole && !this.#options.guard && !this.#options.without.has("gather") && this.#queue.size >= CROWD)
-      this.#following = this.#takeOff();
+    if (whole && this.#options.follows && this.#queue.size >= CROWD) this.#following = this.#takeOff();
     this.#settle(batch);
   }
 

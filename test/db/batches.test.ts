@@ -2,10 +2,13 @@
 import { test } from "tap";
 import { statement } from "../../lib/db/batch.ts";
 import type { WriteKind } from "../../lib/db/writes.ts";
+import { step as stepOf, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS } from "../support/gate.ts";
 import { type Sql, stranger } from "../support/stranger.ts";
+import { traffic } from "../support/traffic.ts";
+import { needs } from "../support/without.ts";
 
 const WORKER = "77";
 const lanes = { workflows: ["w"], versions: ["1"], queues: ["default"] };
@@ -192,7 +195,7 @@ test("beside an old snapshot a claim passes over what was claimed before, and fi
       Array.from({ length: count }, () => startOf(`r${++made}`)),
     );
   const claim = async (limit: number): Promise<string[]> =>
-    (await write(own, schema, "claim", [{ limit: () => limit }])).map(({ id }) => id).toSorted();
+    (await write(own, schema, "claim", [{ limit: () => limit, warmFrom: () => null }])).map(({ id }) => id).toSorted();
   const age = (id: string) => sql(`update :SCHEMA.run set ready_at = now() - interval '1 hour' where id = $1`, [id]);
   const note = (took: string) => own(`select :SCHEMA.note_claimed(${WORKER}, 0::smallint, now(), $1)`, [took]);
   const reads = async (): Promise<number> => {
@@ -241,3 +244,32 @@ test("beside an old snapshot a claim passes over what was claimed before, and fi
   t.ok(leased, "a start looks from the same place");
   await old("rollback");
 });
+
+const alone = needs("pipeline", "batch", "gather", "lease");
+test(
+  "a statement by itself is a transaction of its own, unless by default transactions are of another kind",
+  alone,
+  async (t) => {
+    const counted = traffic(t);
+    const add = stepOf("add", async (n: number) => n + 1);
+    const flow = workflow("flow", async (n: number) => add(n));
+    const begins = async (database?: string): Promise<number[]> => {
+      const { perdure } = await bench(t, { workflows: [flow], ...(database && { database }) });
+      const counts: number[] = [];
+      for (let round = 0; round < 2; round += 1) {
+        counted.take();
+        t.equal(await (await perdure.start(flow, round)).result(), round + 1);
+        const sent = counted.take();
+        counts.push(sent.filter((text) => text.startsWith("begin isolation level read committed")).length);
+        t.equal(sent.filter((text) => text.includes(".start_runs(")).length, database && round === 0 ? 2 : 1);
+      }
+      await perdure.shutdown();
+      return counts;
+    };
+    const { url } = await bench(t, { worker: false });
+    t.same(await begins(), [0, 0]);
+    const other = new URL(url);
+    other.searchParams.set("options", "-c default_transaction_isolation=serializable");
+    t.same(await begins(other.href), [2, 2], "said in each, after a first attempt that did nothing");
+  },
+);

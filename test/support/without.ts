@@ -15,7 +15,8 @@ export const SWITCHES = {
   ride: "a parent is claimed after the end of its child, not with it",
   told: "ends and publications are looked up in the database, also by the process that wrote them",
   pipeline: "a batch is as many round trips as it has statements",
-  warm: "no suspended run stays in memory: each wake is a replay",
+  follow: "a batch leaves once the answers of the one before it are told",
+  warm: "no suspended run stays in memory: whatever goes on is replayed",
   hints: "no NOTIFY: everybody polls",
   prepared: "no named prepared statements",
 } as const;
@@ -37,8 +38,10 @@ export const needs = (...names: readonly Switch[]): { skip: string | false } => 
 export function without(options: PerdureOptions): PerdureOptions {
   if (off.size === 0) return options;
   const seam = { without: off as ReadonlySet<string> as ReadonlySet<Shortcut> };
-  const made = { ...(off.has("hints") ? { notify: false } : {}), [SEAM]: seam, ...options } as PerdureOptions;
-  return off.has("warm") && made.worker !== false ? { ...made, worker: { ...made.worker, warm: 0 } } : made;
+  const { worker } = options;
+  const cold = off.has("warm") && worker !== false ? { worker: { ...worker, warm: 0 } } : {};
+  const made = { ...(off.has("hints") ? { notify: false } : {}), [SEAM]: seam, ...options, ...cold };
+  return made as PerdureOptions;
 }
 
 if (off.has("prepared")) {
