@@ -45,20 +45,29 @@ async function held(): Promise<{ heap: number; rss: number }> {
   return { heap: heapUsed + external, rss };
 }
 
-/** Runs up to the wait after so many steps, then resumes: how long each takes. */
-async function longRun(perdure: Perdure, steps: number): Promise<{ steps: number; run: number; resume: number }> {
+/** Runs up to the wait after so many steps, then resumes: how long each takes, and how much memory the resumption at most. */
+async function longRun(
+  perdure: Perdure,
+  steps: number,
+): Promise<{ steps: number; run: number; resume: number; peak: number }> {
   const id = `long-${steps}`;
   const start = performance.now();
   await perdure.start(long.with({ id }), steps);
   await until(() => suspended(perdure, id));
   const run = performance.now() - start;
+  const { heap } = await held();
+  let peak = 0;
+  const watch = setInterval(() => {
+    peak = Math.max(peak, process.memoryUsage().heapUsed - heap);
+  }, 20);
   const sent = performance.now();
   const there = new Promise<void>((resolve) => {
     arrived = resolve;
   });
   await perdure.send(id, news);
   await there;
-  return { steps, run, resume: performance.now() - sent };
+  clearInterval(watch);
+  return { steps, run, resume: performance.now() - sent, peak };
 }
 
 if (process.send) {
@@ -72,7 +81,7 @@ if (process.send) {
   const after = await held();
   const { statements } = await perSecond(counter, 5);
   const longRuns = [];
-  for (const steps of [2500, 5000, 10_000]) longRuns.push(await longRun(perdure, steps));
+  for (const steps of [2500, 5000, 10_000, 100_000]) longRuns.push(await longRun(perdure, steps));
   process.send({
     bytes: (after.heap - before.heap) / Number(runs),
     rss: (after.rss - before.rss) / Number(runs),

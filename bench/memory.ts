@@ -1,6 +1,6 @@
 /**
  * What does a suspended run keep in the process, and how long does a long run take to come back? Heap and buffers after a full
- * collection, 10,000 suspended runs against 2,000 before; a run of 10,000 steps that waits for an event and is replayed when it comes.
+ * collection, 10,000 suspended runs against 2,000 before; runs of up to 100,000 steps that wait for an event and are replayed when it comes.
  */
 import { number, table } from "./support/figures.ts";
 import { type Lab, message } from "./support/lab.ts";
@@ -11,7 +11,7 @@ interface Told {
   readonly bytes: number;
   readonly rss: number;
   readonly statements: number;
-  readonly longRuns: readonly { steps: number; run: number; resume: number }[];
+  readonly longRuns: readonly { steps: number; run: number; resume: number; peak: number }[];
 }
 
 export async function memory(lab: Lab): Promise<void> {
@@ -21,11 +21,13 @@ export async function memory(lab: Lab): Promise<void> {
     `  ${RUNS} suspended runs: ${number(told.bytes)} bytes of heap each (${number(told.rss)} of resident memory), ` +
       `${number(told.statements)} statements/s while they wait`,
   );
-  const rows = told.longRuns.map(({ steps, run, resume }) => [
+  const rows = told.longRuns.map(({ steps, run, resume, peak }) => [
     `a run of ${steps} steps`,
     number(run),
     number((run * 1000) / steps),
     number(resume),
+    number((resume * 1000) / steps),
+    number(peak / 1e6),
   ]);
-  lab.print(table([["", "ms to run", "µs/step", "ms to resume"], ...rows]));
+  lab.print(table([["", "ms to run", "µs/step", "ms to resume", "µs/step", "MB of heap at most"], ...rows]));
 }

@@ -166,15 +166,19 @@ export class Store {
   }
 
   /** Runs with all that a replay needs. */
-  async load(keys: readonly string[]): Promise<Claim[]> {
-    return toClaims(await this.#rows<LoadedRow>("load_runs", [keys, "", 0, (4 * 1024 * 1024) / keys.length, false]));
+  load(keys: readonly string[]): Promise<Claim[]> {
+    return this.#histories(keys, "", 0);
   }
 
   /** A page of a run's history, from after an outcome on, in the order of their slots. */
   async loadMore(key: string, after: Recorded): Promise<{ history: Recorded[]; more: boolean }> {
-    const values = [key, after.slot, after.attempt, 4 * 1024 * 1024];
-    const [claim] = toClaims(await this.#rows<LoadedRow>("load_more", values));
+    const [claim] = await this.#histories([key], after.slot, after.attempt);
     return { history: [...(claim?.history ?? [])], more: claim?.more ?? false };
+  }
+
+  async #histories(keys: readonly string[], slot: string, attempt: number): Promise<Claim[]> {
+    const bytes = Math.floor((4 * 1024 * 1024) / keys.length);
+    return toClaims(await this.#rows<LoadedRow>("read_runs", [keys, slot, attempt, bytes]));
   }
 
   look(runs: readonly string[], epochs: readonly number[], after: readonly string[]): Promise<Look[]> {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:8ccf958c82c951ac51ab703c16bb43c4482058c5
+--! Hash: sha1:eac82710d32f787f98b324030a623e6f4b5c926b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -58,7 +58,8 @@ create table :SCHEMA.run (
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
--- vacuum early and without pauses; leave room on the page for the next version of the row.
+-- vacuum early and without pauses; it skips the pages of what has finished. Room on the page keeps the versions of a row together: every
+-- change of state is in an index, so only news (mail, told) is HOT, but fewer pages are written.
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Bytewise, so that it also finds all that begins with something.
@@ -161,7 +162,9 @@ create table :SCHEMA.wait (
   tries      integer not null default 0,       -- retry: how many tries failed
   woken      boolean not null default false,   -- sleep: ended early by wake
   primary key (run, slot)
-);
+)
+-- A row lives as long as its wait, so the table is small and turns over all the time: vacuum early, that its space is used again.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 create table :SCHEMA.mail (
   seq       bigint generated always as identity,
@@ -331,7 +334,22 @@ create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text lang
     then 'busy' else 'stale' end
 $perdure$;
 
--- The same, for a function that locks runs itself, passing over what is locked: one that is 'busy' is left out from here on, as by hold_runs.
+-- Locks the rows of runs that are in work, in key order, passing over what a stranger holds and what was skipped before. Who gets no row asks
+-- refuse why. A function, so that whoever joins it expects many rows: from the statistics of the table the planner expects one, and would
+-- compare all with all.
+-- Called by the functions that record steps and ends. Locks: runs, in key order.
+create function :SCHEMA.hold_working(p_keys bigint[]) returns table (key bigint, epoch integer, crashes smallint) language plpgsql rows 1000 as $perdure$
+#variable_conflict use_column
+declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+begin
+  return query
+    select r.key, r.epoch, r.crashes from :SCHEMA.run r
+    where r.key = any(p_keys) and r.state = 'running' and r.key <> all (v_skipped)
+    order by r.key for no key update skip locked;
+end $perdure$;
+
+-- Why a write was refused, as refusal; a run that is 'busy' is left out from here on, as by hold_runs.
 create function :SCHEMA.refuse(p_run bigint, p_epoch integer) returns text language plpgsql as $perdure$
 declare
   v_verdict text := :SCHEMA.refusal(p_run, p_epoch);
@@ -851,7 +869,7 @@ $perdure$;
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
 -- same; who has read all puts it into the order of delivery.
--- Called by claim_runs and load_more. Locks: nothing.
+-- Called by claim_runs and read_runs. Locks: nothing.
 create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
@@ -912,13 +930,13 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt intege
   order by r.key, h.rn
 $perdure$;
 
--- The next page of a long history: see load_runs. A function of its own for its settings: to compile the query, or to sort what is left of the
--- history instead of following the index, costs more than a page.
--- Called by the engine. Locks: nothing.
-create function :SCHEMA.load_more(p_key bigint, p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
+-- The same with settings of its own: to compile the query, or to sort what is left of a history instead of following the index, costs more
+-- than a page.
+-- Called by the engine, for the next page of a long history, and for runs that it has no more in memory. Locks: nothing.
+create function :SCHEMA.read_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 begin
-  return query select * from :SCHEMA.load_runs(array[p_key], p_slot, p_attempt, p_bytes, false);
+  return query select * from :SCHEMA.load_runs(p_keys, p_slot, p_attempt, p_bytes, false);
 end $perdure$;
 
 -- Recording outcomes. Every row names its claim (run, epoch) and is refused alone when that claim is over. Verdicts:
@@ -958,9 +976,7 @@ begin
     end if;
   elsif v_steps then -- none of them has a wait or mail
     with held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
@@ -976,9 +992,7 @@ begin
       select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
         with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
     ), held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
@@ -1376,9 +1390,7 @@ begin
     end if;
   else
   with held as materialized (
-    select r.key, r.epoch from :SCHEMA.run r
-    where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-    order by r.key for no key update skip locked
+    select * from :SCHEMA.hold_working(p_runs)
   ), done as (
     update :SCHEMA.run r set state = g.state, worker = null, pausing = false, finished_at = v_now
     from unnest(p_runs, p_epochs, p_states, p_values, p_reopened) as g(run, epoch, state, value, reopened)
@@ -1448,9 +1460,7 @@ begin
     end if;
   else
     with held as materialized (
-      select r.key, r.epoch from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)

@@ -225,7 +225,7 @@ $perdure$;
 -- without any: one row), the run's own columns in its first row. Outcomes that a retry of the workflow set aside are left out. About p_bytes
 -- of values per run; more: there is more of this run, read it from after the last row on. In the order of the key, so that every page costs the
 -- same; who has read all puts it into the order of delivery.
--- Called by claim_runs and load_more. Locks: nothing.
+-- Called by claim_runs and read_runs. Locks: nothing.
 create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer, p_backlog boolean) returns setof :SCHEMA.loaded language sql stable as $perdure$
   select
     r.key, r.id, r.workflow, r.version, r.queue, r.epoch, r.attempt, r.crashes, r.mail,
@@ -286,11 +286,11 @@ create function :SCHEMA.load_runs(p_keys bigint[], p_slot text, p_attempt intege
   order by r.key, h.rn
 $perdure$;
 
--- The next page of a long history: see load_runs. A function of its own for its settings: to compile the query, or to sort what is left of the
--- history instead of following the index, costs more than a page.
--- Called by the engine. Locks: nothing.
-create function :SCHEMA.load_more(p_key bigint, p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
+-- The same with settings of its own: to compile the query, or to sort what is left of a history instead of following the index, costs more
+-- than a page.
+-- Called by the engine, for the next page of a long history, and for runs that it has no more in memory. Locks: nothing.
+create function :SCHEMA.read_runs(p_keys bigint[], p_slot text, p_attempt integer, p_bytes integer) returns setof :SCHEMA.loaded
 language plpgsql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
 begin
-  return query select * from :SCHEMA.load_runs(array[p_key], p_slot, p_attempt, p_bytes, false);
+  return query select * from :SCHEMA.load_runs(p_keys, p_slot, p_attempt, p_bytes, false);
 end $perdure$;

@@ -63,6 +63,7 @@ test("an event that commits while the suspension waits for its sender is never l
   }
   for (let round = 0; round < 3; round += 1) {
     const run = await b.perdure.start(listen.with({ id: `again-${round}` }));
+    await reaches(run, "running");
     stop.next().open();
     await reaches(run, "suspended");
     // Claimed again with its wait open, its next write is the suspension itself: its snapshot is older than the commit.

@@ -94,7 +94,7 @@ test("a turn of a loop costs two commits: the event with the claim, the outcome 
   }
   const sent = counted.take().filter((text) => /^commit|_(runs|steps|waits|events)\(/.test(text));
   t.ok(commitsIn(sent) <= 20, `${commitsIn(sent)} commits`);
-  t.equal(sent.filter((text) => text.includes(".load_runs(")).length, 0);
+  t.equal(sent.filter((text) => text.includes(".read_runs(")).length, 0);
   await run.send(item, 11);
   await run.send(item, 12);
   await run.result(patient);
