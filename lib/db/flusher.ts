@@ -296,7 +296,8 @@ export class Flusher {
   /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. */
   #land(batch: Batch, whole: boolean): void {
     for (const item of batch.busy) this.#putAside(item);
-    if (whole && this.#options.follows && this.#queue.size >= CROWD) this.#following = this.#takeOff();
+    if (whole && this.#options.follows && this.#queue.size >= CROWD && !this.#queue.handsBack)
+      this.#following = this.#takeOff();
     this.#settle(batch);
   }
 

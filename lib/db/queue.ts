@@ -32,6 +32,11 @@ export class Queue {
     return this.#upkeep.length + this.#runs.length + this.#outside.length;
   }
 
+  /** Runs are to be handed back that nobody here knows of: who has not heard of all answers cannot tell. */
+  get handsBack(): boolean {
+    return this.#upkeep.some(({ kind }) => kind === "handBack");
+  }
+
   /** How much memory what comes from outside takes, about. */
   get outsideBytes(): number {
     return this.#outsideBytes + ITEM_BYTES * this.#outside.length;
