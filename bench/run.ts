@@ -4,12 +4,15 @@ import { children } from "./children.ts";
 import { drain } from "./drain.ts";
 import { idle } from "./idle.ts";
 import { latency } from "./latency.ts";
+import { linear } from "./linear.ts";
 import { loops } from "./loop.ts";
 import { memory } from "./memory.ts";
+import { processes } from "./processes.ts";
 import { publish } from "./publish.ts";
 import { retention } from "./retention.ts";
 import { scale } from "./scale.ts";
 import { schedules } from "./schedules.ts";
+import { starts } from "./starts.ts";
 import { statements } from "./statements.ts";
 import { Lab } from "./support/lab.ts";
 import { takeover } from "./takeover.ts";
@@ -18,6 +21,8 @@ import { throughput } from "./throughput.ts";
 const QUESTIONS = {
   throughput,
   drain,
+  starts,
+  processes,
   latency,
   loop: loops,
   publish,
@@ -25,6 +30,7 @@ const QUESTIONS = {
   takeover,
   schedules,
   memory,
+  linear,
   children,
   scale,
   statements,

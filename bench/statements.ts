@@ -6,9 +6,9 @@
 import { readFileSync } from "node:fs";
 import { setImmediate as turn } from "node:timers/promises";
 import type pg from "pg";
-import { statement } from "../lib/db/batch.ts";
+import { call, statement } from "../lib/db/batch.ts";
 import { uuidv7 } from "../lib/db/start-row.ts";
-import type { WriteKind } from "../lib/db/writes.ts";
+import { ENDS, type WriteKind } from "../lib/db/writes.ts";
 import { Bare } from "./support/bare.ts";
 import { median, number, table } from "./support/figures.ts";
 import type { Lab } from "./support/lab.ts";
@@ -56,34 +56,26 @@ class Own {
     this.meter = meter;
   }
 
-  /** Started where slots are free; then the step and the end in one commit. */
+  /** Started where slots are free; then the last step and the end, which are one statement. */
   async leased(size: number): Promise<void> {
     const started = await this.#batch("leased: ", { start: starts(size, true) });
-    await this.#ends("leased: ", started.start!);
+    const [steps, ends] = [stepsOf(started.start!), endsOf(started.start!)];
+    const column = (rows: readonly object[], name: string) => rows.map((row) => (row as Record<string, unknown>)[name]);
+    const arrays = [...ENDS.step.map((name) => column(steps, name)), ...ENDS.end.map((name) => column(ends, name))];
+    await this.meter.measure("leased: step and end, lone", call(this.#schema, ENDS.fn, [...arrays, false]));
   }
 
-  /** Started without a worker, and claimed. */
+  /** Started without a worker, and claimed; a step and the end, each by itself. */
   async claimed(size: number): Promise<void> {
     await this.waiting(size);
-    const { claim } = await this.#batch("claimed: ", { claim: [{ limit: () => size }] });
+    const { claim } = await this.#batch("claimed: ", { claim: [{ limit: () => size, warmFrom: () => null }] });
     if (claim!.length !== size) throw new Error(`${claim!.length} runs were claimed, not ${size}`);
-    await this.#ends("claimed: ", claim!);
+    await this.#batch("claimed: ", { record: stepsOf(claim!), finish: endsOf(claim!) });
   }
 
   /** Started without a worker, for others to claim. */
   async waiting(size: number): Promise<void> {
     await this.#batch("claimed: ", { start: starts(size, false) });
-  }
-
-  async #ends(label: string, runs: readonly { key: string }[]): Promise<void> {
-    const of = runs.map(({ key }) => ({ run: key, epoch: 1 }));
-    const at = Date.now();
-    const step = { slot: "step:add-one/0123456789abcdef#1", attempt: 1, no: 1, kind: "step", name: "add-one" };
-    const outcome = { outcome: "completed", value: '{"json":2}', hash: null, tries: 1, started: at, at, mail: null };
-    await this.#batch(label, {
-      record: of.map((claim) => ({ ...claim, ...step, ...outcome })),
-      finish: of.map((claim) => ({ ...claim, state: "completed", value: '{"json":2}', reopened: null })),
-    });
   }
 
   async #batch(label: string, rows: Partial<Record<WriteKind, readonly object[]>>): Promise<Record<string, any[]>> {
@@ -97,6 +89,17 @@ class Own {
     await this.meter.measure(`${label}commit`, "commit");
     return answers;
   }
+}
+
+function stepsOf(runs: readonly { key: string }[]): object[] {
+  const at = Date.now();
+  const step = { slot: "step:add-one/0123456789abcdef#1", attempt: 1, no: 1, kind: "step", name: "add-one" };
+  const outcome = { outcome: "completed", value: '{"json":2}', hash: null, tries: 1, started: at, at, mail: null };
+  return runs.map(({ key }) => ({ run: key, epoch: 1, ...step, ...outcome }));
+}
+
+function endsOf(runs: readonly { key: string }[]): object[] {
+  return runs.map(({ key }) => ({ run: key, epoch: 1, state: "completed", value: '{"json":2}', reopened: null }));
 }
 
 function starts(size: number, leased: boolean): object[] {

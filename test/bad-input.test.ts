@@ -22,7 +22,7 @@ import {
   type Workflow,
   workflow,
 } from "../lib/index.ts";
-import { type Bench, bench, collector } from "./support/engine.ts";
+import { type Bench, bench, coldBench, collector } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
 import { refusal } from "./support/refusal.ts";
 
@@ -921,7 +921,7 @@ test("a stored row that cannot be read blocks its own run with a reason, and oth
     const { data } = await gate.wait();
     return [input, n, data];
   });
-  const world = await bench(t, { workflows: [w] });
+  const world = await coldBench(t, { workflows: [w] });
   const { perdure, sql } = world;
   const corrupt: Record<string, string> = {
     args: `update :SCHEMA.input set args = '{"json":[1],"meta":{"values":[["custom","evil"]],"v":1}}' where run = $1`,

@@ -49,7 +49,7 @@ function filesIn(folder: string, ending: string): string[] {
   } catch {}
   return found
     .map((file) => join(folder, file).split(sep).join("/"))
-    .filter((file) => file.endsWith(ending))
+    .filter((file) => file.endsWith(ending) && !file.includes("/node_modules/"))
     .sort();
 }
 

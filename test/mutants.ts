@@ -23,7 +23,7 @@ interface Mutant {
 /** The fence of a write that goes by itself, and of those that go together. */
 const FENCE = "and r.epoch = p_epochs[1] and r.state = 'running'";
 const FENCES = "join held h on h.key = g.run and h.epoch = g.epoch\n";
-const HELD = "where r.key = any(p_runs) and r.state = 'running' and";
+const HELD = "where r.key = any(p_keys) and r.state = 'running' and";
 
 const MUTANTS: readonly Mutant[] = [
   {
@@ -95,6 +95,27 @@ const MUTANTS: readonly Mutant[] = [
     find: "where r.key in (select run from own where ord = any(v_ended))",
     replace: "where false",
     test: "children/children.test.js",
+  },
+  {
+    name: "a child expires while its parent may ask for its end",
+    file: "db/committed.js",
+    find: "exit when v_needed is null;\n    v_keys := array(",
+    replace: "exit;\n    v_keys := array(",
+    test: "retention/retention.test.js",
+  },
+  {
+    name: "an end is told to a run that has expired, for ever",
+    file: "db/committed.js",
+    find: "and exists (select from :SCHEMA.run r where r.key = n.follower)",
+    replace: "",
+    test: "retention/retention.test.js",
+  },
+  {
+    name: "a run is looked for before its history is read, and not after",
+    file: "client/handle.js",
+    find: "return known.length > 0 ? entries : notFound(id);",
+    replace: "return entries;",
+    test: "retention/retention.test.js",
   },
 ];
 

@@ -12,6 +12,8 @@ const VALUE = '{"json":2}';
 
 const RUN = "id, workflow, version, queue, priority, state, epoch, worker, created_at, started_at";
 const BORN = `'bare', '1', 'default', 0, 'running', 1, ${WORKER}, now(), now()`;
+const PENDING = "id, workflow, version, queue, priority, state, ready_at, created_at";
+const READY = "'bare', '1', 'default', 0, 'pending', now(), now()";
 const CHECKPOINT = "run, slot, attempt, no, kind, name, outcome, value, tries, epoch, started_at, at";
 
 export class Bare {
@@ -51,11 +53,21 @@ export class Bare {
     const given = [ids, ids.map(() => ARGS), ids.map(() => HASH)];
     const { rows } = await client.query(this.#named("start_batch", start, given));
     const keys = rows.map((row) => row.key);
-    for (let no = 1; no < steps; no += 1) await this.#recordBatch(client, keys, no);
+    for (let no = 1; no < steps; no += 1) await this.recordBatch(client, keys, no);
     await this.finishBatch(client, keys, steps);
   }
 
-  async #recordBatch(client: pg.Client, keys: readonly string[], no: number): Promise<void> {
+  /** So many runs that wait for a worker, in one commit. */
+  async insertBatch(client: pg.Client, runs: number): Promise<void> {
+    const text = `with given as (select * from unnest($1::text[], $2::text[], $3::text[]) as g(id, args, hash)),
+      made as (insert into $S.run (${PENDING}) select id, ${READY} from given returning key, id)
+      insert into $S.input (run, args, hash) select key, args::json, hash from made join given using (id)`;
+    const ids = Array.from({ length: runs }, uuidv7);
+    await client.query(this.#named("insert_batch", text, [ids, ids.map(() => ARGS), ids.map(() => HASH)]));
+  }
+
+  /** The nth checkpoint of each. */
+  async recordBatch(client: pg.Client, keys: readonly string[], no: number): Promise<void> {
     await client.query(this.#named("record_batch", `${FENCED} ${PUT} select count(*) from put`, rowsOf(keys, no)));
   }
 

@@ -17,11 +17,11 @@ export class Lab {
   readonly #schemas: string[] = [];
   readonly #closing: (() => Promise<unknown>)[] = [];
 
-  /** The server of DATABASE_URL, or one of our own. */
-  static async open(print: (text: string) => void): Promise<Lab> {
+  /** The server of DATABASE_URL, or one of our own, with these settings too. */
+  static async open(print: (text: string) => void, settings: Readonly<Record<string, string>> = {}): Promise<Lab> {
     const { DATABASE_URL } = process.env;
     if (DATABASE_URL) return new Lab(DATABASE_URL, print, async () => {});
-    const server = await startPostgres({ durable: true, settings: SETTINGS });
+    const server = await startPostgres({ durable: true, settings: { ...SETTINGS, ...settings } });
     return new Lab(server.url, print, server.stop);
   }
 

@@ -212,14 +212,19 @@ export function statement(
   return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
 }
 
-/** One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. */
+/**
+ * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
+ * where there is nothing but null: the functions take what an array lacks for null.
+ */
 function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
+  let isEmpty = true;
   const texts = items.map(({ row }) => {
     const given = (row as Record<string, unknown>)[column];
     const value = typeof given === "function" ? given() : given;
+    isEmpty &&= value === null || value === undefined;
     return typeof value === "string" ? quoted(value) : String(value ?? "NULL");
   });
-  return `{${texts.join(",")}}`;
+  return isEmpty ? "{}" : `{${texts.join(",")}}`;
 }
 
 const quoted = (text: string): string => `"${/["\\]/.test(text) ? text.replace(/["\\]/g, "\\$&") : text}"`;

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:2bd5426e7400b291a3b300276e1c90b5bfe63958
+--! Hash: sha1:eac82710d32f787f98b324030a623e6f4b5c926b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -63,7 +63,8 @@ create table :SCHEMA.run (
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
--- vacuum early and without pauses; leave room on the page for the next version of the row.
+-- vacuum early and without pauses; it skips the pages of what has finished. Room on the page keeps the versions of a row together: every
+-- change of state is in an index, so only news (mail, told) is HOT, but fewer pages are written.
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Bytewise, so that it also finds all that begins with something.
@@ -166,7 +167,9 @@ create table :SCHEMA.wait (
   tries      integer not null default 0,       -- retry: how many tries failed
   woken      boolean not null default false,   -- sleep: ended early by wake
   primary key (run, slot)
-);
+)
+-- A row lives as long as its wait, so the table is small and turns over all the time: vacuum early, that its space is used again.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 create table :SCHEMA.mail (
   seq       bigint generated always as identity,
@@ -336,7 +339,22 @@ create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text lang
     then 'busy' else 'stale' end
 $perdure$;
 
--- The same, for a function that locks runs itself, passing over what is locked: one that is 'busy' is left out from here on, as by hold_runs.
+-- Locks the rows of runs that are in work, in key order, passing over what a stranger holds and what was skipped before. Who gets no row asks
+-- refuse why. A function, so that whoever joins it expects many rows: from the statistics of the table the planner expects one, and would
+-- compare all with all.
+-- Called by the functions that record steps and ends. Locks: runs, in key order.
+create function :SCHEMA.hold_working(p_keys bigint[]) returns table (key bigint, epoch integer, crashes smallint) language plpgsql rows 1000 as $perdure$
+#variable_conflict use_column
+declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+begin
+  return query
+    select r.key, r.epoch, r.crashes from :SCHEMA.run r
+    where r.key = any(p_keys) and r.state = 'running' and r.key <> all (v_skipped)
+    order by r.key for no key update skip locked;
+end $perdure$;
+
+-- Why a write was refused, as refusal; a run that is 'busy' is left out from here on, as by hold_runs.
 create function :SCHEMA.refuse(p_run bigint, p_epoch integer) returns text language plpgsql as $perdure$
 declare
   v_verdict text := :SCHEMA.refusal(p_run, p_epoch);
@@ -433,7 +451,7 @@ begin
     end if;
   else
     with given as materialized (
-      select nextval(':SCHEMA.run_key_seq') as key, g.*, case when not g.detached then f.deadline end as limit_at,
+      select nextval($seq$:SCHEMA.run_key_seq$seq$) as key, g.*, case when not g.detached then f.deadline end as limit_at,
         v_lease and g.lease and coalesce(l.later <= v_now, true) as leased, case when l.later > v_now then l.later end as later
       from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options,
           p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)
@@ -963,9 +981,7 @@ begin
     end if;
   elsif v_steps then -- none of them has a wait or mail
     with held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
@@ -981,9 +997,7 @@ begin
       select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
         with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
     ), held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,
@@ -1381,9 +1395,7 @@ begin
     end if;
   else
   with held as materialized (
-    select r.key, r.epoch from :SCHEMA.run r
-    where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-    order by r.key for no key update skip locked
+    select * from :SCHEMA.hold_working(p_runs)
   ), done as (
     update :SCHEMA.run r set state = g.state, worker = null, pausing = false, finished_at = v_now
     from unnest(p_runs, p_epochs, p_states, p_values, p_reopened) as g(run, epoch, state, value, reopened)
@@ -1453,9 +1465,7 @@ begin
     end if;
   else
     with held as materialized (
-      select r.key, r.epoch from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)

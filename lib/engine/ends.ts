@@ -27,6 +27,11 @@ export class Ends {
     return this.#byId?.get(id);
   }
 
+  /** All that were waited for are handed over. Who waits for one of them again asks again. */
+  clear(): void {
+    this.#byId = undefined;
+  }
+
   /** A new wait asks anew for a run that had failed: it may have been retried since. Any other end stands. */
   forgetFailure(id: string): void {
     if (this.get(id)?.state === "failed") this.#byId!.delete(id);

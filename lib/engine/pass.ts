@@ -259,6 +259,7 @@ export class Pass {
 
   gaveUp(dueMs: number | null, paused: boolean): void {
     this.#alarms.clear();
+    this.ends.clear();
     this.#onDrained?.();
     this.ports.onEnd(this, { how: "suspended", dueMs });
     // The body went on meanwhile, from an await of its own.

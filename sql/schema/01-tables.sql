@@ -54,7 +54,8 @@ create table :SCHEMA.run (
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
--- vacuum early and without pauses; leave room on the page for the next version of the row.
+-- vacuum early and without pauses; it skips the pages of what has finished. Room on the page keeps the versions of a row together: every
+-- change of state is in an index, so only news (mail, told) is HOT, but fewer pages are written.
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Bytewise, so that it also finds all that begins with something.
@@ -157,7 +158,9 @@ create table :SCHEMA.wait (
   tries      integer not null default 0,       -- retry: how many tries failed
   woken      boolean not null default false,   -- sleep: ended early by wake
   primary key (run, slot)
-);
+)
+-- A row lives as long as its wait, so the table is small and turns over all the time: vacuum early, that its space is used again.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 create table :SCHEMA.mail (
   seq       bigint generated always as identity,
@@ -327,7 +330,22 @@ create function :SCHEMA.refusal(p_run bigint, p_epoch integer) returns text lang
     then 'busy' else 'stale' end
 $perdure$;
 
--- The same, for a function that locks runs itself, passing over what is locked: one that is 'busy' is left out from here on, as by hold_runs.
+-- Locks the rows of runs that are in work, in key order, passing over what a stranger holds and what was skipped before. Who gets no row asks
+-- refuse why. A function, so that whoever joins it expects many rows: from the statistics of the table the planner expects one, and would
+-- compare all with all.
+-- Called by the functions that record steps and ends. Locks: runs, in key order.
+create function :SCHEMA.hold_working(p_keys bigint[]) returns table (key bigint, epoch integer, crashes smallint) language plpgsql rows 1000 as $perdure$
+#variable_conflict use_column
+declare
+  v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+begin
+  return query
+    select r.key, r.epoch, r.crashes from :SCHEMA.run r
+    where r.key = any(p_keys) and r.state = 'running' and r.key <> all (v_skipped)
+    order by r.key for no key update skip locked;
+end $perdure$;
+
+-- Why a write was refused, as refusal; a run that is 'busy' is left out from here on, as by hold_runs.
 create function :SCHEMA.refuse(p_run bigint, p_epoch integer) returns text language plpgsql as $perdure$
 declare
   v_verdict text := :SCHEMA.refusal(p_run, p_epoch);

@@ -74,7 +74,7 @@ begin
     end if;
   else
     with given as materialized (
-      select nextval(':SCHEMA.run_key_seq') as key, g.*, case when not g.detached then f.deadline end as limit_at,
+      select nextval($seq$:SCHEMA.run_key_seq$seq$) as key, g.*, case when not g.detached then f.deadline end as limit_at,
         v_lease and g.lease and coalesce(l.later <= v_now, true) as leased, case when l.later > v_now then l.later end as later
       from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_delays, p_start_ats, p_timeouts, p_args, p_hashes, p_options,
           p_tags, p_parents, p_epochs, p_detached, p_schedules, p_slots, p_lease)

@@ -35,9 +35,7 @@ begin
     end if;
   elsif v_steps then -- none of them has a wait or mail
     with held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
@@ -53,9 +51,7 @@ begin
       select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
         with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)
     ), held as materialized (
-      select r.key, r.epoch, r.crashes from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, g.kind, g.name, g.outcome, g.value::json, g.hash, g.tries, g.epoch,

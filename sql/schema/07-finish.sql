@@ -29,9 +29,7 @@ begin
     end if;
   else
   with held as materialized (
-    select r.key, r.epoch from :SCHEMA.run r
-    where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-    order by r.key for no key update skip locked
+    select * from :SCHEMA.hold_working(p_runs)
   ), done as (
     update :SCHEMA.run r set state = g.state, worker = null, pausing = false, finished_at = v_now
     from unnest(p_runs, p_epochs, p_states, p_values, p_reopened) as g(run, epoch, state, value, reopened)
@@ -101,9 +99,7 @@ begin
     end if;
   else
     with held as materialized (
-      select r.key, r.epoch from :SCHEMA.run r
-      where r.key = any(p_runs) and r.state = 'running' and r.key <> all (v_skipped)
-      order by r.key for no key update skip locked
+      select * from :SCHEMA.hold_working(p_runs)
     ), put as (
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)

@@ -1,7 +1,7 @@
 /** Control from outside: pause, resume, retry, fork, and what each refuses. */
 import { test } from "tap";
 import { event, RunFailedError, sleep, start, step, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { bench, coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
@@ -153,7 +153,7 @@ test("a blocked run is retried: strictly it blocks again, flexibly it goes on", 
     await go.wait();
     return first;
   });
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   const run = await b.perdure.start(flow);
   await reaches(run, "suspended");
   old = false;

@@ -1,7 +1,7 @@
 /** Forks of runs with a past: retried, running, failed, parallel, with children unfinished, accepted as they diverged. */
 import { test } from "tap";
 import { event, start, step, uuid, workflow } from "../../lib/index.ts";
-import { bench } from "../support/engine.ts";
+import { bench, coldBench } from "../support/engine.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
 const patient = { timeout: PATIENCE_MS };
@@ -113,7 +113,7 @@ test("a failed run is forked from the step that failed; a run that was accepted 
     await go.wait();
     return weak();
   });
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   const run = await b.perdure.start(flow);
   await reaches(run, "suspended");
   deployed = "new";
