@@ -7,7 +7,7 @@ import { LONGER } from "./peers-longer.ts";
 const SHORTER: Readonly<Record<string, readonly Printed[]>> = {
   drain: [
     ["runs/s", true],
-    ["one costs", true],
+    ["one costs", true, true],
   ],
   "drain-ten": [["runs/s of ten steps", false]],
   latency: [
@@ -16,7 +16,7 @@ const SHORTER: Readonly<Record<string, readonly Printed[]>> = {
     ["event sent", false],
     ["sleep of", false],
   ],
-  idle: [["an idle process", false]],
+  idle: [["an idle process", false, true]],
   takeover: [["kill -9", false]],
 };
 

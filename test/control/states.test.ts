@@ -1,7 +1,7 @@
 /** Every command in each of the eight states: carried out, or refused with the state and what is allowed, and then nothing is changed. */
 import { test } from "tap";
 import { event, type RunState, sleep, step, workflow } from "../../lib/index.ts";
-import { type Bench, bench } from "../support/engine.ts";
+import { type Bench, bench, coldBench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { gate, PATIENCE_MS, reaches, rejection } from "../support/gate.ts";
 
@@ -64,7 +64,7 @@ test("each command in each of the eight states is carried out, or refused by nam
     if (state === "failed") throw new Error("no luck");
     if (state !== "completed") await go.wait();
   });
-  const b = await bench(t, { workflows: [flow] });
+  const b = await coldBench(t, { workflows: [flow] });
   t.teardown(() => hold.open());
   // Nothing is claimed here: what a command makes of a run stays to be seen.
   const client = await b.another({ worker: false });

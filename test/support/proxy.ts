@@ -4,8 +4,11 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 /** The type byte of a NotificationResponse; one that comes by itself comes first in its packet. */
 const NOTIFICATION = "A".charCodeAt(0);
 
-/** The server's word that a transaction is committed. */
+/** The server's word that a transaction is committed; of one that is a single statement, that it has been executed. */
 const COMMITTED = Buffer.from("COMMIT\0");
+const EXECUTED = Buffer.from("SELECT ");
+/** What the flusher names statements that are a transaction of their own. */
+const LONE = Buffer.from(":lone\0");
 
 export type ProxyMode = "pass" | "refuse" | "half-open";
 
@@ -97,7 +100,8 @@ export class FaultyProxy {
       return bytes;
     });
     forward(pair, far, pair.near, (bytes) => {
-      const fate = bytes.includes(COMMITTED) ? this.onCommitted(sent.includes("begin")) : "pass";
+      const lone = sent.includes(LONE) && bytes.includes(EXECUTED);
+      const fate = lone || bytes.includes(COMMITTED) ? this.onCommitted(lone || sent.includes("begin")) : "pass";
       if (fate !== "pass") pair.swallowing = true;
       if (fate === "reset") {
         reset(pair.near);

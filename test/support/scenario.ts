@@ -4,10 +4,17 @@ import { Arena } from "../../bench/peers/arena.ts";
 import { SCENARIOS } from "../../bench/peers/scenarios.ts";
 import { TINY } from "../../bench/peers/sizes.ts";
 import { Lab } from "../../bench/support/lab.ts";
-import { server } from "./postgres.ts";
+import { inDatabase, server } from "./postgres.ts";
 
-/** The title of a table that it prints, and whether the bare statements are in it too. */
-export type Printed = readonly [title: string, bare: boolean];
+/** The title of a table that it prints, whether the bare statements are in it too, and whether its first column counts statements. */
+export type Printed = readonly [title: string, bare: boolean, counts?: boolean];
+
+/** Statements are counted only where the server has loaded what counts them. */
+const countsStatements = async (): Promise<boolean> =>
+  inDatabase(await server(), async (client) => {
+    const { rows } = await client.query("show shared_preload_libraries");
+    return rows[0].shared_preload_libraries.includes("pg_stat_statements");
+  });
 
 /** The rows of the table that a scenario prints under this title, by contender. */
 function rowsUnder(title: string, printed: readonly string[]): Map<string, string> {
@@ -37,9 +44,10 @@ async function printedBy(name: string, contenders: readonly string[]): Promise<s
 export async function measures(t: Test, name: string, tables: readonly Printed[]): Promise<void> {
   const printed = await printedBy(name, tables.some(([, bare]) => bare) ? ["perdure", "bare"] : ["perdure"]);
   t.notMatch(printed.join("\n"), /left out|NaN/);
-  for (const [title, bare] of tables) {
+  for (const [title, bare, counts = false] of tables) {
     const rows = rowsUnder(title, printed);
-    t.match(rows.get("perdure"), /^[\d,.]/, `${title}: ${rows.get("perdure")}`);
+    const figure = !counts || (await countsStatements()) ? /^[\d,.]/ : /^–$/;
+    t.match(rows.get("perdure"), figure, `${title}: ${rows.get("perdure")}`);
     if (bare)
       t.ok(
         [...rows.keys()].some((row) => row.startsWith("bare")),
