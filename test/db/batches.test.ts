@@ -270,6 +270,11 @@ test(
     t.same(await begins(), [0, 0]);
     const other = new URL(url);
     other.searchParams.set("options", "-c default_transaction_isolation=serializable");
-    t.same(await begins(other.href), [2, 2], "said in each, after a first attempt that did nothing");
+    const said = await begins(other.href);
+    // The start, the end, and perhaps a claim.
+    t.ok(
+      said.every((count) => count >= 2),
+      `said in each, after a first attempt that did nothing: ${said}`,
+    );
   },
 );
