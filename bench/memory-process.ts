@@ -73,7 +73,7 @@ async function longRun(
 if (process.send) {
   const [database, schema, runs] = process.argv.slice(2) as [string, string, string];
   const counter = countStatements();
-  const perdure = new Perdure({ database, schema, workflows: [waiting, long], worker: { concurrency: 200 } });
+  const perdure = new Perdure({ database, schema, workflows: [waiting, long], worker: { concurrency: 200, warm: 0 } });
   await perdure.launch();
   await makeWait(perdure, 0, 2000);
   const before = await held();

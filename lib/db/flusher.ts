@@ -16,7 +16,7 @@ import { isFromOutside, Queue, type Room } from "./queue.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
 /** What a batch holds at most. Of more runs, half waits: then the database works on one batch while this process works on the answers of the other. */
-const ROOM: Room = { rows: 1000, lanes: 128, bytes: 4 * 1024 * 1024 };
+const ROOM: Room = { rows: 1000, lanes: 256, bytes: 4 * 1024 * 1024 };
 /** So many writes leave as soon as the batch before them is committed, and wait for no more that might ride along. */
 const CROWD = 32;
 /** Starts and sends from outside runs that wait take no more memory than about this: the next one is refused. What runs write is as much as is at work in them. */
