@@ -7,6 +7,8 @@ const NOTIFICATION = "A".charCodeAt(0);
 /** The server's word that a transaction is committed; of one that is a single statement, that it has been executed. */
 const COMMITTED = Buffer.from("COMMIT\0");
 const EXECUTED = Buffer.from("SELECT ");
+/** It found nothing, and wrote nothing. */
+const IDLE = Buffer.from("SELECT 0\0");
 /** What the flusher names statements that are a transaction of their own. */
 const LONE = Buffer.from(":lone\0");
 
@@ -100,7 +102,7 @@ export class FaultyProxy {
       return bytes;
     });
     forward(pair, far, pair.near, (bytes) => {
-      const lone = sent.includes(LONE) && bytes.includes(EXECUTED);
+      const lone = sent.includes(LONE) && bytes.includes(EXECUTED) && !bytes.includes(IDLE);
       const fate = lone || bytes.includes(COMMITTED) ? this.onCommitted(lone || sent.includes("begin")) : "pass";
       if (fate !== "pass") pair.swallowing = true;
       if (fate === "reset") {
