@@ -1,7 +1,13 @@
 /** The flusher under pressure: whose turn it is, what it holds, rows that the database refuses. On a real server. */
 import { test } from "tap";
+import { ValueCodec } from "../../lib/core/codec.ts";
+import { StoredCodec } from "../../lib/core/stored.ts";
 import type { Item } from "../../lib/db/batch.ts";
+import { connectClient } from "../../lib/db/connect.ts";
+import { Flusher } from "../../lib/db/flusher.ts";
 import { Queue } from "../../lib/db/queue.ts";
+import { toStartRow } from "../../lib/db/start-row.ts";
+import { internalsOf } from "../../lib/define/workflow.ts";
 import { event, Perdure, start, step, workflow } from "../../lib/index.ts";
 import { bench, collector } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
@@ -68,6 +74,59 @@ test("what one side leaves of a batch the other takes; one of a single row goes 
   for (const lane of ["a", "a", "b"]) big.push(item("record", lane, "x".repeat(800)));
   t.strictSame(lanes(big.take(ROOM)), ["a", "b"], "and no more bytes than fit, but for the last row");
   t.end();
+});
+
+test("what has gathered leaves before the answers of the batch before it are told, but not what hands back runs that nobody here knows of", async (t) => {
+  const { url, schema } = await bench(t, { worker: false });
+  const config = { connectionString: url, pipeline: true };
+  const flusher = new Flusher({
+    schema,
+    worker: "1",
+    lanes: { workflows: [], versions: [], queues: [] },
+    connect: () => connectClient(config as object),
+    beside: () => Promise.reject(new Error("nothing is held")),
+    asksWanted: () => false,
+    onNews: () => {},
+    onTrouble: () => {},
+    onLostAnswer: () => {},
+    gathers: true,
+    follows: true,
+  });
+  t.teardown(() => flusher.close(1000));
+  const definition = internalsOf(workflow("w", async () => {}))!.definition;
+  const codec = new StoredCodec(new ValueCodec());
+  /** What happens, in its order: a start that leaves, its answer, the question which runs are known here. */
+  const seen: string[] = [];
+  const start = (name: string, leaves = (): void => {}): Promise<unknown> => {
+    const lease = (): boolean => {
+      seen.push(`${name} leaves`);
+      leaves();
+      return false;
+    };
+    const row = { ...toStartRow(definition, {}, [], codec), lease };
+    return flusher.write("start", row).then(() => seen.push(`${name} told`));
+  };
+  const crowd = async (also: () => Promise<unknown>[]): Promise<string[]> => {
+    const behind: Promise<unknown>[] = [];
+    const first = start("first", () =>
+      queueMicrotask(() => behind.push(...also(), ...times(40, () => start("second")))),
+    );
+    await first;
+    await Promise.all(behind);
+    return [...new Set(seen.splice(0))];
+  };
+  await crowd(() => []); // the connection is open
+  t.strictSame(await crowd(() => []), ["first leaves", "second leaves", "first told", "second told"]);
+  const handBack = (): Promise<unknown>[] => [
+    flusher.write("handBack", {
+      keep: () => {
+        seen.push("asked");
+        return [];
+      },
+    }),
+  ];
+  const order = await crowd(handBack);
+  t.ok(order.indexOf("first told") < order.indexOf("asked"), order.join(", "));
 });
 
 /** A run that takes two steps once it is told to. */
