@@ -84,12 +84,13 @@ test("waiting for a result ends in time, by a signal, and at a cancellation, eac
   t.equal(await given.catch((error) => error), reason);
   const long = run.result({ timeout: { days: 30 } });
   t.equal(await Promise.race([long, new Promise((resolve) => setTimeout(resolve, 100, "waits"))]), "waits");
-  await run.cancel("changed my mind");
-  await t.rejects(long, {
+  const ended = t.rejects(long, {
     name: "RunCancelledError",
     code: "PERDURE_CANCELLED",
     message: 'run "a" was cancelled: changed my mind',
   });
+  await run.cancel("changed my mind");
+  await ended;
   await t.rejects(perdure.start(workflow("w", async (_n: number) => {}).with({ id: "a" }), 1), {
     name: "RunConflictError",
     code: "PERDURE_CONFLICT",

@@ -158,8 +158,8 @@ async function* firstOf(run: RunHandle<any>): AsyncGenerator<string> {
 test("a run that nobody started has nothing to read, and what is asked wrongly is refused at the call", async (t) => {
   const { perdure } = await bench(t, { workflows: [parrot] });
   const nobody = perdure.get("nobody");
-  for (const promise of [nobody.get(mood), all(nobody.watch(mood)), all(nobody.read(words))]) {
-    t.match(await rejection(promise), { code: "PERDURE_NOT_FOUND", message: 'there is no run "nobody"' });
+  for (const read of [() => nobody.get(mood), () => all(nobody.watch(mood)), () => all(nobody.read(words))]) {
+    t.match(await rejection(read()), { code: "PERDURE_NOT_FOUND", message: 'there is no run "nobody"' });
   }
   const refused = async (call: () => unknown): Promise<unknown> => (await rejection((async () => call())())).message;
   for (const from of [-1, 1.5, "1", Number.NaN, 2 ** 31, null]) {

@@ -391,9 +391,9 @@ test("nothing of a run is gone for anybody until all of it is", async (t) => {
   await sql("begin");
   t.equal((await sql("select gone from :SCHEMA.expire_runs(1000, 0, 10)"))[0].gone, 1);
   t.equal(await run.result(patient), 2);
-  const starting = b.perdure.start(double.with({ id: "old" }), 5);
+  const starting = rejection(b.perdure.start(double.with({ id: "old" }), 5));
   await sql("rollback");
-  t.equal((await rejection(starting)).code, "PERDURE_CONFLICT", "a start of its id has waited for what comes of it");
+  t.equal((await starting).code, "PERDURE_CONFLICT", "a start of its id has waited for what comes of it");
   t.equal((await run.status()).state, "completed");
 });
 
