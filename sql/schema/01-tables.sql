@@ -44,6 +44,12 @@ create table :SCHEMA.run (
   created_at  timestamptz not null,
   started_at  timestamptz,
   finished_at timestamptz,
+  -- What the indexes have in place of the columns that every run changes: of most runs these are always null.
+  aside       text generated always as (case
+    when state in ('running', 'completed') or (state = 'pending' and due is null) then null else state end) stored,
+  timer       timestamptz generated always as (case when state <> 'paused' then due end) stored, -- a paused run keeps its time, and does not begin at it
+  open_parent bigint generated always as (case when finished_at is null then parent end) stored,
+  open_schedule text generated always as (case when finished_at is null then schedule end) stored,
   check ((state = 'running') = (worker is not null)),
   check (ready_at is null or state = 'pending'),
   check (due is null or state in ('pending', 'suspended', 'paused')),
@@ -54,23 +60,22 @@ create table :SCHEMA.run (
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
 -- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
--- vacuum early and without pauses; it skips the pages of what has finished. Room on the page keeps the versions of a row together: every
--- change of state is in an index, so only news (mail, told) is HOT, but fewer pages are written.
-with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+-- vacuum early and without pauses; it skips the pages of what has finished. No index has what an end changes (state, worker, finished_at),
+-- so that the new version is HOT; for that a page has room for a second version of each of its rows, as neighbours end together.
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Bytewise, so that it also finds all that begins with something.
 create unique index run_id on :SCHEMA.run (id text_pattern_ops);
--- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use.
-create index run_lane on :SCHEMA.run (workflow, version, queue, state, key);
+-- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use, lane_runs.
+create index run_lane on :SCHEMA.run (workflow, version, queue, key);
+create index run_aside on :SCHEMA.run (workflow, version, queue, aside, key) where aside is not null;
 -- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
 create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
 -- The few of them that died again and again; see claim_runs.
 create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
--- A paused run keeps the time of a delayed start, and does not begin at it.
-create index run_due on :SCHEMA.run (due) where due is not null and state <> 'paused';
-create index run_held on :SCHEMA.run (worker) where worker is not null;
+create index run_timer on :SCHEMA.run (timer) where timer is not null;
 -- Who follows a cancellation.
-create index run_child on :SCHEMA.run (parent) where parent is not null and finished_at is null;
+create index run_child on :SCHEMA.run (open_parent) where open_parent is not null;
 create index run_untold on :SCHEMA.run (key) where untold;
 create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
 
@@ -220,7 +225,7 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
 create index schedule_application on :SCHEMA.schedule (application) where application is not null;
 -- What a schedule has started and is not finished: whether its next slot overlaps.
-create index run_scheduled on :SCHEMA.run (schedule) where schedule is not null and finished_at is null;
+create index run_scheduled on :SCHEMA.run (open_schedule) where open_schedule is not null;
 
 -- What became of schedules: changes, and slots that were left out. Kept for 90 days.
 create table :SCHEMA.schedule_trace (
@@ -254,6 +259,16 @@ create table :SCHEMA.worker (
   dead_at    timestamptz
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- The runs that a worker has taken, a row for each statement that took some: what it holds is among them (see held_runs), and an index of the
+-- runs themselves would be changed by each of them. Rows go when the worker has given up all that they name: see tidy_taken.
+create table :SCHEMA.taken (
+  worker bigint not null,
+  no     bigint generated always as identity,
+  runs   bigint[] not null,
+  primary key (worker, no)
+)
+with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- What a process serves. Its rows go with the worker's.
 create table :SCHEMA.lane (

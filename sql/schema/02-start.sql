@@ -66,6 +66,9 @@ begin
     returning r.key, :SCHEMA.to_ms(r.deadline) into key, deadline_ms;
     if key is not null then
       insert into :SCHEMA.input (run, args, hash, options) values (key, p_args[1]::json, p_hashes[1], p_options[1]::json);
+      if leased then
+        perform :SCHEMA.note_taken(p_worker, array[key]);
+      end if;
       ord := 1;
       verdict := 'created';
       now_ms := :SCHEMA.to_ms(v_now);
@@ -108,6 +111,9 @@ begin
     select array_agg(g.ord::integer), array_agg(g.key), array_agg(g.leased), array_agg(:SCHEMA.to_ms(m.deadline))
       into v_ords, v_keys, v_leased, v_deadlines
       from made m join given g using (key);
+    if true = any(v_leased) then
+      perform :SCHEMA.note_taken(p_worker, array(select m.key from unnest(v_keys, v_leased) as m(key, leased) where m.leased));
+    end if;
 
     if cardinality(v_ords) = cardinality(p_ids) then
       return query select m.ord, 'created', m.key, m.leased, null::text, null::text, m.deadline, :SCHEMA.to_ms(v_now)

@@ -117,7 +117,7 @@ begin
         select * from free
         union all
         -- asked of a suspect only: who holds many runs looks at them all
-        select * from suspect s where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3 and s.key is not null)
+        select * from suspect s where not exists (select from :SCHEMA.held_runs(p_worker) h join :SCHEMA.run r on r.key = h and r.crashes >= 3 and s.key is not null)
       ) c
       order by c.priority, c.ready_at, c.key
       limit p_limit
@@ -145,6 +145,9 @@ begin
     elsif current_setting('perdure.claimed_until', true) <> '' then
       perform set_config('perdure.claimed_until', '', false);
     end if;
+  end if;
+  if v_keys is not null then
+    perform :SCHEMA.note_taken(p_worker, v_keys);
   end if;
   if v_keys is null and v_long then
     perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);

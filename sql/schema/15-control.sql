@@ -15,7 +15,7 @@ begin
     with recursive tree(key, open) as (
       select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
       union
-      select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
+      select c.key, true from tree t join :SCHEMA.run c on c.open_parent = t.key where t.open and not c.detached
     )
     select array_agg(t.key) into v_tree from tree t;
     exit when v_tree is null or v_tree <@ v_keys;
