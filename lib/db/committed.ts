@@ -4,10 +4,10 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:4e4566c90683fcb03182292c4965354166ae157a
+--! Hash: sha1:91a390277196131251776a714d56fc088160cccd
 --! Message: initial
 
--- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
+-- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -33,7 +33,7 @@ create table :SCHEMA.run (
   attempt     integer not null default 1,      -- of the workflow, +1 at every retry of the whole
   crashes     smallint not null default 0,     -- claims lost to a crash since the last new checkpoint
   mail        integer not null default 0,      -- raised under the row's lock by whoever has news for the run
-  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority
+  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority; then it has a row in ready
   due         timestamptz,                     -- when a timer makes it claimable
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
@@ -68,9 +68,9 @@ create table :SCHEMA.run (
   check (warm is null or state <> 'running'),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
--- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
--- vacuum early and without pauses; it skips the pages of what has finished. No index has what an end changes (state, worker, finished_at),
--- so that the new version is HOT; for that a page has room for a second version of each of its rows, as neighbours end together.
+-- A run's row changes at every claim, wait and finish: vacuum early and without pauses; it skips the pages of what has finished. No index has
+-- what a claim and an end change (state, worker, ready_at, finished_at), so that the new version is HOT; for that a page has room for a second
+-- version of each of its rows, as neighbours are claimed together.
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Bytewise, so that it also finds all that begins with something.
@@ -78,15 +78,46 @@ create unique index run_id on :SCHEMA.run (id text_pattern_ops);
 -- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use, lane_runs.
 create index run_lane on :SCHEMA.run (workflow, version, queue, key);
 create index run_aside on :SCHEMA.run (workflow, version, queue, aside, key) where aside is not null;
--- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
-create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
--- The few of them that died again and again; see claim_runs.
-create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
 create index run_timer on :SCHEMA.run (timer) where timer is not null;
 -- Who follows a cancellation.
 create index run_child on :SCHEMA.run (open_parent) where open_parent is not null;
 create index run_untold on :SCHEMA.run (key) where untold;
 create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
+
+-- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
+-- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
+-- the trigger below. Apart from run, so that none of its indexes changes at a claim.
+create table :SCHEMA.ready (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  priority smallint not null,
+  ready_at timestamptz not null,
+  run      bigint not null,
+  crashes  smallint not null
+)
+-- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
+-- The few of them that died again and again; see claim_runs.
+create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
+
+create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
+begin
+  if old.ready_at is not null then
+    delete from :SCHEMA.ready q
+    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
+      and q.run = old.key;
+  end if;
+  if new.ready_at is not null then
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
+  end if;
+  return null;
+end $perdure$;
+-- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
+create trigger place_run after update of ready_at on :SCHEMA.run for each row
+when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
 
 -- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
 create table :SCHEMA.follower (
@@ -425,6 +456,7 @@ declare
   v_deadlines float8[];
   v_followed bigint[];
   v_followers bigint[];
+  v_ready_at timestamptz;
 begin
   if v_lease and current_setting('perdure.claimed_until', true) <> '' then
     select not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, u.priority, u.ready_at) into v_lease
@@ -455,11 +487,14 @@ begin
       case when p_tags[1] is not null then array(select json_array_elements_text(p_tags[1]::json)) end, p_schedules[1], :SCHEMA.from_ms(p_slots[1]),
       v_now, case when leased then v_now end)
     on conflict (id) do nothing
-    returning r.key, :SCHEMA.to_ms(r.deadline) into key, deadline_ms;
+    returning r.key, :SCHEMA.to_ms(r.deadline), r.ready_at into key, deadline_ms, v_ready_at;
     if key is not null then
       insert into :SCHEMA.input (run, args, hash, options) values (key, p_args[1]::json, p_hashes[1], p_options[1]::json);
       if leased then
         perform :SCHEMA.note_taken(p_worker, array[key]);
+      elsif v_ready_at is not null then
+        insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+        values (p_workflows[1], p_versions[1], p_queues[1], p_priorities[1], v_ready_at, key, 0);
       end if;
       ord := 1;
       verdict := 'created';
@@ -495,7 +530,10 @@ begin
         v_now, case when leased then v_now end
       from given
       on conflict (id) do nothing -- the first, of those with one id
-      returning key, deadline
+      returning key, deadline, workflow, version, queue, priority, ready_at
+    ), placed as (
+      insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+      select workflow, version, queue, priority, ready_at, key, 0 from made where ready_at is not null
     ), stored as (
       insert into :SCHEMA.input (run, args, hash, options)
       select g.key, g.args::json, g.hash, g.options::json from made m join given g using (key)
@@ -660,9 +698,8 @@ begin
   return exists (
     select from unnest(p_workflows, p_versions, p_queues) as lane(workflow, version, queue)
     cross join lateral (
-      select from :SCHEMA.run r
-      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
-        and (r.priority, r.ready_at) >= (p_priority, p_ready_at)
+      select from :SCHEMA.ready q
+      where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and (q.priority, q.ready_at) >= (p_priority, p_ready_at)
       limit 1
     ) one
   );
@@ -762,41 +799,50 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
-        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
-          and (r.priority, r.ready_at) >= (v_priority, v_from)
-          and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
-            or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
-        order by r.priority, r.ready_at, r.key
+        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        cross join lateral (
+          select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
+          where r.key = q.run and r.ready_at = q.ready_at
+            and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
+              or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
+          for no key update skip locked
+        ) r
+        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
+          and (q.priority, q.ready_at) >= (v_priority, v_from)
+        order by q.priority, q.ready_at, q.run
         limit p_limit
-        for no key update skip locked
       ) c
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
-        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
-        order by r.priority, r.ready_at, r.key
+        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        cross join lateral (
+          select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r where r.key = q.run and r.ready_at = q.ready_at
+          for no key update skip locked
+        ) r
+        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes >= 3
+        order by q.priority, q.ready_at, q.run
         limit 1
-        for no key update skip locked
       ) c
-      order by c.priority, c.ready_at, c.key
+      order by c.priority, c.ready_at, c.run
       limit 1
     ), next as (
       select c.* from (
         select * from free
         union all
         -- asked of a suspect only: who holds many runs looks at them all
-        select * from suspect s where not exists (select from :SCHEMA.held_runs(p_worker) h join :SCHEMA.run r on r.key = h and r.crashes >= 3 and s.key is not null)
+        select * from suspect s where not exists (select from :SCHEMA.held_runs(p_worker) h join :SCHEMA.run r on r.key = h and r.crashes >= 3 and s.place is not null)
       ) c
-      order by c.priority, c.ready_at, c.key
+      order by c.priority, c.ready_at, c.run
       limit p_limit
+    ), gone as ( -- a row that another has deleted since this statement began is not: then that one has had the run
+      delete from :SCHEMA.ready q using next n where q.ctid = n.place returning q.run, n.priority, n.ready_at, n.warm
     ), claimed as (
       update :SCHEMA.run r
       set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null, warm = null, warm_no = null,
         started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
-      from next where r.key = next.key
-      returning r.key, r.epoch, next.priority, next.ready_at, coalesce(next.warm, false) as warm
+      from gone g where r.key = g.run
+      returning r.key, r.epoch, g.priority, g.ready_at, coalesce(g.warm, false) as warm
     )
     select array_agg(key), array_agg(key) filter (where epoch > 1 and not warm), array_agg(key) filter (where warm), array_agg(priority), array_agg(ready_at)
       into v_keys, v_again, v_warm, v_priorities, v_ready from claimed;
@@ -850,8 +896,9 @@ begin
   end if;
   if coalesce(cardinality(v_keys), 0) < p_limit and exists (
     select from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
-    join :SCHEMA.run r on r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
-    where r.warm <> p_worker and r.ready_at > v_now - interval '50 milliseconds' and (r.priority, r.ready_at) >= (v_first_priority, v_first)
+    join :SCHEMA.ready q on q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue
+    join :SCHEMA.run r on r.key = q.run and r.ready_at = q.ready_at
+    where r.warm <> p_worker and q.ready_at > v_now - interval '50 milliseconds' and (q.priority, q.ready_at) >= (v_first_priority, v_first)
   ) then
     return query select (e.row).* from (select null:::SCHEMA.loaded as row) e;
   end if;
@@ -2596,7 +2643,7 @@ end $perdure$;
 
 -- Of one workflow, version and queue, the newest runs in states that most runs go through: claimable, running, completed. They are in no index
 -- by state, which each run would have to change. So first the newest of all, where what is common is found at once; of what is older, claimable
--- ones by the index of the claim, running ones as workers have noted, completed ones among all.
+-- ones in ready, running ones as workers have noted, completed ones among all.
 -- Called by lane_runs. Locks: nothing.
 create function :SCHEMA.common_runs(
   p_workflow text, p_version text, p_queue text, p_states text[], p_after timestamptz, p_before timestamptz, p_low bigint, p_high bigint, p_limit integer
@@ -2622,11 +2669,10 @@ begin
   end if;
   if 'pending' = any(p_states) then
     return query
-      select r.key, r.id from :SCHEMA.run r
-      where r.workflow = p_workflow and r.version = p_version and r.queue = p_queue and r.ready_at is not null
-        and (r.key + 0) >= p_low and (r.key + 0) < v_high -- + 0: by the index of the claim
+      select r.key, r.id from :SCHEMA.ready q join :SCHEMA.run r on r.key = q.run and r.ready_at is not null
+      where q.workflow = p_workflow and q.version = p_version and q.queue = p_queue and q.run >= p_low and q.run < v_high
         and r.created_at >= p_after and r.created_at < p_before
-      order by (r.key + 0) desc limit p_limit;
+      order by q.run desc limit p_limit;
   end if;
   if 'running' = any(p_states) then
     return query
@@ -3200,6 +3246,8 @@ begin
     return query select 'taken', null::bigint;
     return;
   end if;
+  insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, v_now, key, 0);
   insert into :SCHEMA.input (run, args, hash, options, fork)
     select key, i.args, i.hash, i.options, json_build_array(
       case when v_last is not null then coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)) end,

@@ -24,7 +24,7 @@ end $perdure$;
 
 -- Of one workflow, version and queue, the newest runs in states that most runs go through: claimable, running, completed. They are in no index
 -- by state, which each run would have to change. So first the newest of all, where what is common is found at once; of what is older, claimable
--- ones by the index of the claim, running ones as workers have noted, completed ones among all.
+-- ones in ready, running ones as workers have noted, completed ones among all.
 -- Called by lane_runs. Locks: nothing.
 create function :SCHEMA.common_runs(
   p_workflow text, p_version text, p_queue text, p_states text[], p_after timestamptz, p_before timestamptz, p_low bigint, p_high bigint, p_limit integer
@@ -50,11 +50,10 @@ begin
   end if;
   if 'pending' = any(p_states) then
     return query
-      select r.key, r.id from :SCHEMA.run r
-      where r.workflow = p_workflow and r.version = p_version and r.queue = p_queue and r.ready_at is not null
-        and (r.key + 0) >= p_low and (r.key + 0) < v_high -- + 0: by the index of the claim
+      select r.key, r.id from :SCHEMA.ready q join :SCHEMA.run r on r.key = q.run and r.ready_at is not null
+      where q.workflow = p_workflow and q.version = p_version and q.queue = p_queue and q.run >= p_low and q.run < v_high
         and r.created_at >= p_after and r.created_at < p_before
-      order by (r.key + 0) desc limit p_limit;
+      order by q.run desc limit p_limit;
   end if;
   if 'running' = any(p_states) then
     return query

@@ -182,6 +182,8 @@ begin
     return query select 'taken', null::bigint;
     return;
   end if;
+  insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, v_now, key, 0);
   insert into :SCHEMA.input (run, args, hash, options, fork)
     select key, i.args, i.hash, i.options, json_build_array(
       case when v_last is not null then coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)) end,
