@@ -50,7 +50,7 @@ const INVARIANTS = `
     raise exception 'checkpoint "%" was changed', old.slot;
   end $$;
   create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint();
-  create function :SCHEMA.check_place() returns trigger language plpgsql as $$
+  create function :SCHEMA.check_place() returns trigger language plpgsql set enable_seqscan = off as $$
   declare
     v_run :SCHEMA.run;
     v_key bigint := case when tg_table_name = 'run' then to_json(new) ->> 'key' else to_json(coalesce(new, old)) ->> 'run' end;
@@ -66,7 +66,10 @@ const INVARIANTS = `
     return null;
   end $$;
   create constraint trigger check_place after insert or update on :SCHEMA.run deferrable initially deferred
-    for each row execute function :SCHEMA.check_place();
+    for each row execute function :SCHEMA.check_place()`;
+/** By itself, as a claim locks the tables in the other order. */
+const READY_INVARIANTS = `
+  create index check_place on :SCHEMA.ready (run);
   create constraint trigger check_place after insert or update or delete on :SCHEMA.ready deferrable initially deferred
     for each row execute function :SCHEMA.check_place()`;
 
@@ -89,6 +92,7 @@ export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   t.teardown(() => Promise.all(engines.map((engine) => engine.shutdown({ timeout: "5s" }))));
   const perdure = await launch({});
   await sql(INVARIANTS);
+  await sql(READY_INVARIANTS);
   const advance = async (ms: number): Promise<void> => {
     const by = `${ms} * interval '1 millisecond'`;
     await sql(`update :SCHEMA.wait set due = due - ${by}, started_at = started_at - ${by}`);
