@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:8b509c297228cb78cd64e1d908a5743686ff9ed0
+--! Hash: sha1:6d1d09be51dd37ebd5f9ea018e760adf112700bf
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -710,6 +710,7 @@ end $perdure$;
 -- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
@@ -1278,9 +1279,10 @@ end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
 -- the next slot of a schedule; scheduled: slots are due.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
