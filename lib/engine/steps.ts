@@ -30,7 +30,7 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
       : argumentsAddress(kind, name, hash);
   const shared = reference !== null || pass.definition.repeat === "cached";
   const slot = shared ? `${address}#0` : pass.take(address);
-  const same = shared ? pass.existing(slot) : undefined;
+  const same = shared ? pass.shared(slot) : undefined;
   const step = same
     ? (same.entry as StepRun)
     : new StepRun(pass, definition, args, slot, reference ? hash : null, shared);
