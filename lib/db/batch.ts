@@ -27,6 +27,8 @@ export interface Item {
   readonly lane: string | null;
   /** When it was queued, in ms by the monotonic clock. */
   readonly since: number;
+  /** It leaves as soon as it may, whatever else might ride along a moment later. */
+  readonly prompt?: boolean | undefined;
   /** It waits for a lock, beside the batches. */
   readonly onAside: () => void;
   readonly resolve: (answer: unknown) => void;

@@ -73,7 +73,7 @@ export interface News {
 }
 
 /** Who is told of a write. */
-export interface Told<K extends WriteKind> extends Pick<Item, "onAside" | "reject"> {
+export interface Told<K extends WriteKind> extends Pick<Item, "onAside" | "reject" | "prompt"> {
   readonly resolve: (answer: Writes[K]["answer"]) => void;
 }
 
@@ -107,7 +107,7 @@ export class Flusher {
   }
 
   /** As `write`, for the many writes of runs: the answer is told at once, in the midst of all the answers of its batch, and must not throw. */
-  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], { onAside, resolve, reject }: Told<K>): void {
+  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], { onAside, resolve, reject, prompt }: Told<K>): void {
     // A write that came now would open a connection that nobody closes.
     if (this.#closed) {
       queueMicrotask(() => reject(closed()));
@@ -121,7 +121,7 @@ export class Flusher {
     }
     const lane = laneOf(kind, row);
     const since = performance.now();
-    this.#queue.push({ kind, row, lane, since, onAside, resolve: resolve as Item["resolve"], reject });
+    this.#queue.push({ kind, row, lane, since, prompt, onAside, resolve: resolve as Item["resolve"], reject });
     this.#schedule();
   }
 
@@ -208,10 +208,10 @@ export class Flusher {
   async #send(items: Item[], again = false, refused: Set<string> | null = null): Promise<void> {
     let apart = false;
     for (let failures = 0; items.length > 0; failures += 1) {
+      let batch: Batch;
       try {
         const client = this.#client ?? (await this.#connected());
-        const batch = await this.#commit(client, items, this.#context(again || failures > 0, null, apart));
-        return this.#land(batch, refused === null);
+        batch = await this.#commit(client, items, this.#context(again || failures > 0, null, apart));
       } catch (error) {
         // A stranger has made a run of the same id and not committed: which one it is, each start finds out by itself.
         if (!apart && isLocked(error) && items.some(({ kind }) => kind === "start")) {
@@ -231,7 +231,9 @@ export class Flusher {
         await new Promise((resolve) =>
           setTimeout(resolve, Math.min(1000, 10 * 2 ** failures) * (0.5 + Math.random() / 2)),
         );
+        continue;
       }
+      return this.#land(batch, refused === null);
     }
   }
 
@@ -293,12 +295,15 @@ export class Flusher {
     return guard ? guard(items, commit) : commit();
   }
 
-  /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. */
+  /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. So does what is prompt, at once. */
   #land(batch: Batch, whole: boolean): void {
     for (const item of batch.busy) this.#putAside(item);
-    if (whole && this.#options.follows && this.#queue.size >= CROWD && !this.#queue.handsBack)
-      this.#following = this.#takeOff();
+    const follow = (wanted: boolean): void => {
+      if (whole && wanted && this.#options.follows && !this.#queue.handsBack) this.#following ??= this.#takeOff();
+    };
+    follow(this.#queue.size >= CROWD);
     this.#settle(batch);
+    follow(this.#queue.isPrompt);
   }
 
   #settle(batch: Batch): void {

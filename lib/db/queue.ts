@@ -37,6 +37,11 @@ export class Queue {
     return this.#upkeep.some(({ kind }) => kind === "handBack");
   }
 
+  /** Something waits that is not to wait for what might ride along. */
+  get isPrompt(): boolean {
+    return this.#upkeep.some(({ prompt }) => prompt);
+  }
+
   /** How much memory what comes from outside takes, about. */
   get outsideBytes(): number {
     return this.#outsideBytes + ITEM_BYTES * this.#outside.length;

@@ -15,18 +15,16 @@ import { Lasting } from "../engine/lasting.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { Ending, EnginePorts } from "../engine/ports.ts";
 import { Turns } from "../engine/turns.ts";
+import { Claiming } from "./claiming.ts";
 import { Looks } from "./look.ts";
+import { Slots } from "./slots.ts";
 import { Timers } from "./timers.ts";
 import { Warm } from "./warm.ts";
 
 /** From so many crashes on, one at a time is worked on; see claim_runs. */
 const SUSPECT = 3;
-/** Runs claimed at once at most: each brings its history along. */
-const MOST_PER_CLAIM = 200;
 /** A run that is left to another process, which has it in memory, is anybody's after that long, and a little more; see claim_runs. */
 const LEFT_MS = 52;
-/** Of many slots half are filled at once: while the database claims for one half, this process works on the other. */
-const MANY_SLOTS = 32;
 
 export interface WorkerOptions {
   readonly concurrency: number;
@@ -63,31 +61,35 @@ export class Worker {
   readonly #active = new Map<string, Pass>();
   readonly #concluding = new Set<Pass>();
   readonly #loading = new Set<string>();
-  #reserved = 0;
-  /** So many of the reserved slots the claim in flight asks for. */
-  #asked = 0;
-  readonly #most: number;
-  /** So many more runs may be taken. */
-  #quota: number;
+  readonly #slots: Slots;
+  readonly #claiming: Claiming;
   #taken = 0;
   #onSettled: (() => void)[] = [];
-  #claiming = false;
-  /** A claim is on its way that does not see what comes from here on. */
-  #flying = false;
   #left: NodeJS.Timeout | undefined;
-  #again = false;
-  #backlog = false;
   #stopping = false;
   #muted = false;
 
   constructor(options: WorkerOptions) {
     this.#options = options;
-    this.#quota = options.works ? Infinity : 0;
     const { flusher, store, clock, logger, fire, concurrency } = options;
     this.timers = new Timers({ flusher, clock, logger, fire, onWork: () => this.poke() });
     this.#looks = new Looks(store, clock);
     this.#warm = new Warm(options.warm);
-    this.#most = Math.min(concurrency > MANY_SLOTS ? Math.ceil(concurrency / 2) : concurrency, MOST_PER_CLAIM);
+    this.#slots = new Slots(concurrency, options.works ? Infinity : 0, () => this.#active.size);
+    this.#claiming = new Claiming({
+      concurrency,
+      flusher,
+      slots: this.#slots,
+      warmFrom: () => this.#warm.from,
+      closed: () => this.#stopping || this.#muted,
+      onLoaded: (loaded) => this.#takeUp(loaded),
+      onAnswered: () => {
+        this.#checkSettled();
+        // What was asked during the claim, which held the free slots, was answered with none.
+        options.onLoad();
+      },
+      onTrouble: (error) => logger.error("perdure: claiming runs failed", error),
+    });
     this.#ports = {
       ...options.engine,
       flusher,
@@ -111,19 +113,17 @@ export class Worker {
 
   /** Slots in which nothing runs and which nothing claims. */
   get free(): number {
-    return this.#stopping || this.#muted
-      ? 0
-      : Math.max(0, Math.min(this.#options.concurrency - this.#active.size, this.#quota) - this.#reserved);
+    return this.#stopping || this.#muted ? 0 : this.#slots.free;
   }
 
   /** A slot is free that no known work will fill. */
   get hungry(): boolean {
-    return (this.free > 0 || this.#asked > 0) && !this.#backlog;
+    return this.#claiming.hungry;
   }
 
   /** This process takes runs: now or when a slot is free. */
   get takesRuns(): boolean {
-    return this.#quota > 0 && !this.#stopping;
+    return this.#slots.open && !this.#stopping;
   }
 
   get busy(): boolean {
@@ -143,67 +143,26 @@ export class Worker {
 
   /** Takes a slot for a run that is about to be leased at birth. */
   reserve(): boolean {
-    if (this.free === 0 || this.#backlog) return false;
-    this.#reserved += 1;
+    if (this.free === 0 || this.#claiming.backlog) return false;
+    this.#slots.reserve(1);
     return true;
   }
 
   /** Gives the slot back, or fills it. */
   adopt(claim: Claim | null): void {
-    this.#reserved -= 1;
+    this.#slots.release(1);
     if (claim) this.#begin(claim);
     else this.#freed();
   }
 
   /** There may be work: claims what there are free slots for. */
   poke(): void {
-    if (this.#claiming) this.#again ||= this.#flying;
-    else if (this.free > 0) void this.#claim();
-    // The next slot that is free asks.
-    else this.#backlog = true;
+    this.#claiming.poke();
   }
 
   /** News for a run is on its way: if it is to go on here, where it is in memory, its claim rides along. */
   expect(runId: string): void {
     if (this.#warm.has(runId) || this.#active.get(runId)?.suspending) this.poke();
-  }
-
-  /** Keeps so many free slots for the claim in flight, in place of those it asked for before. */
-  #ask(most: number): number {
-    this.#reserved -= this.#asked;
-    this.#asked = Math.min(this.free, most);
-    this.#reserved += this.#asked;
-    return this.#asked;
-  }
-
-  async #claim(): Promise<void> {
-    this.#claiming = true;
-    try {
-      // Known when the batch is sent: slots that become free until then count, and one that is issued again asks again.
-      const limit = (): number => {
-        this.#flying = true;
-        return this.#ask(this.#most);
-      };
-      const { loaded } = await this.#options.flusher.write("claim", { limit, warmFrom: () => this.#warm.from });
-      this.#ask(0);
-      this.#takeUp(loaded);
-      this.#backlog = loaded[0]?.backlog ?? false;
-    } catch (error) {
-      this.#ask(0);
-      // Not at once again: the next poll tries.
-      this.#backlog = false;
-      this.#again = false;
-      this.#options.logger.error("perdure: claiming runs failed", error);
-    }
-    this.#claiming = false;
-    this.#flying = false;
-    this.#checkSettled();
-    if (this.#again || this.#backlog) {
-      this.#again = false;
-      this.poke();
-    }
-    // What was asked during the claim, which held the free slots, was answered with none.
-    this.#options.onLoad();
   }
 
   #takeUp(loaded: readonly LoadedRow[]): void {
@@ -224,7 +183,7 @@ export class Worker {
     if (this.#stopping || this.#muted) return true;
     const pass = this.#warm.take(row.id) ?? this.#active.get(row.id);
     if (!pass?.awaits(row.epoch)) return false;
-    this.#quota -= 1;
+    this.#slots.count();
     this.#taken += 1;
     pass.wake(this.#looks.newsOf(row), { followed: row.followed, deadline: row.deadline_ms });
     return true;
@@ -235,7 +194,7 @@ export class Worker {
     this.#options.clock.observe(claim.now);
     const definition = this.#options.workflows.get(registeredName(claim.workflow, claim.version));
     if (!definition || this.#stopping || this.#muted) return;
-    this.#quota -= 1;
+    this.#slots.count();
     this.#taken += 1;
     const begin = async (): Promise<void> => this.#enter(this.#execute(await load(claim, this.#ports), definition));
     if (claim.more) void this.#reading([claim], begin);
@@ -253,7 +212,7 @@ export class Worker {
 
   /** Reads what a claim has not brought. Slots are kept for the runs meanwhile. */
   async #reading(runs: readonly Pick<Claim, "key" | "id">[], read: () => Promise<void>): Promise<void> {
-    this.#reserved += runs.length;
+    this.#slots.reserve(runs.length);
     for (const { key } of runs) this.#loading.add(key);
     try {
       await read();
@@ -263,7 +222,7 @@ export class Worker {
       this.#options.onStray();
     } finally {
       for (const { key } of runs) this.#loading.delete(key);
-      this.#reserved -= runs.length;
+      this.#slots.release(runs.length);
     }
   }
 
@@ -296,7 +255,7 @@ export class Worker {
   /** Its slot is free: a claim for it rides along with its end. */
   #concludes(pass: Pass): void {
     this.#concluding.add(pass);
-    if (this.#backlog && !this.#claiming) this.poke();
+    this.#claiming.fill();
   }
 
   #gone(pass: Pass, finish: Finish | null): void {
@@ -306,16 +265,15 @@ export class Worker {
   }
 
   #freed(pass?: Pass): void {
-    if (pass && pass.claim.crashes >= SUSPECT) this.#again = true;
-    // A claim that is on its way knows of the slot, or tells what it left behind.
-    if ((this.#backlog || this.#again) && !this.#claiming) this.poke();
+    if (pass && pass.claim.crashes >= SUSPECT) this.#claiming.askAgain();
+    this.#claiming.fill();
     this.#options.onLoad();
     this.#checkSettled();
   }
 
   /** Nothing is in work, nothing is being claimed. */
   get #settled(): boolean {
-    return !this.#claiming && this.#reserved === 0 && this.keys().length === 0;
+    return this.#claiming.idle && this.#slots.reserved === 0 && this.keys().length === 0;
   }
 
   #checkSettled(): void {
@@ -339,9 +297,9 @@ export class Worker {
   /** Lets a worker that takes no runs by itself take so many. Returns what ends that. */
   allow(max: number): () => void {
     if (this.#options.works) return () => {};
-    this.#quota = max;
+    this.#slots.allow(max);
     return () => {
-      this.#quota = 0;
+      this.#slots.allow(0);
       this.#options.onLoad();
     };
   }
