@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:eac82710d32f787f98b324030a623e6f4b5c926b
+--! Hash: sha1:d21115593d483743c86e1b0f87a388bf44b93130
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1318,6 +1318,10 @@ returns table (ord integer, verdict text, key bigint, woken boolean, working boo
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: mail whose answer was lost, and whose commit is late, is seen by one that begins once the row is locked.
+  if p_again or p_wait then
+    perform from :SCHEMA.hold_runs(array(select r.key from :SCHEMA.run r where r.id = any(p_ids)), p_wait);
+  end if;
   return query
   with given as materialized (
     select g.*, r.key from unnest(p_ids, p_names, p_data, p_references, p_tokens) with ordinality as g(id, name, data, reference, token, ord)

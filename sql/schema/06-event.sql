@@ -23,6 +23,10 @@ returns table (ord integer, verdict text, key bigint, woken boolean, working boo
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: mail whose answer was lost, and whose commit is late, is seen by one that begins once the row is locked.
+  if p_again or p_wait then
+    perform from :SCHEMA.hold_runs(array(select r.key from :SCHEMA.run r where r.id = any(p_ids)), p_wait);
+  end if;
   return query
   with given as materialized (
     select g.*, r.key from unnest(p_ids, p_names, p_data, p_references, p_tokens) with ordinality as g(id, name, data, reference, token, ord)
