@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:d21115593d483743c86e1b0f87a388bf44b93130
+--! Hash: sha1:9b29e2f8ce5e428109b879a2f625434878b79958
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -185,6 +185,8 @@ create table :SCHEMA.mail (
 with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
+-- What a lost session has to send may arrive when it was sent again.
+create unique index mail_token on :SCHEMA.mail (run, token) where reference is null;
 
 create table :SCHEMA.outcome (
   run      bigint primary key,
@@ -1341,7 +1343,7 @@ begin
     from given g join held h using (key)
     where h.state not in ('completed', 'failed', 'cancelled') and g.ord not in (select ord from again)
     order by g.ord
-    on conflict (run, name, reference) where reference is not null do nothing
+    on conflict do nothing -- the reference, or the token
     returning run, name, token
   ), news as (
     select run, count(*)::integer as n, array_agg('event:' || name) as topics from put group by run

@@ -41,7 +41,7 @@ begin
     from given g join held h using (key)
     where h.state not in ('completed', 'failed', 'cancelled') and g.ord not in (select ord from again)
     order by g.ord
-    on conflict (run, name, reference) where reference is not null do nothing
+    on conflict do nothing -- the reference, or the token
     returning run, name, token
   ), news as (
     select run, count(*)::integer as n, array_agg('event:' || name) as topics from put group by run

@@ -1,12 +1,13 @@
 /** An answer is lost while the server is still at the commit: what is written again meets what commits late. */
 import { type Test, test } from "tap";
-import { event, type Perdure, workflow } from "../../lib/index.ts";
+import { event, type Perdure, type PerdureOptions, workflow } from "../../lib/index.ts";
 import { type Bench, bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS } from "../support/gate.ts";
 import { server } from "../support/postgres.ts";
 import { FaultyProxy } from "../support/proxy.ts";
 import { stranger } from "../support/stranger.ts";
+import { LateProxy } from "./late.ts";
 
 const patient = { timeout: "20s" } as const;
 const ping = event<number>("ping");
@@ -58,4 +59,32 @@ test("an event whose answer is lost before its commit is sent once", async (t) =
   await sent;
   t.same(await run.result(patient), [7, null]);
   t.same(await b.sql("select count(*)::int as n from :SCHEMA.mail"), [{ n: 1 }]);
+});
+
+/** An engine behind a proxy that delivers late. */
+async function farAway(t: Test, b: Bench, options: PerdureOptions) {
+  const target = new URL(await server());
+  const proxy = await LateProxy.open(target);
+  t.teardown(() => proxy.close());
+  return { proxy, engine: await b.another({ ...options, database: proxy.via(target) }) };
+}
+
+test("an event that reaches the server late, when it has been sent again, is there once", async (t) => {
+  const listens = workflow("listens", async () => {
+    await ping.wait();
+    return (await ping.wait()).data;
+  });
+  const b = await bench(t, { workflows: [listens] });
+  const { proxy, engine } = await farAway(t, b, { worker: false });
+  const run = await b.perdure.start(listens);
+  // By BEGIN and COMMIT, and as a statement that is a transaction of its own.
+  for (const n of [1, 2]) {
+    let cuts = 1;
+    proxy.keeps = (text) => text.includes("send_events") && cuts-- > 0;
+    await engine.send(run.id, ping, n);
+    t.equal(proxy.late, 1);
+    await proxy.deliver();
+    t.same(await b.sql("select count(*)::int as n from :SCHEMA.mail"), [{ n }]);
+  }
+  t.equal(await run.result(patient), 2);
 });
