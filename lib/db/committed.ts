@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:9b29e2f8ce5e428109b879a2f625434878b79958
+--! Hash: sha1:80aa5d24b9b430f69b881fb6e2a7e718b418508a
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1703,9 +1703,9 @@ returns void language sql as $perdure$
 $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
--- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
+-- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep. holds: how many runs.
 -- Locks: the worker's row, the leader's.
-create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, holds integer, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -1720,6 +1720,7 @@ begin
       else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
     end
   ));
+  select count(*) into holds from :SCHEMA.run r where r.worker = p_id;
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;

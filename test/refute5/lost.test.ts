@@ -1,9 +1,9 @@
 /** An answer is lost while the server is still at the commit: what is written again meets what commits late. */
 import { type Test, test } from "tap";
-import { event, type Perdure, type PerdureOptions, workflow } from "../../lib/index.ts";
+import { event, type Perdure, type PerdureOptions, step, workflow } from "../../lib/index.ts";
 import { type Bench, bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
-import { PATIENCE_MS } from "../support/gate.ts";
+import { gate, PATIENCE_MS, reaches } from "../support/gate.ts";
 import { server } from "../support/postgres.ts";
 import { FaultyProxy } from "../support/proxy.ts";
 import { stranger } from "../support/stranger.ts";
@@ -87,4 +87,31 @@ test("an event that reaches the server late, when it has been sent again, is the
     t.same(await b.sql("select count(*)::int as n from :SCHEMA.mail"), [{ n }]);
   }
   t.equal(await run.result(patient), 2);
+});
+
+test("a claim that reaches the server late, long after it was issued again, strands no run", async (t) => {
+  const hold = gate();
+  const work = step("work", async (n: number) => {
+    if (n === 1) await hold.opened;
+    return n;
+  });
+  const works = workflow("works", (n: number) => work(n));
+  const b = await bench(t, { workflows: [works], worker: false, lease: "1s" });
+  let cuts = 1;
+  const { proxy, engine } = await farAway(t, b, { worker: { concurrency: 1 } });
+  proxy.keeps = (text) => text.includes("claim_runs") && cuts-- > 0;
+  const first = await b.perdure.start(works.with({ id: "first" }), 1);
+  await eventually(() => proxy.late === 1, PATIENCE_MS);
+  await reaches(first, "running");
+  const second = await b.perdure.start(works.with({ id: "second" }), 2);
+  // What follows a lost answer is over.
+  const [{ at }] = await b.sql("select clock_timestamp() as at");
+  const beats = "select from :SCHEMA.worker where beat_at > $1::timestamptz + interval '2 seconds'";
+  await eventually(async () => (await b.sql(beats, [at])).length === 2, PATIENCE_MS);
+  await proxy.deliver();
+  t.equal((await second.status()).state, "running", "held by a process that does not know of it");
+  hold.open();
+  t.equal(await first.result(patient), 1);
+  t.equal(await second.result(patient), 2);
+  void engine;
 });
