@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:80aa5d24b9b430f69b881fb6e2a7e718b418508a
+--! Hash: sha1:afd3566d78a4a07f054a349e322264d5672b7e5e
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -2895,6 +2895,7 @@ declare
   v_tree bigint[];
   v_done bigint[];
   v_followed bigint[];
+  v_next float8;
 begin
   loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
@@ -2915,9 +2916,9 @@ begin
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
   if v_followed is not null then
-    perform :SCHEMA.tell_followers(v_followed);
+    select t.next_ms into v_next from :SCHEMA.tell_followers(v_followed) t;
   end if;
-  perform :SCHEMA.hint('cdw');
+  perform :SCHEMA.hint(case when v_next is null then 'cdw' else 'cdwt' end);
   return query select r.id, case when r.key = any(v_done) then 'ok' else r.state end from :SCHEMA.run r where r.id = any(p_ids);
 end $perdure$;
 
