@@ -48,10 +48,7 @@ console.log(t.now().toISOString(), await run.result());
 
 // The bank of this test is down only once, so that all goes are alike.
 const { points, end } = await t.crashEverywhere(trial, "u1");
-console.log(
-  points.every(({ side }, at) => side === (at % 2 === 0 ? "before" : "after")),
-  end,
-);
+console.log([...new Set(points.map(({ side }) => side))], end);
 await t.stop();
 
 console.log(await replayHistory(resting, { workflows: [trial] }));
@@ -64,6 +61,6 @@ await replayHistory(resting, { workflows: [changed] }).catch((error: Error) =>
 // reminded at 2027-03-13T09:00:00.000Z
 // 2027-03-15T09:00:00.000Z retry
 // 2027-03-15T10:00:00.000Z charged u1, approved by Ada
-// true { state: 'completed', value: 'charged u1, approved by Ada' }
+// [ 'before', 'after' ] { state: 'completed', value: 'charged u1, approved by Ada' }
 // { same: true, came: 'waiting', next: [] }
 // replayHistory: run "trial-u1" of workflow "trial" does not replay against today's code: diverged

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:85ea810918a21e7c5bb1ac7888a65b5b0fa4c088
+--! Hash: sha1:61a872c2a429e843e490d33004e612b8779d7756
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -707,11 +707,12 @@ end $perdure$;
 -- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
-returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1275,9 +1276,10 @@ end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
 -- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_due integer;
@@ -1288,7 +1290,7 @@ begin
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select (select count(*) from done),
-      (select count(*) from (select from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' limit p_limit) d)
+      (select count(*) from (select from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit) d)
     into woken, v_due;
   select :SCHEMA.to_ms(least(
       (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),

@@ -173,9 +173,10 @@ end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
 -- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_due integer;
@@ -186,7 +187,7 @@ begin
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select (select count(*) from done),
-      (select count(*) from (select from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' limit p_limit) d)
+      (select count(*) from (select from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit) d)
     into woken, v_due;
   select :SCHEMA.to_ms(least(
       (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),
