@@ -66,8 +66,7 @@ async function drainSome(lab: Lab, schema: string): Promise<number> {
   const starter = await lab.engine(schema, { worker: false });
   await Promise.all(Array.from({ length: RUNS }, () => starter.start(oneStep, 1)));
   await starter.shutdown();
-  const left = `select exists (select from ${schema}.ready
-    where workflow = 'one-step' and version = '1' and queue = 'default' and priority = 0) as left`;
+  const left = `select exists (select from ${schema}.ready where workflow = 'one-step' and version = '1' and queue = 'default' and priority = 0) as left`;
   const start = performance.now();
   const worker = await lab.engine(schema, { workflows: [oneStep], worker: { concurrency: 200 } });
   while ((await lab.sql(left))[0].left) await pause(10);
