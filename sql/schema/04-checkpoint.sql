@@ -35,18 +35,17 @@ begin
       get diagnostics v_count = row_count;
     end if;
   elsif v_steps then -- none of them has a wait or mail
-    with held as materialized (
-      select * from :SCHEMA.hold_working(p_runs)
-    ), put as (
+    select count(*), bool_or(h.crashes > 0) into v_count, v_crashed
+      from :SCHEMA.hold_working(p_runs) h join unnest(p_runs, p_epochs) as g(run, epoch) on g.run = h.key and g.epoch = h.epoch;
+    v_steps := v_count = cardinality(p_runs);
+    if v_steps then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
-        as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
-      join held h on h.key = g.run and h.epoch = g.epoch
-      returning 1
-    )
-    select (select count(*) from put), (select bool_or(h.crashes > 0) from held h) into v_count, v_crashed;
-  else
+        as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at);
+    end if;
+  end if;
+  if not v_steps then
     with given as materialized (
       select * from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_kinds, p_names, p_outcomes, p_values, p_hashes, p_tries, p_started, p_ats)
         with ordinality as g(run, epoch, slot, attempt, no, kind, name, outcome, value, hash, tries, started, at, ord)

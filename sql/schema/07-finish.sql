@@ -76,23 +76,14 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
-  v_recorded integer := 0;
   v_count integer := 0;
   v_followed bigint[];
   v_said text[];
 begin
-  if p_again then
-    select array_agg(s.verdict order by s.ord) into v_said from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos,
-      array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes, p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started,
-      p_ats, '{}', p_wait, true) s;
-    return query select f.ord, f.verdict, v_said[f.ord], f.woken, f.working, f.next_ms, f.untold
-      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f;
-    return;
-  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
-  if cardinality(p_runs) = 1 then -- the same, without the arrays: less than half the time
+  if not p_again and cardinality(p_runs) = 1 then -- the same, without the arrays: less than half the time
     perform from :SCHEMA.run r
       where r.key = p_runs[1] and r.epoch = p_epochs[1] and r.state = 'running' and r.key <> all (v_skipped)
       for no key update skip locked;
@@ -100,59 +91,50 @@ begin
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
         values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
           :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
-      get diagnostics v_recorded = row_count;
       update :SCHEMA.run r set state = p_states[1], worker = null, pausing = false, crashes = 0, finished_at = v_now
         where r.key = p_runs[1] returning case when r.followed then p_runs end into v_followed;
       insert into :SCHEMA.outcome (run, value, reopened)
         values (p_runs[1], p_results[1]::json, case when p_reopened[1] is not null then array(select json_array_elements_text(p_reopened[1]::json)) end);
       v_count := 1;
     end if;
-  else
-    with held as materialized (
-      select * from :SCHEMA.hold_working(p_runs)
-    ), put as (
+  elsif not p_again then
+    select count(*) into v_count
+      from :SCHEMA.hold_working(p_runs) h join unnest(p_runs, p_epochs) as g(run, epoch) on g.run = h.key and g.epoch = h.epoch;
+    if v_count = cardinality(p_runs) then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       select g.run, g.slot, g.attempt, g.no, 'step', g.name, g.outcome, g.value::json, g.hash, 1, g.epoch, :SCHEMA.from_ms(g.started), :SCHEMA.from_ms(g.at)
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
-        as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
-      join held h on h.key = g.run and h.epoch = g.epoch
-      returning 1
-    ), done as (
-      update :SCHEMA.run r set state = g.state, worker = null, pausing = false, crashes = 0, finished_at = v_now
-      from unnest(p_runs, p_epochs, p_states, p_results, p_reopened) as g(run, epoch, state, result, reopened)
-      join held h on h.key = g.run and h.epoch = g.epoch
-      where r.key = g.run
-      returning r.key, r.followed, g.result, g.reopened
-    ), stored as (
-      insert into :SCHEMA.outcome (run, value, reopened)
-      select d.key, d.result::json, case when d.reopened is not null then array(select json_array_elements_text(d.reopened::json)) end from done d
-    )
-    select (select count(*) from put), count(*), array_agg(d.key) filter (where d.followed) into v_recorded, v_count, v_followed from done d;
+        as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at);
+      with done as (
+        update :SCHEMA.run r set state = g.state, worker = null, pausing = false, crashes = 0, finished_at = v_now
+        from unnest(p_runs, p_states, p_results, p_reopened) as g(run, state, result, reopened)
+        where r.key = g.run
+        returning r.key, r.followed, g.result, g.reopened
+      ), stored as (
+        insert into :SCHEMA.outcome (run, value, reopened)
+        select d.key, d.result::json, case when d.reopened is not null then array(select json_array_elements_text(d.reopened::json)) end from done d
+      )
+      select array_agg(d.key) filter (where d.followed) into v_followed from done d;
+    end if;
   end if;
 
+  if v_count < cardinality(p_runs) then -- some are refused, or may be recorded already
+    select array_agg(s.verdict order by s.ord) into v_said from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos,
+      array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes, p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started,
+      p_ats, '{}', p_wait, true) s;
+    return query select f.ord, f.verdict, v_said[f.ord], f.woken, f.working, f.next_ms, f.untold
+      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f;
+    return;
+  end if;
   if v_followed is not null then
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
-  if v_count = cardinality(p_runs) and v_recorded = v_count then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      recorded := 'ok';
-      return next;
-    end loop;
-    return;
-  end if;
-  return query
-    select g.ord::integer, v.verdict, case when c.epoch = g.epoch then 'ok' when c.epoch is not null then 'stale' else v.verdict end,
-      woken, working, next_ms, untold
-    from unnest(p_runs, p_epochs, p_slots, p_attempts, p_states) with ordinality as g(run, epoch, slot, attempt, state, ord)
-    left join :SCHEMA.checkpoint c on c.run = g.run and c.slot = g.slot and c.attempt = g.attempt
-    cross join lateral (
-      select case
-        when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state = g.state) then 'ok'
-        else :SCHEMA.refuse(g.run, g.epoch)
-      end as verdict
-    ) v;
+  for at in 1 .. v_count loop
+    ord := at;
+    verdict := 'ok';
+    recorded := 'ok';
+    return next;
+  end loop;
 end $perdure$;
 
 -- Tells the runs that wait for the end of these: raises their mail counter, and wakes those that are suspended on it. One that waits for
