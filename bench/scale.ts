@@ -48,13 +48,17 @@ export async function scale(lab: Lab): Promise<void> {
 async function filled(lab: Lab, rows: string): Promise<string> {
   const schema = await lab.schema();
   if (rows) await lab.sql(`insert into ${schema}.run (${COLUMNS}) select gen_random_uuid(), ${rows}`);
+  await lab.sql(
+    `insert into ${schema}.ready select workflow, version, queue, priority, ready_at, key, 0 from ${schema}.run where ready_at is not null`,
+  );
   await lab.sql(`insert into ${schema}.input (run, args, hash) select key, '{"json":[1]}', 'h' from ${schema}.run`);
   await lab.sql(
     `insert into ${schema}.outcome (run, value) select key, '{"json":2}' from ${schema}.run where finished_at is not null`,
   );
   await lab.sql(`insert into ${schema}.checkpoint
     select key, 'step:one#0', 1, 1, 'step', 'one', 'completed', '{"json":2}', null, 1, 1, now(), now() from ${schema}.run where finished_at is not null`);
-  for (const name of ["run", "input", "outcome", "checkpoint"]) await lab.sql(`vacuum analyze ${schema}.${name}`);
+  for (const name of ["run", "ready", "input", "outcome", "checkpoint"])
+    await lab.sql(`vacuum analyze ${schema}.${name}`);
   return schema;
 }
 
@@ -62,8 +66,7 @@ async function drainSome(lab: Lab, schema: string): Promise<number> {
   const starter = await lab.engine(schema, { worker: false });
   await Promise.all(Array.from({ length: RUNS }, () => starter.start(oneStep, 1)));
   await starter.shutdown();
-  const left = `select exists (select from ${schema}.run
-    where workflow = 'one-step' and version = '1' and queue = 'default' and ready_at is not null and priority = 0) as left`;
+  const left = `select exists (select from ${schema}.ready where workflow = 'one-step' and version = '1' and queue = 'default' and priority = 0) as left`;
   const start = performance.now();
   const worker = await lab.engine(schema, { workflows: [oneStep], worker: { concurrency: 200 } });
   while ((await lab.sql(left))[0].left) await pause(10);

@@ -134,9 +134,9 @@ export class Pass {
     return this.#calls.take(address);
   }
 
-  /** The call that holds a slot in this pass. */
-  existing(slot: string): Call | undefined {
-    return this.#calls.get(slot);
+  /** The call of this pass that a second one with the same address is. */
+  shared(slot: string): Call | undefined {
+    return this.#calls.shared(slot);
   }
 
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
@@ -206,7 +206,11 @@ export class Pass {
       const go = this.#prepared;
       this.#prepared = null;
       go();
-    } else if (this.handover.next()) {
+      return;
+    }
+    const call = this.handover.next();
+    if (call) {
+      this.#calls.done(call);
       this.#impatient = 0;
       this.#schedule();
     } else if (this.#stale) {
