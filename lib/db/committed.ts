@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:e45264750ad39646e21f8555f07c6c7e0bbb0876
+--! Hash: sha1:617094a8285dee7f362019a73943727472599b69
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1367,7 +1367,7 @@ begin
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select (select count(*) from done),
-      (select count(*) from (select from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit) d)
+      (select count(*) from (select from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit) d)
     into woken, v_due;
   select :SCHEMA.to_ms(least(
       (select min(r.timer) from :SCHEMA.run r where r.timer > v_now),
