@@ -47,11 +47,9 @@ begin
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
   if v_count = cardinality(p_runs) then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    return next;
     return;
   end if;
   return query
@@ -134,12 +132,10 @@ begin
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
   if v_count = cardinality(p_runs) and v_recorded = v_count then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      recorded := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    recorded := 'ok';
+    return next;
     return;
   end if;
   return query
