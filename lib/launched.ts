@@ -115,7 +115,7 @@ export class Engine {
     this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
     this.transactor = new PgTransactor(database.pool, schema, guard);
     this.#notifier = createNotifier({
-      send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
+      send: (letters) => (settings.notify ? this.store.hint(this.key, letters) : Promise.resolve()),
     });
     this.#certificate = holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
     this.#flusher = new Flusher({
@@ -124,7 +124,7 @@ export class Engine {
       lanes: this.lanes,
       connect: () => connectClient(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
       beside: (work) => database.beside(work),
-      asksWanted: () => settings.notify && this.#hints.heard,
+      hintTurn: () => (settings.notify ? this.#hints.takeTurn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),

@@ -2,9 +2,11 @@
 import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import type { News } from "./flusher.ts";
+import { hint } from "./hint.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { isDue } from "./start-row.ts";
 import {
   type BatchContext,
   ENDS,
@@ -50,27 +52,29 @@ const START_LOCK_MS = 100;
 
 type Answer = { ord: number; verdict: string; [column: string]: unknown };
 
-/** Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. */
+/**
+ * Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. A hint may follow it at once,
+ * in the same packet: then it is on its way before this process knows of the commit.
+ */
 export async function runBatch(
   client: ClientBase,
   items: readonly Item[],
   context: BatchContext & { readonly schema: string },
-  asksWanted: boolean,
+  hintTurn: HintTurn,
 ): Promise<Batch> {
   const groups = joinEnds(groupByKind(items));
-  const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
-  if (groups.length === 1 && !makesNews && context.lockMs === null) {
-    const result = await runLone(client, groups[0]!, context);
-    if (result) return readBatch(groups, [result], false, context);
+  const after = isPipelined(client) ? hintOf(groups, context, hintTurn) : NO_HINT;
+  if (groups.length === 1 && context.lockMs === null) {
+    const result = await runLone(client, groups[0]!, context, after);
+    if (result) return readBatch(groups, [result], after.letters, context);
   }
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
   const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
   for (const group of groups) queries.push({ ...statementOf(group, context), types: TYPES });
-  if (makesNews) queries.push({ ...call(context.schema, "wanted", [context.worker]), types: TYPES });
   queries.push("commit");
-  const results = await (isPipelined(client) ? sendAll(client, queries) : sendOneByOne(client, queries));
+  const results = await (isPipelined(client) ? sendAll(client, queries, after) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), makesNews, context);
+  return readBatch(groups, results.slice(1), after.letters, context);
 }
 
 /** Connections: whether their transactions are by default what BEGIN asks for. */
@@ -86,6 +90,7 @@ async function runLone(
   client: ClientBase,
   group: Group,
   context: BatchContext & { readonly schema: string },
+  after: After,
 ): Promise<QueryResult | null> {
   if (!isPipelined(client) || asBegun.get(client) === false) return null;
   const { name, text, values } = statementOf(group, context);
@@ -93,39 +98,69 @@ async function runLone(
   // An argument is evaluated before the function.
   const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
   const timed = group.kind === "start" && !context.apart ? text.replace(wait, withTimeout) : text;
-  const result = await client.query({
-    name: `${name}:lone`,
-    text: `${timed} where ${IS_AS_BEGUN}`,
-    values,
-    types: TYPES,
-  });
+  const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
+  const [result] = (await sendAll(client, [query], after)) as [QueryResult];
   // A claim that found nothing has no rows either: what it is told by, another statement has shown.
   if (result.rows.length > 0) asBegun.set(client, true);
   else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
   return asBegun.get(client) ? result : null;
 }
 
+/** Takes the turn to hint, unless it is too soon after the last. What it returns is told whether anybody wanted to hear it. */
+export type HintTurn = () => ((sent: boolean) => void) | null;
+
+/** What follows a batch. */
+interface After {
+  readonly letters: string;
+  readonly query: QueryConfig | null;
+  readonly told: (sent: boolean) => void;
+}
+const NO_HINT: After = { letters: "", query: null, told: () => {} };
+
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
 
-const NEWSWORTHY = new Set<WriteKind>([
-  "handBack",
-  "start",
-  "retry",
-  "postpone",
-  "send",
-  "due",
-  "finish",
-  "tell",
-  "block",
-  "publish",
-]);
+/** What others may want to hear of this batch, as far as it is known before the answer: ends, what is published, and starts that this process does not serve. */
+function lettersOf(groups: readonly Group[], lanes: Lanes): string {
+  const letters = new Set<string>();
+  for (const { kind, items } of groups) {
+    if (kind === "finish") letters.add("d");
+    else if (kind === "publish") letters.add("v");
+    else if (kind === "start") {
+      const isForeign = ({ row }: Item): boolean => isDue(row as StartRow) && !serves(lanes, row as StartRow);
+      if (items.some(isForeign)) letters.add("w");
+    }
+  }
+  return [...letters].join("");
+}
 
-/** One round trip. All results, or the first error once every answer is in: the connection is quiet then. */
-async function sendAll(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
+function hintOf(
+  groups: readonly Group[],
+  { schema, worker, lanes }: BatchContext & { readonly schema: string },
+  turn: HintTurn,
+): After {
+  const letters = worker === null ? "" : lettersOf(groups, lanes);
+  const told = letters === "" ? null : turn();
+  return told ? { letters, query: hint(schema, worker!, letters), told } : NO_HINT;
+}
+
+/**
+ * One round trip. All results, or the first error once every answer is in: the connection is quiet then. What comes `after` goes in the same
+ * packet, is a transaction of its own, and nobody waits for it.
+ */
+async function sendAll(
+  client: ClientBase,
+  queries: readonly (string | QueryConfig)[],
+  { query, told }: After,
+): Promise<QueryResult[]> {
   const { stream } = (client as unknown as { connection: { stream: Writable } }).connection;
   // One packet: the driver would send one for each statement.
   stream.cork();
   const sent = queries.map((query) => client.query(query as QueryConfig));
+  if (query)
+    client.query(query).then(
+      ({ rows }) => told(rows.length > 0),
+      () => told(false),
+    );
   stream.uncork();
   const settled = await Promise.allSettled(sent);
   const failed = settled.find((s) => s.status === "rejected");
@@ -240,7 +275,7 @@ export function call(schema: string, fn: string, values: unknown[]): { name: str
 function readBatch(
   groups: readonly Group[],
   results: readonly QueryResult[],
-  asked: boolean,
+  hinted: string,
   context: BatchContext,
 ): Batch {
   const answered: { item: Item; answer: unknown }[] = [];
@@ -254,7 +289,7 @@ function readBatch(
     untold: false,
     published: 0,
     touched: new Set(),
-    wanted: asked ? results[groups.length]!.rows[0] : null,
+    hinted,
   };
   groups.forEach((group, at) => {
     const rows = results[at]!.rows as Answer[];

@@ -7,7 +7,7 @@ import type { Client, ClientBase } from "pg";
 import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
-import { type Batch, type Item, runBatch } from "./batch.ts";
+import { type Batch, type HintTurn, type Item, runBatch } from "./batch.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
@@ -35,8 +35,8 @@ export interface FlusherOptions {
   readonly connect: () => Promise<Client>;
   /** Runs a batch on another connection: for rows that must wait for a lock. */
   readonly beside: <T>(work: (client: ClientBase) => Promise<T>) => Promise<T>;
-  /** True: a batch that makes news also asks who wants to hear of it. */
-  readonly asksWanted: () => boolean;
+  /** Whether a hint may follow a batch at once: what is to be told whether it was sent, or null. */
+  readonly hintTurn: HintTurn;
   /** After each commit: what others may want to hear. */
   readonly onNews: (news: News) => void;
   readonly onTrouble: (message: string, error: unknown) => void;
@@ -68,8 +68,8 @@ export interface News {
   published: number;
   /** The keys of runs that published or ended: who reads them here looks. */
   readonly touched: Set<string>;
-  /** Others that want to hear of work, of finishes or of what is published; null: not asked. */
-  wanted: { readonly hungry: boolean; readonly watching: boolean; readonly reading: boolean } | null;
+  /** What others were hinted at already, right behind the commit. */
+  readonly hinted: string;
 }
 
 /** Who is told of a write. */
@@ -289,9 +289,9 @@ export class Flusher {
   }
 
   #commit(client: ClientBase, items: readonly Item[], context: Parameters<typeof runBatch>[2]): Promise<Batch> {
-    const { asksWanted, guard } = this.#options;
+    const { hintTurn, guard } = this.#options;
     const commit = (): Promise<Batch> =>
-      answered(runBatch(client, items, context, asksWanted()), ANSWER_MS, "a batch of writes");
+      answered(runBatch(client, items, context, hintTurn), ANSWER_MS, "a batch of writes");
     return guard ? guard(items, commit) : commit();
   }
 

@@ -4,6 +4,7 @@ import type { Claim, Recorded } from "../core/claim.ts";
 import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
 import { call } from "./batch.ts";
+import { hint } from "./hint.ts";
 import { toClaims, toFork } from "./loaded.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -210,8 +211,8 @@ export class Store {
     return rows.flatMap(({ name, slot }) => [name, slot]);
   }
 
-  async hint(letters: string): Promise<void> {
-    await this.#rows("hint", [letters]);
+  async hint(worker: string, letters: string): Promise<void> {
+    await this.#db.query(hint(this.#schema, worker, letters));
   }
 
   async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {

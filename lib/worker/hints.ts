@@ -1,6 +1,6 @@
 /** What this process tells others after its commits, and what it looks at when others tell. */
 import type { Flusher, News } from "../db/flusher.ts";
-import type { Notifier } from "../db/notifier.ts";
+import type { Hint, Notifier } from "../db/notifier.ts";
 import type { Liveness } from "./liveness.ts";
 import type { Worker } from "./worker.ts";
 
@@ -51,17 +51,25 @@ export class Hints {
   }
 
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
-  tell({ work, foreign, done, change, laterMs, untold, published, touched, wanted }: News): void {
-    const { worker, notifier, lookForPublished } = this.#options;
+  tell({ work, foreign, done, change, laterMs, untold, published, touched, hinted }: News): void {
+    const { worker, lookForPublished } = this.#options;
     if (laterMs !== null) worker.timers.watch(laterMs);
     if (untold) this.#tellAgain();
     if (work > 0) worker.poke();
     if (change > 0) void worker.lookAll();
-    if (wanted?.hungry && (foreign > 0 || worker.free < work)) notifier.hint("w");
-    if (done > 0 && wanted?.watching) notifier.hint("d");
     if (touched.size > 0) lookForPublished(touched);
-    if (published > 0 && wanted?.reading) notifier.hint("v");
-    if (change > 0 && this.heard) notifier.hint("c");
+    const hint = (kind: Hint): void => {
+      if (this.heard && !hinted.includes(kind)) this.#options.notifier.hint(kind);
+    };
+    if (foreign > 0 || worker.free < work) hint("w");
+    if (done > 0) hint("d");
+    if (published > 0) hint("v");
+    if (change > 0) hint("c");
+  }
+
+  /** Whether a hint may follow a batch at once: what is to be told whether it was sent, or null. */
+  takeTurn(): ReturnType<Notifier["takeTurn"]> {
+    return this.heard ? this.#options.notifier.takeTurn() : null;
   }
 
   /** Runs were started from here that any process may take. */

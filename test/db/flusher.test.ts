@@ -85,7 +85,7 @@ test("what has gathered leaves before the answers of the batch before it are tol
     lanes: { workflows: [], versions: [], queues: [] },
     connect: () => connectClient(config as object),
     beside: () => Promise.reject(new Error("nothing is held")),
-    asksWanted: () => false,
+    hintTurn: () => null,
     onNews: () => {},
     onTrouble: () => {},
     onLostAnswer: () => {},
