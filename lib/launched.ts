@@ -22,6 +22,7 @@ import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
 import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
+import { connectSwift } from "./db/swift.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
@@ -122,7 +123,7 @@ export class Engine {
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => connectClient(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
+      connect: () => connectSwift(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
       beside: (work) => database.beside(work),
       hintTurn: () => (settings.notify ? this.#hints.takeTurn() : null),
       onNews: (news) => this.#hints.tell(news),

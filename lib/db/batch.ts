@@ -7,6 +7,7 @@ import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { isDue } from "./start-row.ts";
+import { didSwiftly, mayBeSwift, START_LOCK_MS, swift } from "./swift.ts";
 import {
   type BatchContext,
   ENDS,
@@ -47,8 +48,6 @@ export interface Batch {
 // Set here, in each transaction: whatever default the role or the database has, nothing of the session is relied on.
 const BEGIN = "begin isolation level read committed read write";
 const beginWith = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
-/** How long a batch waits for a stranger that has made a run of the same id and not committed. Nothing else in a batch waits for rows. */
-const START_LOCK_MS = 100;
 
 type Answer = { ord: number; verdict: string; [column: string]: unknown };
 
@@ -63,8 +62,15 @@ export async function runBatch(
   hintTurn: HintTurn,
 ): Promise<Batch> {
   const groups = joinEnds(groupByKind(items));
-  const after = isPipelined(client) ? hintOf(groups, context, hintTurn) : NO_HINT;
-  if (groups.length === 1 && context.lockMs === null) {
+  let after = isPipelined(client) ? hintOf(groups, context, hintTurn) : NO_HINT;
+  if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
+    const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
+    if (quick) {
+      const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
+      const result = didSwiftly(client, groups[0]!, answer);
+      if (result) return readBatch(groups, [result], after.letters, context);
+      after = NO_HINT; // it has been, before there is anything to hear of
+    }
     const result = await runLone(client, groups[0]!, context, after);
     if (result) return readBatch(groups, [result], after.letters, context);
   }
@@ -92,7 +98,7 @@ async function runLone(
   context: BatchContext & { readonly schema: string },
   after: After,
 ): Promise<QueryResult | null> {
-  if (!isPipelined(client) || asBegun.get(client) === false) return null;
+  if (asBegun.get(client) === false) return null;
   const { name, text, values } = statementOf(group, context);
   const wait = `$${values.length})`;
   // An argument is evaluated before the function.
