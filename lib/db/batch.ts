@@ -153,7 +153,7 @@ function hintOf(
  * One round trip. All results, or the first error once every answer is in: the connection is quiet then. What comes `after` goes in the same
  * packet, is a transaction of its own, and nobody waits for it.
  */
-async function sendAll(
+function sendAll(
   client: ClientBase,
   queries: readonly (string | QueryConfig)[],
   { query, told }: After,
@@ -161,17 +161,24 @@ async function sendAll(
   const { stream } = (client as unknown as { connection: { stream: Writable } }).connection;
   // One packet: the driver would send one for each statement.
   stream.cork();
-  const sent = queries.map((query) => client.query(query as QueryConfig));
-  if (query)
-    client.query(query).then(
-      ({ rows }) => told(rows.length > 0),
-      () => told(false),
-    );
+  const answers = new Promise<QueryResult[]>((resolve, reject) => {
+    const results: QueryResult[] = [];
+    let failure: unknown;
+    let left = queries.length;
+    queries.forEach((query, at) => {
+      client.query(query as QueryConfig, (error: unknown, result) => {
+        if (error) failure ??= error;
+        else results[at] = result;
+        left -= 1;
+        if (left > 0) return;
+        if (failure) reject(failure);
+        else resolve(results);
+      });
+    });
+  });
+  if (query) client.query(query, (error: unknown, result) => told(!error && result.rows.length > 0));
   stream.uncork();
-  const settled = await Promise.allSettled(sent);
-  const failed = settled.find((s) => s.status === "rejected");
-  if (failed) throw failed.reason;
-  return settled.map((s) => (s as PromiseFulfilledResult<QueryResult>).value);
+  return answers;
 }
 
 async function sendOneByOne(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
