@@ -15,7 +15,7 @@ import { isConnectionLost, isLocked, isTooSlow, isTransient, toPerdureError } fr
 import { isFromOutside, Queue, type Room } from "./queue.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
-/** What a batch holds at most. Of more runs, half waits: then the database works on one batch while this process works on the answers of the other. */
+/** What a batch holds at most. */
 const ROOM: Room = { rows: 1000, lanes: 256, bytes: 4 * 1024 * 1024 };
 /** So many writes leave as soon as the batch before them is committed, and wait for no more that might ride along. */
 const CROWD = 32;
@@ -168,7 +168,7 @@ export class Flusher {
   // A few writes are put together two turns later after a batch too, when what its answers set going is known and rides along.
   async #fly(): Promise<void> {
     this.#flying = true;
-    for (let flight = this.#takeOff(); flight !== null; flight = this.#following) {
+    for (let flight = this.#takeOff(0); flight !== null; flight = this.#following) {
       this.#following = null;
       await flight;
     }
@@ -176,8 +176,9 @@ export class Flusher {
     this.#wakeIdle();
   }
 
-  #takeOff(): Promise<void> | null {
-    const items = this.#take();
+  /** The next batch leaves. Of many, half waits for the one after it: then the database works on one half while this process works on the other. */
+  #takeOff(landed: number): Promise<void> | null {
+    const items = this.#take(this.#options.follows ? landed : Infinity);
     return items.length > 0 ? this.#send(items) : null;
   }
 
@@ -186,10 +187,11 @@ export class Flusher {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** The next batch. Rows of a lane that is being written alone wait behind it. */
-  #take(): Item[] {
+  /** The next batch: half of what waits and of what those write next whose answers have just landed. Rows of a lane that is being written alone wait behind it. */
+  #take(landed: number): Item[] {
     const { guard, most = guard ? 1 : ROOM.rows } = this.#options;
-    const room = { ...ROOM, rows: most };
+    const lanes = this.#queue.size < CROWD ? ROOM.lanes : Math.max(CROWD, Math.ceil((this.#queue.lanes + landed) / 2));
+    const room = { ...ROOM, rows: most, lanes: Math.min(ROOM.lanes, lanes) };
     return this.#queue.take(room).filter((item) => !this.#setAside(item));
   }
 
@@ -298,8 +300,9 @@ export class Flusher {
   /** A batch is committed. What many have written meanwhile leaves before anybody is told: then the database works while this process does. So does what is prompt, at once. */
   #land(batch: Batch, whole: boolean): void {
     for (const item of batch.busy) this.#putAside(item);
+    const landed = lanesOf(batch);
     const follow = (wanted: boolean): void => {
-      if (whole && wanted && this.#options.follows && !this.#queue.handsBack) this.#following ??= this.#takeOff();
+      if (whole && wanted && this.#options.follows && !this.#queue.handsBack) this.#following ??= this.#takeOff(landed);
     };
     follow(this.#queue.size >= CROWD);
     this.#settle(batch);
@@ -370,3 +373,6 @@ function laneOf(kind: WriteKind, row: unknown): string | null {
   const { run, id } = row as { run?: string | null; id?: string };
   return run ?? (kind === "start" || kind === "send" ? `id:${id}` : null);
 }
+
+/** Of how many runs, and of how many ids from outside, a batch held something. */
+const lanesOf = ({ answered }: Batch): number => new Set(answered.map(({ item }) => item.lane)).size;

@@ -32,6 +32,14 @@ export class Queue {
     return this.#upkeep.length + this.#runs.length + this.#outside.length;
   }
 
+  /** Of how many runs, and of how many ids from outside, something waits. */
+  get lanes(): number {
+    const lanes = new Set<string | null>();
+    for (const { lane } of this.#runs) lanes.add(lane);
+    for (const { lane } of this.#outside) lanes.add(lane);
+    return lanes.size;
+  }
+
   /** Runs are to be handed back that nobody here knows of: who has not heard of all answers cannot tell. */
   get handsBack(): boolean {
     return this.#upkeep.some(({ kind }) => kind === "handBack");

@@ -1,5 +1,5 @@
 /** The flusher under pressure: whose turn it is, what it holds, rows that the database refuses. On a real server. */
-import { test } from "tap";
+import { type Test, test } from "tap";
 import { ValueCodec } from "../../lib/core/codec.ts";
 import { StoredCodec } from "../../lib/core/stored.ts";
 import type { Item } from "../../lib/db/batch.ts";
@@ -76,7 +76,8 @@ test("what one side leaves of a batch the other takes; one of a single row goes 
   t.end();
 });
 
-test("what has gathered leaves before the answers of the batch before it are told, but not what hands back runs that nobody here knows of", async (t) => {
+/** A flusher by itself, and starts to write with it: what is given is called whenever the start leaves. */
+async function writer(t: Test) {
   const { url, schema } = await bench(t, { worker: false });
   const config = { connectionString: url, pipeline: true };
   const flusher = new Flusher({
@@ -95,16 +96,27 @@ test("what has gathered leaves before the answers of the batch before it are tol
   t.teardown(() => flusher.close(1000));
   const definition = internalsOf(workflow("w", async () => {}))!.definition;
   const codec = new StoredCodec(new ValueCodec());
-  /** What happens, in its order: a start that leaves, its answer, the question which runs are known here. */
-  const seen: string[] = [];
-  const start = (name: string, leaves = (): void => {}): Promise<unknown> => {
+  const start = (leaves: () => void): Promise<unknown> => {
     const lease = (): boolean => {
-      seen.push(`${name} leaves`);
       leaves();
       return false;
     };
-    const row = { ...toStartRow(definition, {}, [], codec), lease };
-    return flusher.write("start", row).then(() => seen.push(`${name} told`));
+    return flusher.write("start", { ...toStartRow(definition, {}, [], codec), lease });
+  };
+  return { flusher, start };
+}
+
+test("what has gathered leaves before the answers of the batch before it are told, but not what hands back runs that nobody here knows of", async (t) => {
+  const writing = await writer(t);
+  const { flusher } = writing;
+  /** What happens, in its order: a start that leaves, its answer, the question which runs are known here. */
+  const seen: string[] = [];
+  const start = async (name: string, leaves = (): void => {}): Promise<void> => {
+    await writing.start(() => {
+      seen.push(`${name} leaves`);
+      leaves();
+    });
+    seen.push(`${name} told`);
   };
   const crowd = async (also: () => Promise<unknown>[]): Promise<string[]> => {
     const behind: Promise<unknown>[] = [];
@@ -127,6 +139,26 @@ test("what has gathered leaves before the answers of the batch before it are tol
   ];
   const order = await crowd(handBack);
   t.ok(order.indexOf("first told") < order.indexOf("asked"), order.join(", "));
+});
+
+test("of many that write on when they are told half waits, and the halves take turns", async (t) => {
+  const { start } = await writer(t);
+  const batches: number[] = [0];
+  const leaves = (): void => {
+    if (batches.at(-1) === 0) queueMicrotask(() => batches.push(0));
+    batches[batches.length - 1]! += 1;
+  };
+  await start(() => {}); // the connection is open
+  const one = async (): Promise<void> => {
+    for (let n = 0; n < 10; n += 1) await start(leaves);
+  };
+  await Promise.all(times(100, one));
+  batches.pop();
+  t.equal(
+    batches.reduce((sum, size) => sum + size),
+    1000,
+  );
+  t.ok(Math.max(...batches) <= 50, batches.join(", "));
 });
 
 /** A run that takes two steps once it is told to. */
