@@ -125,15 +125,15 @@ const NO_HINT: After = { letters: "", query: null, told: () => {} };
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
 
-/** What others may want to hear of this batch, as far as it is known before the answer: ends, what is published, and starts that this process does not serve. */
+/** What others may want to hear of this batch, as far as it is known before the answer: ends, what is published, and starts for which there is no slot here. */
 function lettersOf(groups: readonly Group[], lanes: Lanes): string {
   const letters = new Set<string>();
   for (const { kind, items } of groups) {
     if (kind === "finish") letters.add("d");
     else if (kind === "publish") letters.add("v");
     else if (kind === "start") {
-      const isForeign = ({ row }: Item): boolean => isDue(row as StartRow) && !serves(lanes, row as StartRow);
-      if (items.some(isForeign)) letters.add("w");
+      const forOthers = (row: StartRow): boolean => isDue(row) && !(serves(lanes, row) && row.lease());
+      if (items.some(({ row }) => forOthers(row as StartRow))) letters.add("w");
     }
   }
   return [...letters].join("");
