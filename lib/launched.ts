@@ -125,7 +125,7 @@ export class Engine {
       lanes: this.lanes,
       connect: () => connectSwift(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
       beside: (work) => database.beside(work),
-      hintTurn: () => (settings.notify ? this.#hints.takeTurn() : null),
+      hintTurn: () => (settings.notify ? this.#hints.turn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),

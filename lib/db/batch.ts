@@ -1,18 +1,16 @@
 /** One batch: the rows of each kind become one statement, all in one transaction, sent in one round trip. */
 import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
+import { type After, type HintTurn, hintBehind, type Lane, NO_HINT, serves } from "./behind.ts";
 import type { News } from "./flusher.ts";
-import { hint } from "./hint.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
-import { isDue } from "./start-row.ts";
 import { didSwiftly, mayBeSwift, START_LOCK_MS, swift } from "./swift.ts";
 import {
   type BatchContext,
   ENDS,
   type Fenced,
-  type Lanes,
   type RecordRow,
   type SendAnswer,
   SHAPES,
@@ -62,7 +60,7 @@ export async function runBatch(
   hintTurn: HintTurn,
 ): Promise<Batch> {
   const groups = joinEnds(groupByKind(items));
-  let after = isPipelined(client) ? hintOf(groups, context, hintTurn) : NO_HINT;
+  let after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
   if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
     const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
     if (quick) {
@@ -112,42 +110,7 @@ async function runLone(
   return asBegun.get(client) ? result : null;
 }
 
-/** Takes the turn to hint, unless it is too soon after the last. What it returns is told whether anybody wanted to hear it. */
-export type HintTurn = () => ((sent: boolean) => void) | null;
-
-/** What follows a batch. */
-interface After {
-  readonly letters: string;
-  readonly query: QueryConfig | null;
-  readonly told: (sent: boolean) => void;
-}
-const NO_HINT: After = { letters: "", query: null, told: () => {} };
-
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
-
-/** What others may want to hear of this batch, as far as it is known before the answer: ends, what is published, and starts for which there is no slot here. */
-function lettersOf(groups: readonly Group[], lanes: Lanes): string {
-  const letters = new Set<string>();
-  for (const { kind, items } of groups) {
-    if (kind === "finish") letters.add("d");
-    else if (kind === "publish") letters.add("v");
-    else if (kind === "start") {
-      const forOthers = (row: StartRow): boolean => isDue(row) && !(serves(lanes, row) && row.lease());
-      if (items.some(({ row }) => forOthers(row as StartRow))) letters.add("w");
-    }
-  }
-  return [...letters].join("");
-}
-
-function hintOf(
-  groups: readonly Group[],
-  { schema, worker, lanes }: BatchContext & { readonly schema: string },
-  turn: HintTurn,
-): After {
-  const letters = worker === null ? "" : lettersOf(groups, lanes);
-  const told = letters === "" ? null : turn();
-  return told ? { letters, query: hint(schema, worker!, letters), told } : NO_HINT;
-}
 
 /**
  * One round trip. All results, or the first error once every answer is in: the connection is quiet then. What comes `after` goes in the same
@@ -296,8 +259,10 @@ function readBatch(
   const news: News = {
     work: 0,
     foreign: 0,
+    hintedWork: 0,
     done: 0,
     change: 0,
+    hintedChange: 0,
     laterMs: null,
     untold: false,
     published: 0,
@@ -343,22 +308,24 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
       .map((row) => items[row.ord - 1]!.row as StartRow);
-    news.work += started.length;
-    news.foreign += started.filter((row) => !serves(lanes, row)).length;
+    addWork(news, started.length, () => started.filter((row) => !serves(lanes, row)).length);
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
-    news.work += woken.length;
-    news.foreign += woken.filter(
-      (row) => !serves(lanes, row as unknown as Lane) || isWarmElsewhere(row, worker),
-    ).length;
-    news.change += rows.filter((row) => row.working).length;
+    const isForeign = (row: Answer): boolean => !serves(lanes, row as unknown as Lane) || isWarmElsewhere(row, worker);
+    addWork(news, woken.length, () => woken.filter(isForeign).length);
+    const working = rows.filter((row) => row.working).length;
+    news.change += working;
+    if (news.hinted.includes("c")) news.hintedChange += working;
   } else if (kind === "due") {
     news.work += Number(rows[0]!.woken);
     news.foreign += Number(rows[0]!.woken);
   } else if (kind === "claim") {
     // The last kind: a claim that left nothing behind has taken what this process may take of all that. Else it would ask again, and who asks
     // leases no start at birth until it has its answer.
-    if (rows.length > 0 && !rows[0]!.backlog) news.work = news.foreign;
+    if (rows.length > 0 && !rows[0]!.backlog) {
+      news.work = news.foreign;
+      news.hintedWork = 0;
+    }
   } else if (kind === "handBack") news.work += Number(rows[0]!.handed);
   else if (kind === "retry") news.work += ok();
   else if (kind === "finish") {
@@ -370,6 +337,12 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
     news.published += ok();
     touch(news, items, rows);
   }
+}
+
+function addWork(news: News, count: number, foreign: () => number): void {
+  news.work += count;
+  if (news.hinted.includes("w")) news.hintedWork += count;
+  else news.foreign += foreign();
 }
 
 function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[]): void {
@@ -388,11 +361,3 @@ function addTold(news: News, told: Partial<Told> | undefined): void {
 
 /** Another process has the run in memory, and is to take it. */
 const isWarmElsewhere = ({ warm }: Answer, worker: string | null): boolean => warm !== null && warm !== worker;
-
-type Lane = Pick<StartRow, "workflow" | "version" | "queue">;
-
-function serves({ workflows, versions, queues }: Lanes, lane: Lane): boolean {
-  return workflows.some(
-    (workflow, at) => workflow === lane.workflow && versions[at] === lane.version && queues[at] === lane.queue,
-  );
-}

@@ -7,7 +7,8 @@ import type { Client, ClientBase } from "pg";
 import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
-import { type Batch, type HintTurn, type Item, runBatch } from "./batch.ts";
+import { type Batch, type Item, runBatch } from "./batch.ts";
+import type { HintTurn } from "./behind.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
@@ -35,7 +36,7 @@ export interface FlusherOptions {
   readonly connect: () => Promise<Client>;
   /** Runs a batch on another connection: for rows that must wait for a lock. */
   readonly beside: <T>(work: (client: ClientBase) => Promise<T>) => Promise<T>;
-  /** Whether a hint may follow a batch at once: what is to be told whether it was sent, or null. */
+  /** Whether a hint may follow a batch at once. */
   readonly hintTurn: HintTurn;
   /** After each commit: what others may want to hear. */
   readonly onNews: (news: News) => void;
@@ -56,10 +57,14 @@ export interface FlusherOptions {
 export interface News {
   /** Runs that became claimable. */
   work: number;
-  /** Of these, those that this process may not serve. */
+  /** Of these, those that this process may not serve, and that others were not hinted at. */
   foreign: number;
+  /** Of these, those that others were hinted at where it is theirs. */
+  hintedWork: number;
   done: number;
   change: number;
+  /** Of these, those that others were hinted at. */
+  hintedChange: number;
   /** Milliseconds until the first run that is to be woken later; null: none. */
   laterMs: number | null;
   /** Runs have ended of which not all have been told that wait for it. */

@@ -1,4 +1,5 @@
 /** What this process tells others after its commits, and what it looks at when others tell. */
+import type { HintTurn } from "../db/behind.ts";
 import type { Flusher, News } from "../db/flusher.ts";
 import type { Hint, Notifier } from "../db/notifier.ts";
 import type { Liveness } from "./liveness.ts";
@@ -51,7 +52,8 @@ export class Hints {
   }
 
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
-  tell({ work, foreign, done, change, laterMs, untold, published, touched, hinted }: News): void {
+  tell(news: News): void {
+    const { work, foreign, hintedWork, done, change, hintedChange, laterMs, untold, published, touched, hinted } = news;
     const { worker, lookForPublished } = this.#options;
     if (laterMs !== null) worker.timers.watch(laterMs);
     if (untold) this.#tellAgain();
@@ -59,18 +61,19 @@ export class Hints {
     if (change > 0) void worker.lookAll();
     if (touched.size > 0) lookForPublished(touched);
     const hint = (kind: Hint): void => {
-      if (this.heard && !hinted.includes(kind)) this.#options.notifier.hint(kind);
+      if (this.heard) this.#options.notifier.hint(kind);
     };
-    if (foreign > 0 || worker.free < work) hint("w");
-    if (done > 0) hint("d");
-    if (published > 0) hint("v");
-    if (change > 0) hint("c");
+    if (foreign > 0 || worker.free < work - hintedWork) hint("w");
+    if (done > 0 && !hinted.includes("d")) hint("d");
+    if (published > 0 && !hinted.includes("v")) hint("v");
+    if (change > hintedChange) hint("c");
   }
 
-  /** Whether a hint may follow a batch at once: what is to be told whether it was sent, or null. */
-  takeTurn(): ReturnType<Notifier["takeTurn"]> {
-    return this.heard ? this.#options.notifier.takeTurn() : null;
-  }
+  /** Whether a hint may follow a batch at once. */
+  readonly turn: HintTurn = () => {
+    const told = this.heard ? this.#options.notifier.takeTurn() : null;
+    return told && { told, takes: this.#options.worker.free > 0 };
+  };
 
   /** Runs were started from here that any process may take. */
   started(): void {
