@@ -209,6 +209,7 @@ export class Engine {
       onWork: () => this.#worker.poke(),
     });
     this.#hints = new Hints({
+      key: this.key,
       worker: this.#worker,
       liveness: this.#liveness,
       notifier: this.#notifier,

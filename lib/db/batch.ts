@@ -1,8 +1,9 @@
 /** One batch: the rows of each kind become one statement, all in one transaction, sent in one round trip. */
 import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
-import { type After, type HintTurn, hintBehind, type Lane, NO_HINT, serves } from "./behind.ts";
+import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News } from "./flusher.ts";
+import type { Lane } from "./hint.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";

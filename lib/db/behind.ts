@@ -1,7 +1,7 @@
 /** What follows a batch in its packet: a hint, as far as it is known before the answer that others may want to hear of it. */
 import type { QueryConfig } from "pg";
 import type { Item } from "./batch.ts";
-import { hint } from "./hint.ts";
+import { hint, type Lane } from "./hint.ts";
 import { isDue } from "./start-row.ts";
 import type { BatchContext, Lanes, SendRow, StartRow, WriteKind } from "./writes.ts";
 
@@ -23,17 +23,19 @@ interface Told {
 }
 
 /** What others may want to hear of this batch, as far as it is known before the answer: ends, what is published, and starts for which there is no slot here. */
-function lettersOf(groups: readonly Told[], lanes: Lanes): string {
+function lettersOf(groups: readonly Told[], starts: readonly StartRow[]): string {
   const letters = new Set<string>();
-  for (const { kind, items } of groups) {
+  if (starts.length > 0) letters.add("w");
+  for (const { kind } of groups) {
     if (kind === "finish") letters.add("d");
     else if (kind === "publish") letters.add("v");
-    else if (kind === "start") {
-      const forOthers = (row: StartRow): boolean => isDue(row) && !(serves(lanes, row) && row.lease());
-      if (items.some(({ row }) => forOthers(row as StartRow))) letters.add("w");
-    }
   }
   return [...letters].join("");
+}
+
+function startsForOthers(groups: readonly Told[], lanes: Lanes): StartRow[] {
+  const rows = (groups.find(({ kind }) => kind === "start")?.items ?? []).map(({ row }) => row as StartRow);
+  return rows.filter((row) => isDue(row) && !(serves(lanes, row) && row.lease()));
 }
 
 /** The hint that follows a batch, if it is to follow one. */
@@ -43,17 +45,17 @@ export function hintBehind(
   turn: HintTurn,
 ): After {
   if (worker === null) return NO_HINT;
-  const letters = lettersOf(groups, lanes);
+  const starts = startsForOthers(groups, lanes);
+  const letters = lettersOf(groups, starts);
   const sends = groups.find(({ kind }) => kind === "send");
   const taken = letters === "" && !sends ? null : turn();
   if (!taken) return NO_HINT;
   const { told, takes } = taken;
-  if (!sends) return { letters, query: hint(schema, worker, letters), told };
+  if (!sends)
+    return { letters, query: hint(schema, worker, letters, starts.length === 1 ? { lane: starts[0]! } : null), told };
   const sent = { ids: sends.items.map(({ row }) => (row as SendRow).id), lanes: takes ? lanes : null };
   return { letters: `${letters}wc`, query: hint(schema, worker, letters, sent), told };
 }
-
-export type Lane = Pick<StartRow, "workflow" | "version" | "queue">;
 
 /** Whether a process serves such runs. */
 export function serves({ workflows, versions, queues }: Lanes, lane: Lane): boolean {

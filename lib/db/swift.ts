@@ -32,8 +32,11 @@ export const START_LOCK_MS = 100;
 const IS_SOUND = `current_setting('transaction_isolation') = 'read committed' and current_setting('transaction_read_only') = 'off'
   and current_setting('enable_seqscan') = 'off'`;
 
+/** What it stands for: whoever looks at what is executed finds it by that. */
+const insteadOf = (fn: string): string => `/* :SCHEMA.${fn}() of one row */ `;
+
 /** As start_runs, of a run that may begin at once and has no parent, schedule or tags. */
-const START = `with gate as materialized (
+const START = `${insteadOf("start_runs")}with gate as materialized (
   select $10::bigint is not null and case when coalesce(current_setting('perdure.claimed_until', true), '') = ''
     then not exists (
       select from unnest($11::text[], $12::text[], $13::text[]) as lane(workflow, version, queue)
@@ -82,7 +85,7 @@ const RECORDED = `coalesce((select 'ok' from put), (
 const SOUND = `${IS_SOUND} as sound from (select) one left join`;
 
 /** As record_steps, of a step that ended at its first try, in a run that has not crashed. */
-const RECORD = `with ${HELD.replace(":USUAL", "r.crashes = 0")}, ${PUT}
+const RECORD = `${insteadOf("record_steps")}with ${HELD.replace(":USUAL", "r.crashes = 0")}, ${PUT}
 select 1 as ord, case when h.key is not null then ${RECORDED} end as verdict, ${SOUND} held h on true`;
 
 /** As end_runs and finish_runs, of a run whose end nobody waits for: others who do are told by functions. */
@@ -101,9 +104,9 @@ const done = (state: string, result: string, reopened: string, crashes: string):
     .replace(":RESULT", result)
     .replaceAll(":REOPENED", reopened)
     .replace(":CRASHES", crashes);
-const END = `with ${HELD.replace(":USUAL", NOBODY_WAITS)}, ${PUT}, ${done("$12", "$13", "$14", ", crashes = 0")},
+const END = `${insteadOf("end_runs")}with ${HELD.replace(":USUAL", NOBODY_WAITS)}, ${PUT}, ${done("$12", "$13", "$14", ", crashes = 0")},
   d.key, ${RECORDED} as recorded, ${NOBODY_TOLD}, ${SOUND} done d on true`;
-const FINISH = `with ${HELD.replace(":USUAL", NOBODY_WAITS)}, ${done("$3", "$4", "$5", "")}, d.key, ${NOBODY_TOLD}, ${SOUND} done d on true`;
+const FINISH = `${insteadOf("finish_runs")}with ${HELD.replace(":USUAL", NOBODY_WAITS)}, ${done("$3", "$4", "$5", "")}, d.key, ${NOBODY_TOLD}, ${SOUND} done d on true`;
 
 /** A batch of one row, or of a step and the end of its run. */
 export interface Single {

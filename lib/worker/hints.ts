@@ -8,10 +8,14 @@ import type { Worker } from "./worker.ts";
 /** After an end of which not all could be told. */
 const TELL_AGAIN_MS = 20;
 const UNTOLD_PER_BATCH = 1000;
+/** Work that another process was named for is looked for after so long, or up to twice that. */
+const LEFT_MS = 25;
 /** A process that becomes busy says so at most this often. */
 const BUSY_GAP_MS = 4000;
 
 export interface HintsOptions {
+  /** Of this process among the workers. */
+  readonly key: string;
   readonly worker: Worker;
   readonly liveness: Liveness;
   readonly notifier: Notifier;
@@ -29,6 +33,7 @@ export class Hints {
   #others = 0;
   #saidBusy = -Infinity;
   #untold: NodeJS.Timeout | undefined;
+  #leftTo: NodeJS.Timeout | undefined;
 
   constructor(options: HintsOptions) {
     this.#options = options;
@@ -41,7 +46,7 @@ export class Hints {
 
   hear(letters: string): void {
     const { worker, liveness, lookForResults, lookForPublished, look } = this.#options;
-    if (letters.includes("w")) worker.poke();
+    if (letters.includes("w")) this.#hearOfWork(letters.match(/w(\d+)/)?.[1] ?? null);
     if (letters.includes("d")) lookForResults();
     if (letters.includes("d") || letters.includes("v")) lookForPublished();
     if (letters.includes("c")) void worker.lookAll();
@@ -49,6 +54,18 @@ export class Hints {
     if (letters.includes("t") && worker.timers.leads) look();
     if (letters.includes("b")) liveness.watch();
     if (letters.includes("n")) liveness.nudge();
+  }
+
+  /** `to`: who is to take it, of many. The others look too, later, as that one may be at its end, and may have no slot any more. */
+  #hearOfWork(to: string | null): void {
+    const { worker, key } = this.#options;
+    if (to === null || to === key) worker.poke();
+    else this.#leftTo ??= setTimeout(() => this.#takeLeft(), LEFT_MS * (1 + Math.random())).unref();
+  }
+
+  #takeLeft(): void {
+    this.#leftTo = undefined;
+    this.#options.worker.poke();
   }
 
   /** After a commit: work for this process is taken up here, others are told if they want to hear. */
@@ -108,5 +125,6 @@ export class Hints {
 
   stop(): void {
     clearTimeout(this.#untold);
+    clearTimeout(this.#leftTo);
   }
 }
