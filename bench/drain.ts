@@ -52,8 +52,8 @@ const startMany = (perdure: Perdure, count: number): Promise<unknown> =>
 
 async function drainOnce(lab: Lab, schema: string): Promise<void> {
   const worker = await lab.engine(schema, { workflows: [oneStep], worker: { concurrency: 200 } });
-  const left = `select exists (select from ${schema}.run where ready_at is not null)
-    or exists (select from ${schema}.run where worker is not null) as left`;
+  const left = `select exists (select from ${schema}.ready)
+    or exists (select from ${schema}.worker w where ${schema}.holds_runs(w.id)) as left`;
   while ((await lab.sql(left))[0].left) await new Promise((resolve) => setTimeout(resolve, 10));
   await worker.shutdown();
 }

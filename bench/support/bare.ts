@@ -14,6 +14,9 @@ const RUN = "id, workflow, version, queue, priority, state, epoch, worker, creat
 const BORN = `'bare', '1', 'default', 0, 'running', 1, ${WORKER}, now(), now()`;
 const PENDING = "id, workflow, version, queue, priority, state, ready_at, created_at";
 const READY = "'bare', '1', 'default', 0, 'pending', now(), now()";
+const PLACED =
+  "insert into $S.ready (workflow, version, queue, priority, ready_at, run, crashes) select 'bare', '1', 'default', 0, now(), key, 0";
+const NOTED = `insert into $S.taken (worker, runs) select ${WORKER}, array_agg(key)`;
 const CHECKPOINT = "run, slot, attempt, no, kind, name, outcome, value, tries, epoch, started_at, at";
 
 export class Bare {
@@ -29,7 +32,8 @@ export class Bare {
 
   /** One run of so many steps, a commit for every write. */
   async single(client: pg.Client, steps: number): Promise<void> {
-    const start = `with made as (insert into $S.run (${RUN}) values ($1, ${BORN}) returning key)
+    const start = `with made as (insert into $S.run (${RUN}) values ($1, ${BORN}) returning key),
+      noted as (${NOTED} from made)
       insert into $S.input (run, args, hash) select key, $2::json, $3 from made returning run`;
     const key = (await client.query(this.#named("start", start, [uuidv7(), ARGS, HASH]))).rows[0].run;
     const record = `with own as (select key from $S.run where key = $1 and epoch = 1 and state = 'running' for no key update)
@@ -47,7 +51,8 @@ export class Bare {
   async batch(client: pg.Client, runs: number, steps: number): Promise<void> {
     const start = `with given as (select * from unnest($1::text[], $2::text[], $3::text[]) as g(id, args, hash)),
       made as (insert into $S.run (${RUN}) select id, ${BORN} from given returning key, id),
-      stored as (insert into $S.input (run, args, hash) select key, args::json, hash from made join given using (id))
+      stored as (insert into $S.input (run, args, hash) select key, args::json, hash from made join given using (id)),
+      noted as (${NOTED} from made)
       select key from made`;
     const ids = Array.from({ length: runs }, uuidv7);
     const given = [ids, ids.map(() => ARGS), ids.map(() => HASH)];
@@ -60,7 +65,8 @@ export class Bare {
   /** So many runs that wait for a worker, in one commit. */
   async insertBatch(client: pg.Client, runs: number): Promise<void> {
     const text = `with given as (select * from unnest($1::text[], $2::text[], $3::text[]) as g(id, args, hash)),
-      made as (insert into $S.run (${PENDING}) select id, ${READY} from given returning key, id)
+      made as (insert into $S.run (${PENDING}) select id, ${READY} from given returning key, id),
+      placed as (${PLACED} from made)
       insert into $S.input (run, args, hash) select key, args::json, hash from made join given using (id)`;
     const ids = Array.from({ length: runs }, uuidv7);
     await client.query(this.#named("insert_batch", text, [ids, ids.map(() => ARGS), ids.map(() => HASH)]));
@@ -82,10 +88,13 @@ export class Bare {
   /** Claims up to so many pending runs of a workflow, with their input. */
   async claimBatch(client: pg.Client, workflow: string, limit: number): Promise<string[]> {
     const text = `with free as materialized (
-        select key from $S.run where workflow = $1 and version = '1' and queue = 'default' and ready_at is not null
-        order by priority, ready_at, key limit $2 for no key update skip locked),
+        select q.ctid as place from $S.ready q
+        cross join lateral (select from $S.run r where r.key = q.run and r.ready_at = q.ready_at for no key update skip locked) r
+        where q.workflow = $1 and q.version = '1' and q.queue = 'default' order by q.priority, q.ready_at, q.run limit $2),
+      gone as (delete from $S.ready q using free where q.ctid = free.place returning q.run),
       mine as (update $S.run r set state = 'running', worker = ${WORKER}, epoch = r.epoch + 1, ready_at = null, started_at = now()
-        from free where r.key = free.key returning r.key)
+        from gone where r.key = gone.run returning r.key),
+      noted as (${NOTED} from mine having count(*) > 0)
       select key, args::text from mine join $S.input on run = key`;
     return (await client.query(this.#named("claim_batch", text, [workflow, limit]))).rows.map((row) => row.key);
   }

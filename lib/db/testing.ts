@@ -18,7 +18,7 @@ const CLOCK = `
   begin
     select at into v_from from :SCHEMA.test_clock for update;
     v_to := greatest(v_from, least(p_target,
-      (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
+      (select min(r.timer) from :SCHEMA.run r where r.timer is not null),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)));
     update :SCHEMA.test_clock set at = v_to;
     update :SCHEMA.worker set beat_at = beat_at + (v_to - v_from) where dead_at is null;
@@ -28,16 +28,16 @@ const CLOCK = `
 
 const REST = `
   select exists (select from :SCHEMA.run r where r.state = 'running' or r.untold) or :SCHEMA.claimable($1, $2, $3)
-      or exists (select from :SCHEMA.run r where r.due <= :SCHEMA.clock() and r.state <> 'paused')
+      or exists (select from :SCHEMA.run r where r.timer <= :SCHEMA.clock())
       or exists (select from :SCHEMA.schedule s where s.due_at <= :SCHEMA.clock()) as busy,
     :SCHEMA.to_ms(least(
-      (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
+      (select min(r.timer) from :SCHEMA.run r where r.timer is not null),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)
     )) as next`;
 
 const AT_WORK = `
   select r.id, r.workflow, r.state from :SCHEMA.run r
-  where r.state = 'running' or r.ready_at is not null or (r.due <= :SCHEMA.clock() and r.state <> 'paused') order by r.key limit 6`;
+  where r.state = 'running' or r.ready_at is not null or r.timer <= :SCHEMA.clock() order by r.key limit 6`;
 
 const BLOCKED =
   "select r.id, r.reason from :SCHEMA.run r where r.state = 'blocked' and starts_with(r.reason, 'diverged') order by r.key";

@@ -1,8 +1,8 @@
 --! Previous: -
---! Hash: sha1:eac82710d32f787f98b324030a623e6f4b5c926b
+--! Hash: sha1:eb75826421c23cb93768ec6cb8527a3bab671410
 --! Message: initial
 
--- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
+-- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -28,7 +28,7 @@ create table :SCHEMA.run (
   attempt     integer not null default 1,      -- of the workflow, +1 at every retry of the whole
   crashes     smallint not null default 0,     -- claims lost to a crash since the last new checkpoint
   mail        integer not null default 0,      -- raised under the row's lock by whoever has news for the run
-  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority
+  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority; then it has a row in ready
   due         timestamptz,                     -- when a timer makes it claimable
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
@@ -48,6 +48,12 @@ create table :SCHEMA.run (
   created_at  timestamptz not null,
   started_at  timestamptz,
   finished_at timestamptz,
+  -- What the indexes have in place of the columns that every run changes: of most runs these are always null.
+  aside       text generated always as (case
+    when state in ('running', 'completed') or (state = 'pending' and due is null) then null else state end) stored,
+  timer       timestamptz generated always as (case when state <> 'paused' then due end) stored, -- a paused run keeps its time, and does not begin at it
+  open_parent bigint generated always as (case when finished_at is null then parent end) stored,
+  open_schedule text generated always as (case when finished_at is null then schedule end) stored,
   check ((state = 'running') = (worker is not null)),
   check (ready_at is null or state = 'pending'),
   check (due is null or state in ('pending', 'suspended', 'paused')),
@@ -57,26 +63,56 @@ create table :SCHEMA.run (
   check (warm is null or state <> 'running'),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
--- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
--- vacuum early and without pauses; it skips the pages of what has finished. Room on the page keeps the versions of a row together: every
--- change of state is in an index, so only news (mail, told) is HOT, but fewer pages are written.
-with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+-- A run's row changes at every claim, wait and finish: vacuum early and without pauses; it skips the pages of what has finished. No index has
+-- what a claim and an end change (state, worker, ready_at, finished_at), so that the new version is HOT; for that a page has room for a second
+-- version of each of its rows, as neighbours are claimed together.
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Bytewise, so that it also finds all that begins with something.
 create unique index run_id on :SCHEMA.run (id text_pattern_ops);
--- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use.
-create index run_lane on :SCHEMA.run (workflow, version, queue, state, key);
--- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
-create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
--- The few of them that died again and again; see claim_runs.
-create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
--- A paused run keeps the time of a delayed start, and does not begin at it.
-create index run_due on :SCHEMA.run (due) where due is not null and state <> 'paused';
-create index run_held on :SCHEMA.run (worker) where worker is not null;
+-- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use, lane_runs.
+create index run_lane on :SCHEMA.run (workflow, version, queue, key);
+create index run_aside on :SCHEMA.run (workflow, version, queue, aside, key) where aside is not null;
+create index run_timer on :SCHEMA.run (timer) where timer is not null;
 -- Who follows a cancellation.
-create index run_child on :SCHEMA.run (parent) where parent is not null and finished_at is null;
+create index run_child on :SCHEMA.run (open_parent) where open_parent is not null;
 create index run_untold on :SCHEMA.run (key) where untold;
 create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
+
+-- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
+-- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
+-- the trigger below. Apart from run, so that none of its indexes changes at a claim.
+create table :SCHEMA.ready (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  priority smallint not null,
+  ready_at timestamptz not null,
+  run      bigint not null,
+  crashes  smallint not null
+)
+-- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
+-- The few of them that died again and again; see claim_runs.
+create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
+
+create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
+begin
+  if old.ready_at is not null then
+    delete from :SCHEMA.ready q
+    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
+      and q.run = old.key;
+  end if;
+  if new.ready_at is not null then
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
+  end if;
+  return null;
+end $perdure$;
+-- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
+create trigger place_run after update of ready_at on :SCHEMA.run for each row
+when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
 
 -- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
 create table :SCHEMA.follower (
@@ -224,7 +260,7 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
 create index schedule_application on :SCHEMA.schedule (application) where application is not null;
 -- What a schedule has started and is not finished: whether its next slot overlaps.
-create index run_scheduled on :SCHEMA.run (schedule) where schedule is not null and finished_at is null;
+create index run_scheduled on :SCHEMA.run (open_schedule) where open_schedule is not null;
 
 -- What became of schedules: changes, and slots that were left out. Kept for 90 days.
 create table :SCHEMA.schedule_trace (
@@ -258,6 +294,16 @@ create table :SCHEMA.worker (
   dead_at    timestamptz
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- The runs that a worker has taken, a row for each statement that took some: what it holds is among them (see held_runs), and an index of the
+-- runs themselves would be changed by each of them. Rows go when the worker has given up all that they name: see tidy_taken.
+create table :SCHEMA.taken (
+  worker bigint not null,
+  no     bigint generated always as identity,
+  runs   bigint[] not null,
+  primary key (worker, no)
+)
+with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- What a process serves. Its rows go with the worker's.
 create table :SCHEMA.lane (
@@ -405,6 +451,7 @@ declare
   v_deadlines float8[];
   v_followed bigint[];
   v_followers bigint[];
+  v_ready_at timestamptz;
 begin
   if v_lease and current_setting('perdure.claimed_until', true) <> '' then
     select not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, u.priority, u.ready_at) into v_lease
@@ -435,9 +482,15 @@ begin
       case when p_tags[1] is not null then array(select json_array_elements_text(p_tags[1]::json)) end, p_schedules[1], :SCHEMA.from_ms(p_slots[1]),
       v_now, case when leased then v_now end)
     on conflict (id) do nothing
-    returning r.key, :SCHEMA.to_ms(r.deadline) into key, deadline_ms;
+    returning r.key, :SCHEMA.to_ms(r.deadline), r.ready_at into key, deadline_ms, v_ready_at;
     if key is not null then
       insert into :SCHEMA.input (run, args, hash, options) values (key, p_args[1]::json, p_hashes[1], p_options[1]::json);
+      if leased then
+        perform :SCHEMA.note_taken(p_worker, array[key]);
+      elsif v_ready_at is not null then
+        insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+        values (p_workflows[1], p_versions[1], p_queues[1], p_priorities[1], v_ready_at, key, 0);
+      end if;
       ord := 1;
       verdict := 'created';
       now_ms := :SCHEMA.to_ms(v_now);
@@ -472,7 +525,10 @@ begin
         v_now, case when leased then v_now end
       from given
       on conflict (id) do nothing -- the first, of those with one id
-      returning key, deadline
+      returning key, deadline, workflow, version, queue, priority, ready_at
+    ), placed as (
+      insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+      select workflow, version, queue, priority, ready_at, key, 0 from made where ready_at is not null
     ), stored as (
       insert into :SCHEMA.input (run, args, hash, options)
       select g.key, g.args::json, g.hash, g.options::json from made m join given g using (key)
@@ -480,6 +536,9 @@ begin
     select array_agg(g.ord::integer), array_agg(g.key), array_agg(g.leased), array_agg(:SCHEMA.to_ms(m.deadline))
       into v_ords, v_keys, v_leased, v_deadlines
       from made m join given g using (key);
+    if true = any(v_leased) then
+      perform :SCHEMA.note_taken(p_worker, array(select m.key from unnest(v_keys, v_leased) as m(key, leased) where m.leased));
+    end if;
 
     if cardinality(v_ords) = cardinality(p_ids) then
       return query select m.ord, 'created', m.key, m.leased, null::text, null::text, m.deadline, :SCHEMA.to_ms(v_now)
@@ -634,9 +693,8 @@ begin
   return exists (
     select from unnest(p_workflows, p_versions, p_queues) as lane(workflow, version, queue)
     cross join lateral (
-      select from :SCHEMA.run r
-      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
-        and (r.priority, r.ready_at) >= (p_priority, p_ready_at)
+      select from :SCHEMA.ready q
+      where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and (q.priority, q.ready_at) >= (p_priority, p_ready_at)
       limit 1
     ) one
   );
@@ -705,11 +763,12 @@ end $perdure$;
 -- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
-returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -736,41 +795,50 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
-        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
-          and (r.priority, r.ready_at) >= (v_priority, v_from)
-          and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
-            or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
-        order by r.priority, r.ready_at, r.key
+        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        cross join lateral (
+          select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
+          where r.key = q.run and r.ready_at = q.ready_at
+            and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
+              or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
+          for no key update skip locked
+        ) r
+        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
+          and (q.priority, q.ready_at) >= (v_priority, v_from)
+        order by q.priority, q.ready_at, q.run
         limit p_limit
-        for no key update skip locked
       ) c
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
-        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
-        order by r.priority, r.ready_at, r.key
+        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        cross join lateral (
+          select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r where r.key = q.run and r.ready_at = q.ready_at
+          for no key update skip locked
+        ) r
+        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes >= 3
+        order by q.priority, q.ready_at, q.run
         limit 1
-        for no key update skip locked
       ) c
-      order by c.priority, c.ready_at, c.key
+      order by c.priority, c.ready_at, c.run
       limit 1
     ), next as (
       select c.* from (
         select * from free
         union all
         -- asked of a suspect only: who holds many runs looks at them all
-        select * from suspect s where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3 and s.key is not null)
+        select * from suspect s where not exists (select from :SCHEMA.held_runs(p_worker) h join :SCHEMA.run r on r.key = h and r.crashes >= 3 and s.place is not null)
       ) c
-      order by c.priority, c.ready_at, c.key
+      order by c.priority, c.ready_at, c.run
       limit p_limit
+    ), gone as ( -- a row that another has deleted since this statement began is not: then that one has had the run
+      delete from :SCHEMA.ready q using next n where q.ctid = n.place returning q.run, n.priority, n.ready_at, n.warm
     ), claimed as (
       update :SCHEMA.run r
       set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null, warm = null, warm_no = null,
         started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
-      from next where r.key = next.key
-      returning r.key, r.epoch, next.priority, next.ready_at, coalesce(next.warm, false) as warm
+      from gone g where r.key = g.run
+      returning r.key, r.epoch, g.priority, g.ready_at, coalesce(g.warm, false) as warm
     )
     select array_agg(key), array_agg(key) filter (where epoch > 1 and not warm), array_agg(key) filter (where warm), array_agg(priority), array_agg(ready_at)
       into v_keys, v_again, v_warm, v_priorities, v_ready from claimed;
@@ -789,6 +857,9 @@ begin
     elsif current_setting('perdure.claimed_until', true) <> '' then
       perform set_config('perdure.claimed_until', '', false);
     end if;
+  end if;
+  if v_keys is not null then
+    perform :SCHEMA.note_taken(p_worker, v_keys);
   end if;
   if v_keys is null and v_long then
     perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
@@ -821,8 +892,9 @@ begin
   end if;
   if coalesce(cardinality(v_keys), 0) < p_limit and exists (
     select from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
-    join :SCHEMA.run r on r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
-    where r.warm <> p_worker and r.ready_at > v_now - interval '50 milliseconds' and (r.priority, r.ready_at) >= (v_first_priority, v_first)
+    join :SCHEMA.ready q on q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue
+    join :SCHEMA.run r on r.key = q.run and r.ready_at = q.ready_at
+    where r.warm <> p_worker and q.ready_at > v_now - interval '50 milliseconds' and (q.priority, q.ready_at) >= (v_first_priority, v_first)
   ) then
     return query select (e.row).* from (select null:::SCHEMA.loaded as row) e;
   end if;
@@ -1200,6 +1272,7 @@ create function :SCHEMA.reclaim_runs(p_runs bigint[], p_epochs integer[], p_work
 returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
+  perform :SCHEMA.note_taken(p_worker, p_runs);
   return query
   with given as materialized (
     select * from unnest(p_runs, p_epochs) with ordinality as g(run, epoch, ord)
@@ -1273,20 +1346,21 @@ end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
 -- the next slot of a schedule; scheduled: slots are due.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
   with late as materialized ( -- materialized, so that the limited, locking subquery runs once
-    select r.key from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit for no key update skip locked
+    select r.key from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit for no key update skip locked
   ), done as (
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select count(*) into woken from done;
   select :SCHEMA.to_ms(least(
-      (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),
+      (select min(r.timer) from :SCHEMA.run r where r.timer > v_now),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
     )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
     into next_ms, scheduled;
@@ -1679,6 +1753,45 @@ end $perdure$;
 
 -- Workers: who is alive, whose runs are taken back, who leads.
 
+-- Notes which runs a worker takes; now and then the rows before go of which it has given up all, so that there are never many. Called by who
+-- takes runs: start_runs, claim_runs, reclaim_runs. Locks: as tidy_taken.
+create function :SCHEMA.note_taken(p_worker bigint, p_runs bigint[]) returns void language plpgsql as $perdure$
+declare
+  v_no bigint;
+begin
+  insert into :SCHEMA.taken (worker, runs) values (p_worker, p_runs) returning no into v_no;
+  if v_no % 16 = 0 then
+    perform :SCHEMA.tidy_taken(p_worker, v_no - 64);
+  end if;
+end $perdure$;
+
+-- In place of the rows of what a worker has taken, up to one, writes a row of what it holds of that. Who takes one of these runs meanwhile
+-- writes a row of its own. Called by note_taken, at each beat, and when the worker is gone. Locks: the rows, skipping what is held.
+create function :SCHEMA.tidy_taken(p_worker bigint, p_until bigint) returns void language sql as $perdure$
+  with old as materialized (
+    select t.no, t.runs from :SCHEMA.taken t where t.worker = p_worker and t.no <= p_until order by t.no for update skip locked
+  ), gone as (
+    delete from :SCHEMA.taken t using old o where t.worker = p_worker and t.no = o.no
+  )
+  insert into :SCHEMA.taken (worker, runs)
+  select p_worker, array_agg(distinct r.key) from old o cross join unnest(o.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+  having count(*) > 0
+$perdure$;
+
+-- The runs that a worker holds. Locks: nothing.
+create function :SCHEMA.held_runs(p_worker bigint) returns setof bigint language sql stable as $perdure$
+  select distinct r.key from :SCHEMA.taken t cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = t.worker
+  where t.worker = p_worker
+$perdure$;
+
+-- Whether it holds any: what it has taken last, it probably does. Locks: nothing.
+create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql stable as $perdure$
+  select exists (
+    select from (select t.runs from :SCHEMA.taken t where t.worker = p_worker order by t.no desc) t
+    cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+  )
+$perdure$;
+
 -- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
 create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
 returns void language sql as $perdure$
@@ -1693,7 +1806,7 @@ $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
 -- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
--- Locks: the worker's row, the leader's.
+-- Locks: the worker's row, the leader's, its rows of taken, skipping what is held.
 create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -1702,11 +1815,12 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
+  perform :SCHEMA.tidy_taken(p_id, 9223372036854775807);
   untidy := leads and (exists (select from :SCHEMA.run r where r.untold)
     or exists (select from :SCHEMA.schedule_trace t where t.at < v_now - interval '90 days') or exists (
     select from :SCHEMA.worker w where w.id <> p_id and case
       when w.dead_at is null then w.beat_at + w.lease < v_now
-      else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
+      else w.dead_at < v_now - interval '1 day' or :SCHEMA.holds_runs(w.id)
     end
   ));
   now_ms := :SCHEMA.to_ms(v_now);
@@ -1752,9 +1866,9 @@ $perdure$;
 create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
 returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
-    exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
+    exists (select from :SCHEMA.worker w where w.id <> p_id and :SCHEMA.holds_runs(w.id)),
     :SCHEMA.to_ms(least(
-      (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
+      (select min(r.timer) from :SCHEMA.run r where r.timer is not null),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)
     )) - :SCHEMA.to_ms(:SCHEMA.clock())
 $perdure$;
@@ -1766,7 +1880,7 @@ $perdure$;
 create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, missing text) language sql stable as $perdure$
   with holder as materialized (
     select w.id, w.beat_at from :SCHEMA.worker w
-    where w.id <> p_id and w.dead_at is null and exists (select from :SCHEMA.run r where r.worker = w.id)
+    where w.id <> p_id and w.dead_at is null and :SCHEMA.holds_runs(w.id)
   )
   select exists (select from holder), (
     select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text, h.beat_at < pg_postmaster_start_time())) from holder h
@@ -1798,11 +1912,10 @@ begin
     order by w.id for update of w skip locked
   ) d;
   update :SCHEMA.worker w set dead_at = v_now where w.id = any(v_dead);
+  v_dead := v_dead || case when p_workers is null then array(select w.id from :SCHEMA.worker w where w.dead_at is not null) end;
+  v_keys := array(select h from unnest(v_dead) d cross join :SCHEMA.held_runs(d) h);
   select array_agg(r.key) into v_keys from (
-    select r.key from :SCHEMA.run r
-    -- one array, so that the index of held runs serves it: an `or` would scan the table
-    where r.worker = any(v_dead || case when p_workers is null then array(select w.id from :SCHEMA.worker w where w.dead_at is not null) end)
-    order by r.key for no key update skip locked
+    select r.key from :SCHEMA.run r where r.key = any(v_keys) and r.worker = any(v_dead) order by r.key for no key update skip locked
   ) r;
   with back as (
     update :SCHEMA.run r set
@@ -1822,6 +1935,7 @@ begin
     returning r.ready_at
   )
   select count(ready_at) into v_count from back;
+  perform :SCHEMA.tidy_taken(d, 9223372036854775807) from unnest(v_dead) d;
   return v_count;
 end $perdure$;
 
@@ -1830,10 +1944,12 @@ end $perdure$;
 -- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
 -- locked: such a run is given back by another call, or taken back once the worker is gone.
 create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns table (handed integer, held integer) language plpgsql as $perdure$
+declare
+  v_mine bigint[];
 begin
+  v_mine := array(select h from :SCHEMA.held_runs(p_worker) h where h <> all (p_keep));
   with mine as materialized (
-    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
-    order by r.key for no key update skip locked
+    select r.key from :SCHEMA.run r where r.key = any(v_mine) and r.worker = p_worker order by r.key for no key update skip locked
   ), back as (
     update :SCHEMA.run r set worker = null, pausing = false,
       state = case when r.pausing then 'paused' else 'pending' end,
@@ -1841,7 +1957,7 @@ begin
     from mine where r.key = mine.key returning 1
   )
   select count(*) into handed from back;
-  select count(*) into held from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep);
+  select count(*) into held from :SCHEMA.held_runs(p_worker) h where h <> all (p_keep);
   return next;
 end $perdure$;
 
@@ -1857,7 +1973,8 @@ $perdure$;
 -- Locks: the worker's row, its lanes, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
   update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false, reading = false where id = p_id;
-  delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
+  delete from :SCHEMA.worker where id = p_id and not :SCHEMA.holds_runs(p_id);
+  select :SCHEMA.tidy_taken(p_id, 9223372036854775807);
   delete from :SCHEMA.lane where worker = p_id;
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');
@@ -1892,7 +2009,7 @@ create view :SCHEMA.runs as
       when r.state = 'suspended' then coalesce(
         (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
           where starts_with(t.topic, 'child:') and c.state = 'blocked' limit 1),
-        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.parent = r.key and c.finished_at is null
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.open_parent = r.key
           where starts_with(t.topic, 'children:') and c.state = 'blocked' limit 1))
       else r.reason
     end as reason,
@@ -1921,7 +2038,7 @@ comment on view :SCHEMA.events is 'One row per event sent to a run. consumed_by:
 
 create view :SCHEMA.workers as
   select w.id, w.name, w.started_at, w.beat_at, w.lease, w.dead_at, l.worker is not null as leads,
-    (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
+    (select count(*) from :SCHEMA.held_runs(w.id)) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
 
@@ -2159,22 +2276,22 @@ create function :SCHEMA.register_definitions(
     queue = excluded.queue, timeout_ms = excluded.timeout_ms, options = excluded.options, replay = excluded.replay, last_seen = excluded.last_seen
 $perdure$;
 
--- The combinations of workflow, version, queue and state that runs have, of one workflow or of all (null). Jumps from one to the next in the
+-- The combinations of workflow, version and queue that runs have, of one workflow or of all (null). Jumps from one to the next in the
 -- index run_lane, so that it costs as much as there are combinations, however many runs there are.
 -- Called by list_runs and unserved_lanes. Locks: nothing.
-create function :SCHEMA.lanes_in_use(p_workflow text) returns table (workflow text, version text, queue text, state text)
+create function :SCHEMA.lanes_in_use(p_workflow text) returns table (workflow text, version text, queue text)
 language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
   with recursive lane as (
     (
-      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
+      select r.workflow, r.version, r.queue from :SCHEMA.run r
       where r.workflow >= coalesce(p_workflow, '')
-      order by r.workflow, r.version, r.queue, r.state limit 1
+      order by r.workflow, r.version, r.queue limit 1
     )
     union all
     select n.* from lane l cross join lateral (
-      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
-      where (r.workflow, r.version, r.queue, r.state) > (l.workflow, l.version, l.queue, l.state)
-      order by r.workflow, r.version, r.queue, r.state limit 1
+      select r.workflow, r.version, r.queue from :SCHEMA.run r
+      where (r.workflow, r.version, r.queue) > (l.workflow, l.version, l.queue)
+      order by r.workflow, r.version, r.queue limit 1
     ) n
     where p_workflow is null or l.workflow = p_workflow
   )
@@ -2183,9 +2300,18 @@ $perdure$;
 
 -- Workflows, versions and queues with unfinished runs that no process serves which is alive; at most p_limit.
 -- Called at launch. Locks: nothing.
-create function :SCHEMA.unserved_lanes(p_limit integer) returns table (workflow text, version text, queue text) language sql stable as $perdure$
-  select distinct l.workflow, l.version, l.queue from :SCHEMA.lanes_in_use(null) l
-  where l.state not in ('completed', 'failed', 'cancelled') and not :SCHEMA.served(l.workflow, l.version, l.queue)
+create function :SCHEMA.unserved_lanes(p_limit integer) returns table (workflow text, version text, queue text)
+language sql stable set enable_seqscan = off set jit = off as $perdure$
+  select l.workflow, l.version, l.queue from :SCHEMA.lanes_in_use(null) l
+  where not :SCHEMA.served(l.workflow, l.version, l.queue) and (
+    exists (
+      select from :SCHEMA.run r where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue
+        and r.aside in ('pending', 'suspended', 'paused', 'blocked'))
+    or :SCHEMA.claimable(array[l.workflow], array[l.version], array[l.queue])
+    or exists (
+      select from :SCHEMA.taken t cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = t.worker
+      where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue)
+  )
   order by 1, 2, 3 limit p_limit
 $perdure$;
 
@@ -2333,7 +2459,7 @@ begin
     join :SCHEMA.schedule s on s.name = g.name and s.name = any(v_locked) and s.next_at = :SCHEMA.from_ms(g.expected)
     left join lateral (
       select r.id, r.state from :SCHEMA.run r
-      where s.overlap <> 'allow' and g.slots <> '[]' and r.schedule = s.name and r.finished_at is null
+      where s.overlap <> 'allow' and g.slots <> '[]' and r.open_schedule = s.name
       order by r.key limit 1
     ) u on true;
   if v_ords is null then
@@ -2342,7 +2468,7 @@ begin
 
   if p_alone and v_held[1] is not null and v_verdicts[1] = 'fired' then
     perform set_config('lock_timeout', '1s', true);
-    perform :SCHEMA.cancel_runs(array(select r.id from :SCHEMA.run r where r.schedule = p_names[1] and r.finished_at is null),
+    perform :SCHEMA.cancel_runs(array(select r.id from :SCHEMA.run r where r.open_schedule = p_names[1]),
       'the next slot of schedule "' || p_names[1] || '" came');
   end if;
   v_taken := :SCHEMA.start_slots(
@@ -2512,19 +2638,81 @@ begin
   return v_low;
 end $perdure$;
 
--- The newest runs of the combinations of workflow, version, queue and state that fit; made in a span of time, with keys in a range.
+-- Of one workflow, version and queue, the newest runs in states that most runs go through: claimable, running, completed. They are in no index
+-- by state, which each run would have to change. So first the newest of all, where what is common is found at once; of what is older, claimable
+-- ones in ready, running ones as workers have noted, completed ones among all.
+-- Called by lane_runs. Locks: nothing.
+create function :SCHEMA.common_runs(
+  p_workflow text, p_version text, p_queue text, p_states text[], p_after timestamptz, p_before timestamptz, p_low bigint, p_high bigint, p_limit integer
+) returns table (key bigint, id text) language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_high bigint := (
+    select min(n.key) from (
+      select r.key from :SCHEMA.run r
+      where r.workflow = p_workflow and r.version = p_version and r.queue = p_queue and r.key >= p_low and r.key < p_high
+      order by r.key desc limit 10000
+    ) n);
+  v_count integer;
+begin
+  return query
+    select r.key, r.id from :SCHEMA.run r
+    where r.workflow = p_workflow and r.version = p_version and r.queue = p_queue and r.key >= v_high and r.key < p_high
+      and r.aside is null and r.state = any(p_states) and r.created_at >= p_after and r.created_at < p_before
+    order by r.key desc limit p_limit;
+  get diagnostics v_count = row_count;
+  if v_count = p_limit or v_high is null then
+    return;
+  end if;
+  if 'pending' = any(p_states) then
+    return query
+      select r.key, r.id from :SCHEMA.ready q join :SCHEMA.run r on r.key = q.run and r.ready_at is not null
+      where q.workflow = p_workflow and q.version = p_version and q.queue = p_queue and q.run >= p_low and q.run < v_high
+        and r.created_at >= p_after and r.created_at < p_before
+      order by q.run desc limit p_limit;
+  end if;
+  if 'running' = any(p_states) then
+    return query
+      select distinct r.key, r.id from :SCHEMA.taken t cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = t.worker
+      where r.workflow = p_workflow and r.version = p_version and r.queue = p_queue and r.key >= p_low and r.key < v_high
+        and r.created_at >= p_after and r.created_at < p_before
+      order by r.key desc limit p_limit;
+  end if;
+  if 'completed' = any(p_states) then
+    return query
+      select r.key, r.id from :SCHEMA.run r
+      where r.workflow = p_workflow and r.version = p_version and r.queue = p_queue and r.key >= p_low and r.key < v_high
+        and r.state = 'completed' and r.created_at >= p_after and r.created_at < p_before
+      order by r.key desc limit p_limit;
+  end if;
+end $perdure$;
+
+-- The newest runs of the combinations of workflow, version and queue, and of the states, that fit; made in a span of time, with keys in a range.
 -- Called by list_runs. Locks: nothing.
 create function :SCHEMA.lane_runs(
   p_workflow text, p_version text, p_queue text, p_states text[], p_after timestamptz, p_before timestamptz, p_low bigint, p_high bigint, p_limit integer
 ) returns table (key bigint, id text) language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
   select n.key, n.id from :SCHEMA.lanes_in_use(p_workflow) l
   cross join lateral (
-    select r.key, r.id from :SCHEMA.run r
-    where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue and r.state = l.state
-      and r.key >= p_low and r.key < p_high and r.created_at >= p_after and r.created_at < p_before
-    order by r.key desc limit p_limit
+    (
+      select r.key, r.id from :SCHEMA.run r
+      where p_states is null and r.workflow = l.workflow and r.version = l.version and r.queue = l.queue
+        and r.key >= p_low and r.key < p_high and r.created_at >= p_after and r.created_at < p_before
+      order by r.key desc limit p_limit
+    )
+    union all
+    select a.key, a.id from unnest(p_states) as s(state)
+    cross join lateral (
+      select r.key, r.id from :SCHEMA.run r
+      where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue and r.aside = s.state
+        and r.key >= p_low and r.key < p_high and r.created_at >= p_after and r.created_at < p_before
+      order by r.key desc limit p_limit
+    ) a
+    union all
+    select c.key, c.id from :SCHEMA.common_runs(l.workflow, l.version, l.queue, p_states, p_after, p_before, p_low, p_high, p_limit) c
+    where p_states && array['pending', 'running', 'completed']
   ) n
-  where (p_version is null or l.version = p_version) and (p_queue is null or l.queue = p_queue) and (p_states is null or l.state = any(p_states))
+  where (p_version is null or l.version = p_version) and (p_queue is null or l.queue = p_queue)
   order by n.key desc limit p_limit
 $perdure$;
 
@@ -2532,7 +2720,7 @@ $perdure$;
 -- p_prefix, p_prefix_end: ids from the one to before the other, bytewise; p_created_after: from that instant on, p_created_before: before it.
 -- Which rows are read:
 --   tags or prefix  first the newest, where what is common is found at once; then all that the index has of them
---   lanes           of each combination of workflow, version, queue and state that fits, the newest
+--   lanes           of each combination of workflow, version and queue that fits, the newest in these states
 --   newest          the rows in their order; the times bound them
 -- Called by the client's list. Locks: nothing.
 create function :SCHEMA.list_runs(
@@ -2888,7 +3076,7 @@ begin
     with recursive tree(key, open) as (
       select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
       union
-      select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
+      select c.key, true from tree t join :SCHEMA.run c on c.open_parent = t.key where t.open and not c.detached
     )
     select array_agg(t.key) into v_tree from tree t;
     exit when v_tree is null or v_tree <@ v_keys;
@@ -3055,6 +3243,8 @@ begin
     return query select 'taken', null::bigint;
     return;
   end if;
+  insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, v_now, key, 0);
   insert into :SCHEMA.input (run, args, hash, options, fork)
     select key, i.args, i.hash, i.options, json_build_array(
       case when v_last is not null then coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)) end,

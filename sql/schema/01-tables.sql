@@ -1,4 +1,4 @@
--- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
+-- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -24,7 +24,7 @@ create table :SCHEMA.run (
   attempt     integer not null default 1,      -- of the workflow, +1 at every retry of the whole
   crashes     smallint not null default 0,     -- claims lost to a crash since the last new checkpoint
   mail        integer not null default 0,      -- raised under the row's lock by whoever has news for the run
-  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority
+  ready_at    timestamptz,                     -- claimable, and since when: the claim's order within a priority; then it has a row in ready
   due         timestamptz,                     -- when a timer makes it claimable
   deadline    timestamptz,                     -- when the workflow's timeout runs out; set by the first claim
   timeout_ms  float8,
@@ -44,6 +44,12 @@ create table :SCHEMA.run (
   created_at  timestamptz not null,
   started_at  timestamptz,
   finished_at timestamptz,
+  -- What the indexes have in place of the columns that every run changes: of most runs these are always null.
+  aside       text generated always as (case
+    when state in ('running', 'completed') or (state = 'pending' and due is null) then null else state end) stored,
+  timer       timestamptz generated always as (case when state <> 'paused' then due end) stored, -- a paused run keeps its time, and does not begin at it
+  open_parent bigint generated always as (case when finished_at is null then parent end) stored,
+  open_schedule text generated always as (case when finished_at is null then schedule end) stored,
   check ((state = 'running') = (worker is not null)),
   check (ready_at is null or state = 'pending'),
   check (due is null or state in ('pending', 'suspended', 'paused')),
@@ -53,26 +59,56 @@ create table :SCHEMA.run (
   check (warm is null or state <> 'running'),
   check ((finished_at is not null) = (state in ('completed', 'failed', 'cancelled')))
 )
--- A run's row changes at every claim, wait and finish, and the claim index keeps pointing at what is dead until it is vacuumed:
--- vacuum early and without pauses; it skips the pages of what has finished. Room on the page keeps the versions of a row together: every
--- change of state is in an index, so only news (mail, told) is HOT, but fewer pages are written.
-with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+-- A run's row changes at every claim, wait and finish: vacuum early and without pauses; it skips the pages of what has finished. No index has
+-- what a claim and an end change (state, worker, ready_at, finished_at), so that the new version is HOT; for that a page has room for a second
+-- version of each of its rows, as neighbours are claimed together.
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- Bytewise, so that it also finds all that begins with something.
 create unique index run_id on :SCHEMA.run (id text_pattern_ops);
--- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use.
-create index run_lane on :SCHEMA.run (workflow, version, queue, state, key);
--- Only claimable rows, by what a worker serves, so that neither history nor a backlog of others' runs is ever read.
-create index run_claim on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null;
--- The few of them that died again and again; see claim_runs.
-create index run_suspect on :SCHEMA.run (workflow, version, queue, priority, ready_at, key) where ready_at is not null and crashes >= 3;
--- A paused run keeps the time of a delayed start, and does not begin at it.
-create index run_due on :SCHEMA.run (due) where due is not null and state <> 'paused';
-create index run_held on :SCHEMA.run (worker) where worker is not null;
+-- What the listing of runs reads, and who looks for runs that nobody serves: see lanes_in_use, lane_runs.
+create index run_lane on :SCHEMA.run (workflow, version, queue, key);
+create index run_aside on :SCHEMA.run (workflow, version, queue, aside, key) where aside is not null;
+create index run_timer on :SCHEMA.run (timer) where timer is not null;
 -- Who follows a cancellation.
-create index run_child on :SCHEMA.run (parent) where parent is not null and finished_at is null;
+create index run_child on :SCHEMA.run (open_parent) where open_parent is not null;
 create index run_untold on :SCHEMA.run (key) where untold;
 create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
+
+-- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
+-- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
+-- the trigger below. Apart from run, so that none of its indexes changes at a claim.
+create table :SCHEMA.ready (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  priority smallint not null,
+  ready_at timestamptz not null,
+  run      bigint not null,
+  crashes  smallint not null
+)
+-- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
+-- The few of them that died again and again; see claim_runs.
+create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
+
+create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
+begin
+  if old.ready_at is not null then
+    delete from :SCHEMA.ready q
+    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
+      and q.run = old.key;
+  end if;
+  if new.ready_at is not null then
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
+  end if;
+  return null;
+end $perdure$;
+-- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
+create trigger place_run after update of ready_at on :SCHEMA.run for each row
+when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
 
 -- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
 create table :SCHEMA.follower (
@@ -220,7 +256,7 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
 create index schedule_application on :SCHEMA.schedule (application) where application is not null;
 -- What a schedule has started and is not finished: whether its next slot overlaps.
-create index run_scheduled on :SCHEMA.run (schedule) where schedule is not null and finished_at is null;
+create index run_scheduled on :SCHEMA.run (open_schedule) where open_schedule is not null;
 
 -- What became of schedules: changes, and slots that were left out. Kept for 90 days.
 create table :SCHEMA.schedule_trace (
@@ -254,6 +290,16 @@ create table :SCHEMA.worker (
   dead_at    timestamptz
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+-- The runs that a worker has taken, a row for each statement that took some: what it holds is among them (see held_runs), and an index of the
+-- runs themselves would be changed by each of them. Rows go when the worker has given up all that they name: see tidy_taken.
+create table :SCHEMA.taken (
+  worker bigint not null,
+  no     bigint generated always as identity,
+  runs   bigint[] not null,
+  primary key (worker, no)
+)
+with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 -- What a process serves. Its rows go with the worker's.
 create table :SCHEMA.lane (

@@ -33,6 +33,7 @@ declare
   v_deadlines float8[];
   v_followed bigint[];
   v_followers bigint[];
+  v_ready_at timestamptz;
 begin
   if v_lease and current_setting('perdure.claimed_until', true) <> '' then
     select not :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues, u.priority, u.ready_at) into v_lease
@@ -63,9 +64,15 @@ begin
       case when p_tags[1] is not null then array(select json_array_elements_text(p_tags[1]::json)) end, p_schedules[1], :SCHEMA.from_ms(p_slots[1]),
       v_now, case when leased then v_now end)
     on conflict (id) do nothing
-    returning r.key, :SCHEMA.to_ms(r.deadline) into key, deadline_ms;
+    returning r.key, :SCHEMA.to_ms(r.deadline), r.ready_at into key, deadline_ms, v_ready_at;
     if key is not null then
       insert into :SCHEMA.input (run, args, hash, options) values (key, p_args[1]::json, p_hashes[1], p_options[1]::json);
+      if leased then
+        perform :SCHEMA.note_taken(p_worker, array[key]);
+      elsif v_ready_at is not null then
+        insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+        values (p_workflows[1], p_versions[1], p_queues[1], p_priorities[1], v_ready_at, key, 0);
+      end if;
       ord := 1;
       verdict := 'created';
       now_ms := :SCHEMA.to_ms(v_now);
@@ -100,7 +107,10 @@ begin
         v_now, case when leased then v_now end
       from given
       on conflict (id) do nothing -- the first, of those with one id
-      returning key, deadline
+      returning key, deadline, workflow, version, queue, priority, ready_at
+    ), placed as (
+      insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+      select workflow, version, queue, priority, ready_at, key, 0 from made where ready_at is not null
     ), stored as (
       insert into :SCHEMA.input (run, args, hash, options)
       select g.key, g.args::json, g.hash, g.options::json from made m join given g using (key)
@@ -108,6 +118,9 @@ begin
     select array_agg(g.ord::integer), array_agg(g.key), array_agg(g.leased), array_agg(:SCHEMA.to_ms(m.deadline))
       into v_ords, v_keys, v_leased, v_deadlines
       from made m join given g using (key);
+    if true = any(v_leased) then
+      perform :SCHEMA.note_taken(p_worker, array(select m.key from unnest(v_keys, v_leased) as m(key, leased) where m.leased));
+    end if;
 
     if cardinality(v_ords) = cardinality(p_ids) then
       return query select m.ord, 'created', m.key, m.leased, null::text, null::text, m.deadline, :SCHEMA.to_ms(v_now)
@@ -262,9 +275,8 @@ begin
   return exists (
     select from unnest(p_workflows, p_versions, p_queues) as lane(workflow, version, queue)
     cross join lateral (
-      select from :SCHEMA.run r
-      where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
-        and (r.priority, r.ready_at) >= (p_priority, p_ready_at)
+      select from :SCHEMA.ready q
+      where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and (q.priority, q.ready_at) >= (p_priority, p_ready_at)
       limit 1
     ) one
   );

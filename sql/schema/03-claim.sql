@@ -61,11 +61,12 @@ end $perdure$;
 -- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
 -- Locks: runs, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
-returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
+returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -92,41 +93,50 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
-        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes < 3
-          and (r.priority, r.ready_at) >= (v_priority, v_from)
-          and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
-            or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
-        order by r.priority, r.ready_at, r.key
+        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        cross join lateral (
+          select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
+          where r.key = q.run and r.ready_at = q.ready_at
+            and (r.warm is null or r.warm = p_worker or r.ready_at <= v_now - interval '50 milliseconds'
+              or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
+          for no key update skip locked
+        ) r
+        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
+          and (q.priority, q.ready_at) >= (v_priority, v_from)
+        order by q.priority, q.ready_at, q.run
         limit p_limit
-        for no key update skip locked
       ) c
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select r.key, r.priority, r.ready_at, r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
-        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null and r.crashes >= 3
-        order by r.priority, r.ready_at, r.key
+        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        cross join lateral (
+          select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r where r.key = q.run and r.ready_at = q.ready_at
+          for no key update skip locked
+        ) r
+        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes >= 3
+        order by q.priority, q.ready_at, q.run
         limit 1
-        for no key update skip locked
       ) c
-      order by c.priority, c.ready_at, c.key
+      order by c.priority, c.ready_at, c.run
       limit 1
     ), next as (
       select c.* from (
         select * from free
         union all
         -- asked of a suspect only: who holds many runs looks at them all
-        select * from suspect s where not exists (select from :SCHEMA.run r where r.worker = p_worker and r.crashes >= 3 and s.key is not null)
+        select * from suspect s where not exists (select from :SCHEMA.held_runs(p_worker) h join :SCHEMA.run r on r.key = h and r.crashes >= 3 and s.place is not null)
       ) c
-      order by c.priority, c.ready_at, c.key
+      order by c.priority, c.ready_at, c.run
       limit p_limit
+    ), gone as ( -- a row that another has deleted since this statement began is not: then that one has had the run
+      delete from :SCHEMA.ready q using next n where q.ctid = n.place returning q.run, n.priority, n.ready_at, n.warm
     ), claimed as (
       update :SCHEMA.run r
       set state = 'running', worker = p_worker, epoch = r.epoch + 1, ready_at = null, reason = null, warm = null, warm_no = null,
         started_at = coalesce(r.started_at, v_now), deadline = case when r.started_at is null then least(r.deadline, v_now + :SCHEMA.ms(r.timeout_ms)) else r.deadline end
-      from next where r.key = next.key
-      returning r.key, r.epoch, next.priority, next.ready_at, coalesce(next.warm, false) as warm
+      from gone g where r.key = g.run
+      returning r.key, r.epoch, g.priority, g.ready_at, coalesce(g.warm, false) as warm
     )
     select array_agg(key), array_agg(key) filter (where epoch > 1 and not warm), array_agg(key) filter (where warm), array_agg(priority), array_agg(ready_at)
       into v_keys, v_again, v_warm, v_priorities, v_ready from claimed;
@@ -145,6 +155,9 @@ begin
     elsif current_setting('perdure.claimed_until', true) <> '' then
       perform set_config('perdure.claimed_until', '', false);
     end if;
+  end if;
+  if v_keys is not null then
+    perform :SCHEMA.note_taken(p_worker, v_keys);
   end if;
   if v_keys is null and v_long then
     perform :SCHEMA.note_claimed(p_worker, 0::smallint, v_now, v_took);
@@ -177,8 +190,9 @@ begin
   end if;
   if coalesce(cardinality(v_keys), 0) < p_limit and exists (
     select from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
-    join :SCHEMA.run r on r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
-    where r.warm <> p_worker and r.ready_at > v_now - interval '50 milliseconds' and (r.priority, r.ready_at) >= (v_first_priority, v_first)
+    join :SCHEMA.ready q on q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue
+    join :SCHEMA.run r on r.key = q.run and r.ready_at = q.ready_at
+    where r.warm <> p_worker and q.ready_at > v_now - interval '50 milliseconds' and (q.priority, q.ready_at) >= (v_first_priority, v_first)
   ) then
     return query select (e.row).* from (select null:::SCHEMA.loaded as row) e;
   end if;

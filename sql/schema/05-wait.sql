@@ -100,6 +100,7 @@ create function :SCHEMA.reclaim_runs(p_runs bigint[], p_epochs integer[], p_work
 returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 begin
+  perform :SCHEMA.note_taken(p_worker, p_runs);
   return query
   with given as materialized (
     select * from unnest(p_runs, p_epochs) with ordinality as g(run, epoch, ord)
@@ -173,20 +174,21 @@ end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
 -- the next slot of a schedule; scheduled: slots are due.
+-- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
   with late as materialized ( -- materialized, so that the limited, locking subquery runs once
-    select r.key from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit for no key update skip locked
+    select r.key from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit for no key update skip locked
   ), done as (
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select count(*) into woken from done;
   select :SCHEMA.to_ms(least(
-      (select min(r.due) from :SCHEMA.run r where r.due > v_now and r.state <> 'paused'),
+      (select min(r.timer) from :SCHEMA.run r where r.timer > v_now),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
     )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
     into next_ms, scheduled;

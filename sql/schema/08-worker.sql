@@ -1,5 +1,44 @@
 -- Workers: who is alive, whose runs are taken back, who leads.
 
+-- Notes which runs a worker takes; now and then the rows before go of which it has given up all, so that there are never many. Called by who
+-- takes runs: start_runs, claim_runs, reclaim_runs. Locks: as tidy_taken.
+create function :SCHEMA.note_taken(p_worker bigint, p_runs bigint[]) returns void language plpgsql as $perdure$
+declare
+  v_no bigint;
+begin
+  insert into :SCHEMA.taken (worker, runs) values (p_worker, p_runs) returning no into v_no;
+  if v_no % 16 = 0 then
+    perform :SCHEMA.tidy_taken(p_worker, v_no - 64);
+  end if;
+end $perdure$;
+
+-- In place of the rows of what a worker has taken, up to one, writes a row of what it holds of that. Who takes one of these runs meanwhile
+-- writes a row of its own. Called by note_taken, at each beat, and when the worker is gone. Locks: the rows, skipping what is held.
+create function :SCHEMA.tidy_taken(p_worker bigint, p_until bigint) returns void language sql as $perdure$
+  with old as materialized (
+    select t.no, t.runs from :SCHEMA.taken t where t.worker = p_worker and t.no <= p_until order by t.no for update skip locked
+  ), gone as (
+    delete from :SCHEMA.taken t using old o where t.worker = p_worker and t.no = o.no
+  )
+  insert into :SCHEMA.taken (worker, runs)
+  select p_worker, array_agg(distinct r.key) from old o cross join unnest(o.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+  having count(*) > 0
+$perdure$;
+
+-- The runs that a worker holds. Locks: nothing.
+create function :SCHEMA.held_runs(p_worker bigint) returns setof bigint language sql stable as $perdure$
+  select distinct r.key from :SCHEMA.taken t cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = t.worker
+  where t.worker = p_worker
+$perdure$;
+
+-- Whether it holds any: what it has taken last, it probably does. Locks: nothing.
+create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql stable as $perdure$
+  select exists (
+    select from (select t.runs from :SCHEMA.taken t where t.worker = p_worker order by t.no desc) t
+    cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+  )
+$perdure$;
+
 -- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
 create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
 returns void language sql as $perdure$
@@ -14,7 +53,7 @@ $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
 -- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
--- Locks: the worker's row, the leader's.
+-- Locks: the worker's row, the leader's, its rows of taken, skipping what is held.
 create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -23,11 +62,12 @@ begin
   alive := found;
   select count(*) into others from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > v_now;
   leads := alive and :SCHEMA.lead(p_id);
+  perform :SCHEMA.tidy_taken(p_id, 9223372036854775807);
   untidy := leads and (exists (select from :SCHEMA.run r where r.untold)
     or exists (select from :SCHEMA.schedule_trace t where t.at < v_now - interval '90 days') or exists (
     select from :SCHEMA.worker w where w.id <> p_id and case
       when w.dead_at is null then w.beat_at + w.lease < v_now
-      else w.dead_at < v_now - interval '1 day' or exists (select from :SCHEMA.run r where r.worker = w.id)
+      else w.dead_at < v_now - interval '1 day' or :SCHEMA.holds_runs(w.id)
     end
   ));
   now_ms := :SCHEMA.to_ms(v_now);
@@ -73,9 +113,9 @@ $perdure$;
 create function :SCHEMA.peek(p_id bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
 returns table (work boolean, others_hold boolean, next_ms float8) language sql stable set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
   select :SCHEMA.claimable(p_lane_workflows, p_lane_versions, p_lane_queues),
-    exists (select from :SCHEMA.run r where r.worker is not null and r.worker <> p_id),
+    exists (select from :SCHEMA.worker w where w.id <> p_id and :SCHEMA.holds_runs(w.id)),
     :SCHEMA.to_ms(least(
-      (select min(r.due) from :SCHEMA.run r where r.due is not null and r.state <> 'paused'),
+      (select min(r.timer) from :SCHEMA.run r where r.timer is not null),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at is not null)
     )) - :SCHEMA.to_ms(:SCHEMA.clock())
 $perdure$;
@@ -87,7 +127,7 @@ $perdure$;
 create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, missing text) language sql stable as $perdure$
   with holder as materialized (
     select w.id, w.beat_at from :SCHEMA.worker w
-    where w.id <> p_id and w.dead_at is null and exists (select from :SCHEMA.run r where r.worker = w.id)
+    where w.id <> p_id and w.dead_at is null and :SCHEMA.holds_runs(w.id)
   )
   select exists (select from holder), (
     select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text, h.beat_at < pg_postmaster_start_time())) from holder h
@@ -119,11 +159,10 @@ begin
     order by w.id for update of w skip locked
   ) d;
   update :SCHEMA.worker w set dead_at = v_now where w.id = any(v_dead);
+  v_dead := v_dead || case when p_workers is null then array(select w.id from :SCHEMA.worker w where w.dead_at is not null) end;
+  v_keys := array(select h from unnest(v_dead) d cross join :SCHEMA.held_runs(d) h);
   select array_agg(r.key) into v_keys from (
-    select r.key from :SCHEMA.run r
-    -- one array, so that the index of held runs serves it: an `or` would scan the table
-    where r.worker = any(v_dead || case when p_workers is null then array(select w.id from :SCHEMA.worker w where w.dead_at is not null) end)
-    order by r.key for no key update skip locked
+    select r.key from :SCHEMA.run r where r.key = any(v_keys) and r.worker = any(v_dead) order by r.key for no key update skip locked
   ) r;
   with back as (
     update :SCHEMA.run r set
@@ -143,6 +182,7 @@ begin
     returning r.ready_at
   )
   select count(ready_at) into v_count from back;
+  perform :SCHEMA.tidy_taken(d, 9223372036854775807) from unnest(v_dead) d;
   return v_count;
 end $perdure$;
 
@@ -151,10 +191,12 @@ end $perdure$;
 -- Called at shutdown, and after a lost answer for claims that never reached the process. Locks: runs, in key order, skipping what is
 -- locked: such a run is given back by another call, or taken back once the worker is gone.
 create function :SCHEMA.hand_back(p_worker bigint, p_keep bigint[]) returns table (handed integer, held integer) language plpgsql as $perdure$
+declare
+  v_mine bigint[];
 begin
+  v_mine := array(select h from :SCHEMA.held_runs(p_worker) h where h <> all (p_keep));
   with mine as materialized (
-    select r.key from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep)
-    order by r.key for no key update skip locked
+    select r.key from :SCHEMA.run r where r.key = any(v_mine) and r.worker = p_worker order by r.key for no key update skip locked
   ), back as (
     update :SCHEMA.run r set worker = null, pausing = false,
       state = case when r.pausing then 'paused' else 'pending' end,
@@ -162,7 +204,7 @@ begin
     from mine where r.key = mine.key returning 1
   )
   select count(*) into handed from back;
-  select count(*) into held from :SCHEMA.run r where r.worker = p_worker and r.key <> all (p_keep);
+  select count(*) into held from :SCHEMA.held_runs(p_worker) h where h <> all (p_keep);
   return next;
 end $perdure$;
 
@@ -178,7 +220,8 @@ $perdure$;
 -- Locks: the worker's row, its lanes, the leader's.
 create function :SCHEMA.leave_worker(p_id bigint) returns void language sql as $perdure$
   update :SCHEMA.worker set dead_at = :SCHEMA.clock(), hungry = false, watching = false, reading = false where id = p_id;
-  delete from :SCHEMA.worker where id = p_id and not exists (select from :SCHEMA.run r where r.worker = p_id);
+  delete from :SCHEMA.worker where id = p_id and not :SCHEMA.holds_runs(p_id);
+  select :SCHEMA.tidy_taken(p_id, 9223372036854775807);
   delete from :SCHEMA.lane where worker = p_id;
   update :SCHEMA.leader set worker = null, until = '-infinity' where worker = p_id;
   select :SCHEMA.hint('wn');

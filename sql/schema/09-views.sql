@@ -14,7 +14,7 @@ create view :SCHEMA.runs as
       when r.state = 'suspended' then coalesce(
         (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
           where starts_with(t.topic, 'child:') and c.state = 'blocked' limit 1),
-        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.parent = r.key and c.finished_at is null
+        (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.open_parent = r.key
           where starts_with(t.topic, 'children:') and c.state = 'blocked' limit 1))
       else r.reason
     end as reason,
@@ -43,7 +43,7 @@ comment on view :SCHEMA.events is 'One row per event sent to a run. consumed_by:
 
 create view :SCHEMA.workers as
   select w.id, w.name, w.started_at, w.beat_at, w.lease, w.dead_at, l.worker is not null as leads,
-    (select count(*) from :SCHEMA.run r where r.worker = w.id) as runs
+    (select count(*) from :SCHEMA.held_runs(w.id)) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
 

@@ -28,22 +28,22 @@ create function :SCHEMA.register_definitions(
     queue = excluded.queue, timeout_ms = excluded.timeout_ms, options = excluded.options, replay = excluded.replay, last_seen = excluded.last_seen
 $perdure$;
 
--- The combinations of workflow, version, queue and state that runs have, of one workflow or of all (null). Jumps from one to the next in the
+-- The combinations of workflow, version and queue that runs have, of one workflow or of all (null). Jumps from one to the next in the
 -- index run_lane, so that it costs as much as there are combinations, however many runs there are.
 -- Called by list_runs and unserved_lanes. Locks: nothing.
-create function :SCHEMA.lanes_in_use(p_workflow text) returns table (workflow text, version text, queue text, state text)
+create function :SCHEMA.lanes_in_use(p_workflow text) returns table (workflow text, version text, queue text)
 language sql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $perdure$
   with recursive lane as (
     (
-      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
+      select r.workflow, r.version, r.queue from :SCHEMA.run r
       where r.workflow >= coalesce(p_workflow, '')
-      order by r.workflow, r.version, r.queue, r.state limit 1
+      order by r.workflow, r.version, r.queue limit 1
     )
     union all
     select n.* from lane l cross join lateral (
-      select r.workflow, r.version, r.queue, r.state from :SCHEMA.run r
-      where (r.workflow, r.version, r.queue, r.state) > (l.workflow, l.version, l.queue, l.state)
-      order by r.workflow, r.version, r.queue, r.state limit 1
+      select r.workflow, r.version, r.queue from :SCHEMA.run r
+      where (r.workflow, r.version, r.queue) > (l.workflow, l.version, l.queue)
+      order by r.workflow, r.version, r.queue limit 1
     ) n
     where p_workflow is null or l.workflow = p_workflow
   )
@@ -52,8 +52,17 @@ $perdure$;
 
 -- Workflows, versions and queues with unfinished runs that no process serves which is alive; at most p_limit.
 -- Called at launch. Locks: nothing.
-create function :SCHEMA.unserved_lanes(p_limit integer) returns table (workflow text, version text, queue text) language sql stable as $perdure$
-  select distinct l.workflow, l.version, l.queue from :SCHEMA.lanes_in_use(null) l
-  where l.state not in ('completed', 'failed', 'cancelled') and not :SCHEMA.served(l.workflow, l.version, l.queue)
+create function :SCHEMA.unserved_lanes(p_limit integer) returns table (workflow text, version text, queue text)
+language sql stable set enable_seqscan = off set jit = off as $perdure$
+  select l.workflow, l.version, l.queue from :SCHEMA.lanes_in_use(null) l
+  where not :SCHEMA.served(l.workflow, l.version, l.queue) and (
+    exists (
+      select from :SCHEMA.run r where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue
+        and r.aside in ('pending', 'suspended', 'paused', 'blocked'))
+    or :SCHEMA.claimable(array[l.workflow], array[l.version], array[l.queue])
+    or exists (
+      select from :SCHEMA.taken t cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = t.worker
+      where r.workflow = l.workflow and r.version = l.version and r.queue = l.queue)
+  )
   order by 1, 2, 3 limit p_limit
 $perdure$;

@@ -142,7 +142,7 @@ begin
     join :SCHEMA.schedule s on s.name = g.name and s.name = any(v_locked) and s.next_at = :SCHEMA.from_ms(g.expected)
     left join lateral (
       select r.id, r.state from :SCHEMA.run r
-      where s.overlap <> 'allow' and g.slots <> '[]' and r.schedule = s.name and r.finished_at is null
+      where s.overlap <> 'allow' and g.slots <> '[]' and r.open_schedule = s.name
       order by r.key limit 1
     ) u on true;
   if v_ords is null then
@@ -151,7 +151,7 @@ begin
 
   if p_alone and v_held[1] is not null and v_verdicts[1] = 'fired' then
     perform set_config('lock_timeout', '1s', true);
-    perform :SCHEMA.cancel_runs(array(select r.id from :SCHEMA.run r where r.schedule = p_names[1] and r.finished_at is null),
+    perform :SCHEMA.cancel_runs(array(select r.id from :SCHEMA.run r where r.open_schedule = p_names[1]),
       'the next slot of schedule "' || p_names[1] || '" came');
   end if;
   v_taken := :SCHEMA.start_slots(

@@ -15,7 +15,7 @@ begin
     with recursive tree(key, open) as (
       select r.key, r.finished_at is null from :SCHEMA.run r where r.id = any(p_ids)
       union
-      select c.key, true from tree t join :SCHEMA.run c on c.parent = t.key where t.open and c.finished_at is null and not c.detached
+      select c.key, true from tree t join :SCHEMA.run c on c.open_parent = t.key where t.open and not c.detached
     )
     select array_agg(t.key) into v_tree from tree t;
     exit when v_tree is null or v_tree <@ v_keys;
@@ -182,6 +182,8 @@ begin
     return query select 'taken', null::bigint;
     return;
   end if;
+  insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (v_old.workflow, coalesce(p_version, v_old.version), v_old.queue, v_old.priority, v_now, key, 0);
   insert into :SCHEMA.input (run, args, hash, options, fork)
     select key, i.args, i.hash, i.options, json_build_array(
       case when v_last is not null then coalesce((i.fork ->> 0)::float8, :SCHEMA.to_ms(v_old.started_at)) end,

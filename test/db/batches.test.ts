@@ -201,7 +201,7 @@ test("beside an old snapshot a claim passes over what was claimed before, and fi
   const reads = async (): Promise<number> => {
     await own("select pg_stat_force_next_flush()").catch(() => {}); // before PostgreSQL 15 there is none, and it comes by itself
     const read =
-      "select coalesce(sum(idx_tup_read), 0)::int as n from pg_stat_user_indexes where schemaname = $1 and indexrelname = 'run_claim'";
+      "select coalesce(sum(idx_tup_read), 0)::int as n from pg_stat_user_indexes where schemaname = $1 and indexrelname = 'ready_claim'";
     return (await sql(read, [schema]))[0].n;
   };
 

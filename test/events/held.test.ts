@@ -120,8 +120,9 @@ test("a write that finds its row held keeps the later ones of its run from overt
   const [holder, batch] = [await stranger(t, b), await stranger(t, b)];
   await b.sql(`insert into :SCHEMA.worker (id, name, started_at, beat_at, lease) values (1, 'w', now(), now(), '1h')`);
   const [{ key }] =
-    await b.sql(`insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, created_at)
-    values ('a', 'w', '1', 'default', 0, 'running', 1, 1, now()) returning key`);
+    await b.sql(`with r as (insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, created_at)
+      values ('a', 'w', '1', 'default', 0, 'running', 1, 1, now()) returning key)
+    insert into :SCHEMA.taken (worker, runs) select 1, array[key] from r returning runs[1] as key`);
   const record = `select verdict from :SCHEMA.record_steps(array[$1::bigint], '{1}', '{s#0}', '{1}', '{1}', '{step}', '{s}',
     '{completed}', array['{"json":1}'], array[null], '{1}', '{0}', '{0}', array[null]::bigint[], false)`;
   const finish = `select verdict from :SCHEMA.finish_runs(array[$1::bigint], '{1}', '{completed}', array['{"json":1}'], array[null], false)`;

@@ -31,7 +31,10 @@ export function collector(): {
   return { lines, debug: add, info: add, warn: add, error: add };
 }
 
-/** What must always hold, held by the database itself in every test: a state is left only as TRANSITIONS say, a checkpoint never changes. */
+/**
+ * What must always hold, held by the database itself in every test: a state is left only as TRANSITIONS say, a checkpoint never changes, and
+ * at each commit a run stands in `ready` as its ready_at says, and among what its worker has taken.
+ */
 const INVARIANTS = `
   create function :SCHEMA.check_transition() returns trigger language plpgsql as $$
   begin
@@ -46,7 +49,29 @@ const INVARIANTS = `
   begin
     raise exception 'checkpoint "%" was changed', old.slot;
   end $$;
-  create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint()`;
+  create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint();
+  create function :SCHEMA.check_place() returns trigger language plpgsql set enable_seqscan = off as $$
+  declare
+    v_run :SCHEMA.run;
+    v_key bigint := case when tg_table_name = 'run' then to_json(new) ->> 'key' else to_json(coalesce(new, old)) ->> 'run' end;
+  begin
+    select * into v_run from :SCHEMA.run r where r.key = v_key;
+    if array(select q.ready_at from :SCHEMA.ready q where q.run = v_key) <> array_remove(array[v_run.ready_at], null) then
+      raise exception 'run "%" is not in ready as its ready_at says', v_run.id;
+    end if;
+    if exists (select from :SCHEMA.worker w where w.id = v_run.worker)
+      and not exists (select from :SCHEMA.taken t where t.worker = v_run.worker and v_key = any(t.runs)) then
+      raise exception 'run "%" is not among what its worker has taken', v_run.id;
+    end if;
+    return null;
+  end $$;
+  create constraint trigger check_place after insert or update on :SCHEMA.run deferrable initially deferred
+    for each row execute function :SCHEMA.check_place()`;
+/** By itself, as a claim locks the tables in the other order. */
+const READY_INVARIANTS = `
+  create index check_place on :SCHEMA.ready (run);
+  create constraint trigger check_place after insert or update or delete on :SCHEMA.ready deferrable initially deferred
+    for each row execute function :SCHEMA.check_place()`;
 
 /** An engine that keeps no suspended run in memory: whatever waits is replayed when it goes on. */
 export const coldBench = (t: Test, options: PerdureOptions): Promise<Bench> =>
@@ -67,6 +92,7 @@ export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   t.teardown(() => Promise.all(engines.map((engine) => engine.shutdown({ timeout: "5s" }))));
   const perdure = await launch({});
   await sql(INVARIANTS);
+  await sql(READY_INVARIANTS);
   const advance = async (ms: number): Promise<void> => {
     const by = `${ms} * interval '1 millisecond'`;
     await sql(`update :SCHEMA.wait set due = due - ${by}, started_at = started_at - ${by}`);

@@ -22,7 +22,8 @@ test("a claim that is issued again after a lost connection leaves every slot fre
       await client.query(end);
       await client.query(
         `with r as (insert into perdure.run (id, workflow, version, queue, priority, state, ready_at, created_at)
-           values ($1, 'w', '1', 'default', 0, 'pending', now(), now()) returning key)
+           values ($1, 'w', '1', 'default', 0, 'pending', now(), now()) returning *),
+           q as (insert into perdure.ready select workflow, version, queue, priority, ready_at, key, 0 from r)
          insert into perdure.input (run, args) select key, '{"json":[]}' from r`,
         [`r${round}`],
       );

@@ -62,10 +62,11 @@ export const perdure: Adapter = {
       stop: () => perdure.shutdown({ timeout: "1s" }),
     };
   },
-  left: `select exists (select from perdure.run where ready_at is not null)
-    or exists (select from perdure.run where worker is not null) as left`,
+  left: `select exists (select from perdure.ready)
+    or exists (select from perdure.taken t where perdure.holds_runs(t.worker)) as left`,
   kept: [
     ["perdure.run", { key: "t.key + g", id: otherText("id") }],
+    ["perdure.ready", { run: "t.run + g" }],
     ["perdure.input", { run: "t.run + g" }],
     ["perdure.checkpoint", { run: "t.run + g" }],
     ["perdure.outcome", { run: "t.run + g" }],
