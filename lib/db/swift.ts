@@ -41,9 +41,7 @@ const START = `${insteadOf("start_runs")}with gate as materialized (
     then not exists (
       select from unnest($11::text[], $12::text[], $13::text[]) as lane(workflow, version, queue)
       cross join lateral (
-        select from :SCHEMA.run r
-        where r.workflow = lane.workflow and r.version = lane.version and r.queue = lane.queue and r.ready_at is not null
-        limit 1
+        select from :SCHEMA.ready q where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue limit 1
       ) one
     )
     else (select not :SCHEMA.claimable($11, $12, $13, u.priority, u.ready_at) from :SCHEMA.claimed_until($10) u)
@@ -60,12 +58,18 @@ const START = `${insteadOf("start_runs")}with gate as materialized (
     $6::float8, :SCHEMA.clock(), case when g.leased then :SCHEMA.clock() end
   from gate g
   on conflict (id) do nothing
-  returning r.key, r.worker, r.deadline
+  returning r.key, r.workflow, r.version, r.queue, r.priority, r.worker, r.ready_at, r.deadline
 ), put as (
   insert into :SCHEMA.input (run, args, hash, options) select m.key, $7::json, $8, $9::json from made m
+), placed as (
+  insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+  select m.workflow, m.version, m.queue, m.priority, m.ready_at, m.key, 0 from made m where m.ready_at is not null
+), noted as (
+  insert into :SCHEMA.taken (worker, runs) select m.worker, array[m.key] from made m where m.worker is not null returning no
 )
 select 1 as ord, 'created' as verdict, m.key, m.worker is not null as leased, null as workflow, null as state,
-  :SCHEMA.to_ms(m.deadline) as deadline_ms, :SCHEMA.to_ms(:SCHEMA.clock()) as now_ms, exists (select from gate) as sound
+  :SCHEMA.to_ms(m.deadline) as deadline_ms, :SCHEMA.to_ms(:SCHEMA.clock()) as now_ms, exists (select from gate) as sound,
+  (select :SCHEMA.tidy_taken($10, n.no - 64)::text from noted n where n.no % 16 = 0) as tidied
 from (select) one left join made m on true`;
 
 const HELD = `held as materialized (

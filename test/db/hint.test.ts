@@ -54,8 +54,13 @@ test("of a run that was sent an event, others hear if it is theirs to claim, or 
   const lanes = { workflows: ["w"], versions: ["1"], queues: ["default"] };
   const run = (id: string, state: string, more: { worker?: number; warm?: number; ready?: boolean } = {}) =>
     sql(
-      `insert into :SCHEMA.run (id, workflow, version, queue, priority, state, topics, worker, warm, ready_at, created_at)
-       values ($1, 'w', '1', 'default', 0, $2, case when $2 = 'suspended' then '{}'::text[] end, $3, $4, case when $5 then now() end, now())`,
+      `with made as (
+         insert into :SCHEMA.run (id, workflow, version, queue, priority, state, topics, worker, warm, ready_at, created_at)
+         values ($1, 'w', '1', 'default', 0, $2, case when $2 = 'suspended' then '{}'::text[] end, $3, $4, case when $5 then now() end, now())
+         returning *
+       ), noted as (insert into :SCHEMA.taken (worker, runs) select worker, array[key] from made where worker is not null)
+       insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+       select workflow, version, queue, priority, ready_at, key, 0 from made where ready_at is not null`,
       [id, state, more.worker ?? null, more.warm ?? null, more.ready ?? false],
     );
   await run("waiting", "suspended");

@@ -38,7 +38,8 @@ const FINISH = { state: "completed", value: '{"json":2}', reopened: null };
 /** What is left, without instants and keys. */
 const DUMP = `select json_agg(to_jsonb(x) order by id, slot)::text as dump from (
   select r.id, r.workflow, r.queue, r.priority, r.state, r.epoch, r.worker, r.crashes, r.timeout_ms, r.tags, r.followed,
-    r.ready_at is not null as ready, r.due is not null as due, r.deadline - r.started_at as allowed, r.finished_at is not null as over,
+    r.ready_at is not null as ready, (select count(*) from :SCHEMA.ready q where q.run = r.key and q.ready_at = r.ready_at) as placed,
+    (select count(*) from :SCHEMA.taken t where t.worker = 7 and r.key = any(t.runs)) as noted, r.due is not null as due, r.deadline - r.started_at as allowed, r.finished_at is not null as over,
     i.args, i.hash, i.options, c.slot, c.name, c.outcome, c.value, c.epoch as by, c.started_at, c.at, o.value as result, o.reopened
   from :SCHEMA.run r join :SCHEMA.input i on i.run = r.key left join :SCHEMA.checkpoint c on c.run = r.key left join :SCHEMA.outcome o on o.run = r.key
 ) x`;
@@ -65,7 +66,7 @@ class Side {
     const context = { schema: this.#schema, worker: "7", lanes: LANES, again: false, lockMs: null, apart: false };
     const { answered, busy } = await runBatch(this.client, items, context, () => null);
     const answers = answered.map(({ item, answer }) => {
-      const { key, now_ms, sound, deadline_ms, ...said } = answer as Record<string, unknown>;
+      const { key, now_ms, sound, tidied, deadline_ms, ...said } = answer as Record<string, unknown>;
       if (item.kind === "start" && key) this.#keys.set((item.row as { id: string }).id, key as string);
       return { kind: item.kind, limited: typeof deadline_ms === "number", ...said };
     });
@@ -144,12 +145,15 @@ test("one row alone is answered and written as the functions do it, and does not
   ]);
   t.match(await same("an end of one", end("d", 1)), [{ verdict: "stale" }, { verdict: "stale" }]);
   t.match(await same("a finish of one", [["finish", { ...FINISH, run: "d", epoch: 1 }]]), [{ verdict: "stale" }]);
-  const claim = `update :SCHEMA.run set state = 'running', epoch = epoch + 1, worker = 7, ready_at = null`;
-  await same("after a crash", [["record", { ...RECORD, run: "d", epoch: 1 }]], `${claim}, crashes = 2 where id = 'd'`);
+  const claim = (id: string, set: string): string => `with it as (select key from :SCHEMA.run where id = '${id}'),
+    gone as (delete from :SCHEMA.ready using it where run = key),
+    noted as (insert into :SCHEMA.taken (worker, runs) select 7, array[key] from it)
+    update :SCHEMA.run set state = 'running', epoch = epoch + 1, worker = 7, ready_at = null, ${set} where id = '${id}'`;
+  await same("after a crash", [["record", { ...RECORD, run: "d", epoch: 1 }]], claim("d", "crashes = 2"));
   t.equal((await both[0]!.sql("select crashes from :SCHEMA.run where id = 'd'"))[0].crashes, 0);
   t.match(await same("its end", end("d", 2)), [{ verdict: "stale" }, { verdict: "stale" }], "of the next claim");
   t.match(await same("its end", end("d", 1, { slot: "s#1" })), [{ verdict: "ok" }, { verdict: "ok" }]);
-  t.match(await same("a run that others wait for", end("e", 1), `${claim}, followed = true where id = 'e'`), [
+  t.match(await same("a run that others wait for", end("e", 1), claim("e", "followed = true")), [
     { verdict: "ok" },
     { verdict: "ok" },
   ]);
