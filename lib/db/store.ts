@@ -212,7 +212,8 @@ export class Store {
   }
 
   async hint(worker: string, letters: string): Promise<void> {
-    await this.#db.query(hint(this.#schema, worker, letters));
+    const { text, values, types } = hint(this.#schema, worker, letters);
+    await this.#db.query({ text, values, types });
   }
 
   async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {
