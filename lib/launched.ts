@@ -204,7 +204,7 @@ export class Engine {
       clock: this.#clock,
       logger,
       takesRuns: () => this.#worker.takesRuns,
-      onBeat: (others, leads) => this.#circle(others, leads),
+      onBeat: (others, leads, holds) => this.#circle(others, leads, holds),
       onBuried: (why) => this.#worker.mute(why),
       onWork: () => this.#worker.poke(),
     });
@@ -329,11 +329,11 @@ export class Engine {
     await this.#listener.ready;
   }
 
-  #circle(others: number, leads: boolean): void {
+  #circle(others: number, leads: boolean, holds: number): void {
     this.#unserved.beat();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
     if (this.#worker.unmute()) this.#recount.begin();
-    else this.#recount.beat();
+    else this.#recount.beat(holds);
     this.#hints.beside(others);
     const first = leads && !this.#worker.timers.leads;
     this.#worker.timers.leads = leads;

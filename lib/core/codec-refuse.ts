@@ -4,6 +4,9 @@ import { inspect, types } from "node:util";
 import { brandOf, classNameOf } from "./codec-kinds.ts";
 import { PerdureError } from "./errors.ts";
 
+/** What a message opens with, such as `input of workflow "order"`: a text, or what makes it once there is a message. */
+export type What = string | { toString(): string };
+
 /** One step down from a container to what it holds. */
 export type PathStep = string | number | { entry: string };
 
@@ -50,7 +53,7 @@ export function isStackOverflow(error: unknown): boolean {
 }
 
 /** The error that `encode` throws. */
-export function refuse(what: string, steps: readonly PathStep[], refusal: Refusal): PerdureError {
+export function refuse(what: What, steps: readonly PathStep[], refusal: Refusal): PerdureError {
   const options = "cause" in refusal ? { cause: refusal.cause } : undefined;
   const text = `${what}: cannot store ${renderPath(steps)}: ${refusal.problem}; ${refusal.fix}`;
   return new PerdureError("PERDURE_SERIALIZE", text, options);

@@ -13,6 +13,7 @@ import {
   refusalOf,
   refusalOfThrow,
   refuse,
+  type What,
 } from "./codec-refuse.ts";
 
 /** Levels of nesting that are stored; the next is refused, long before any stack overflows. */
@@ -27,7 +28,7 @@ const LINEAR = 12;
 export class Snapshot {
   /** True as long as JSON.stringify of the copy loses nothing. */
   plain = true;
-  readonly #what: string;
+  readonly #what: What;
   readonly #classes: ErrorClasses;
   readonly #path: PathStep[] = [];
   readonly #nodes: object[] = [];
@@ -35,7 +36,7 @@ export class Snapshot {
   /** How many errors the walk is inside of by their `cause`. */
   #causes = 0;
 
-  constructor(what: string, classes: ErrorClasses) {
+  constructor(what: What, classes: ErrorClasses) {
     this.#what = what;
     this.#classes = classes;
   }

@@ -4,7 +4,7 @@ import { Envelopes } from "./codec-envelope.ts";
 import { type ErrorClass, ErrorClasses } from "./codec-error-classes.ts";
 import { smallerForms } from "./codec-fallback.ts";
 import { packText } from "./codec-pack.ts";
-import { describe, renderPath } from "./codec-refuse.ts";
+import { describe, renderPath, type What } from "./codec-refuse.ts";
 import { biggestPath } from "./codec-size.ts";
 import { Snapshot } from "./codec-snapshot.ts";
 import { PerdureError } from "./errors.ts";
@@ -25,6 +25,12 @@ export interface ValueCodecOptions {
 
 const UNDEFINED = '{"json":null,"meta":{"values":["undefined"],"v":1}}';
 const ONE_MEBIBYTE = 1_048_576;
+
+/** A primitive that JSON brings back as it is. */
+function isJson(value: unknown): boolean {
+  if (typeof value === "number") return Number.isFinite(value) && !Object.is(value, -0);
+  return value === null || typeof value === "string" || typeof value === "boolean";
+}
 
 /**
  * The codec of one engine. The text is superjson's envelope, `{"json": …, "meta": …}`; without `meta` it is plain JSON,
@@ -49,21 +55,19 @@ export class ValueCodec {
    * The text to store. `what` opens the message of an error, such as `input of workflow "order"`.
    * @throws PERDURE_SERIALIZE for what cannot come back equal, PERDURE_TOO_LARGE above the limit.
    */
-  encode(value: unknown, what: string): string {
+  encode(value: unknown, what: What): string {
     if (value === undefined) return UNDEFINED;
+    if (isJson(value)) return this.#checked(`{"json":${JSON.stringify(value)}}`, what);
     const snapshot = new Snapshot(what, this.#classes);
     const copy = snapshot.take(value);
-    const text = this.#stringify(copy, snapshot.plain, what);
-    // A character is at most three bytes, so most values need no count.
-    if (text.length * 3 > this.#limit) this.#measure(text, what);
-    return text;
+    return this.#checked(this.#stringify(copy, snapshot.plain, what), what);
   }
 
   /**
    * The value that `encode` was given, or the plain JSON that SQL wrote.
    * @throws PERDURE_DECODE for text that this codec cannot have written.
    */
-  decode(text: string, what: string): unknown {
+  decode(text: string, what: What): unknown {
     if (text === UNDEFINED) return undefined;
     try {
       const envelope: unknown = JSON.parse(text);
@@ -82,7 +86,7 @@ export class ValueCodec {
    * The text to store of anything that was thrown. Never throws: of a failure too large to store, first the own
    * properties go, then everything but the message.
    */
-  encodeError(error: unknown, what: string): string {
+  encodeError(error: unknown, what: What): string {
     try {
       return this.encode(error, what);
     } catch (reason) {
@@ -91,7 +95,7 @@ export class ValueCodec {
   }
 
   /** What was thrown, as the body is to see it. Throws PERDURE_DECODE like `decode`. */
-  decodeError(text: string, what: string): unknown {
+  decodeError(text: string, what: What): unknown {
     return this.decode(text, what);
   }
 
@@ -100,7 +104,7 @@ export class ValueCodec {
     return this.decodeError(this.encodeError(error, "error"), "error");
   }
 
-  #stringify(copy: unknown, plain: boolean, what: string): string {
+  #stringify(copy: unknown, plain: boolean, what: What): string {
     try {
       return plain ? `{"json":${JSON.stringify(copy)}}` : packText(copy);
     } catch (cause) {
@@ -111,20 +115,26 @@ export class ValueCodec {
     }
   }
 
-  #measure(text: string, what: string): void {
+  #checked(text: string, what: What): string {
+    // A character is at most three bytes, so most values need no count.
+    if (text.length * 3 > this.#limit) this.#measure(text, what);
+    return text;
+  }
+
+  #measure(text: string, what: What): void {
     const size = Buffer.byteLength(text);
     if (size <= this.#limit) return;
     const { json } = JSON.parse(text) as { json: unknown };
     throw this.#tooLarge(`${size} bytes`, biggestPath(json), what);
   }
 
-  #tooLarge(size: string, path: Parameters<typeof renderPath>[0], what: string): PerdureError {
+  #tooLarge(size: string, path: Parameters<typeof renderPath>[0], what: What): PerdureError {
     const largest = path.length > 0 ? `, most of it in ${renderPath(path)}` : "";
     const text = `${what}: the value is too large: ${size}, the limit is ${this.#limit}${largest}; store it elsewhere and pass its key`;
     return new PerdureError("PERDURE_TOO_LARGE", text);
   }
 
-  #encodeLess(error: unknown, what: string, reason: unknown): string {
+  #encodeLess(error: unknown, what: What, reason: unknown): string {
     for (const less of smallerForms(error, reason, this.#limit)) {
       try {
         return this.encode(less, what);

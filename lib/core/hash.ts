@@ -32,7 +32,35 @@ export function canonicalHash(
   what: () => string = () => "arguments",
   digest: (text: string) => string = plainDigest,
 ): string {
-  return digest(new Canon("tree", what).textOf(values) ?? new Canon("graph", what).textOf(values)!);
+  return digest(flatText(values) ?? new Canon("tree", what).textOf(values) ?? new Canon("graph", what).textOf(values)!);
+}
+
+/** The canonical text of a short list of primitives, as most arguments are; undefined for any other. */
+function flatText(values: readonly unknown[]): string | undefined {
+  let text = "";
+  for (let index = 0; index < values.length; index++) {
+    const part = primitiveText(values[index]);
+    if (part === undefined) return undefined;
+    text += index > 0 ? `,${part}` : part;
+  }
+  return text.length + 2 < MERKLE ? `[${text}]` : undefined;
+}
+
+function primitiveText(value: unknown): string | undefined {
+  switch (typeof value) {
+    case "string":
+      return JSON.stringify(value);
+    case "number":
+      return Object.is(value, -0) ? "-0" : String(value);
+    case "boolean":
+      return value ? "true" : "false";
+    case "undefined":
+      return "u";
+    case "bigint":
+      return `${value}n`;
+    default:
+      return value === null ? "null" : undefined;
+  }
 }
 
 const plainDigest = (text: string): string => sha256(text).slice(0, 16);
@@ -76,22 +104,10 @@ class Canon {
   }
 
   #value(value: unknown): string {
-    switch (typeof value) {
-      case "string":
-        return JSON.stringify(value);
-      case "number":
-        return Object.is(value, -0) ? "-0" : String(value);
-      case "boolean":
-        return value ? "true" : "false";
-      case "undefined":
-        return "u";
-      case "bigint":
-        return `${value}n`;
-      case "object":
-        return value === null ? "null" : this.#object(value);
-      default:
-        throw this.#refuse(this.#open.length, () => refusalOf(value));
-    }
+    const text = primitiveText(value);
+    if (text !== undefined) return text;
+    if (typeof value === "object") return this.#object(value!);
+    throw this.#refuse(this.#open.length, () => refusalOf(value));
   }
 
   #object(value: object): string {

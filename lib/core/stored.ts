@@ -1,6 +1,6 @@
 /** Values as they stand in their columns: the text of the value codec, and around it what the engine's codecs make of it. */
 import type { ValueCodec } from "./codec.ts";
-import { describe } from "./codec-refuse.ts";
+import { describe, type What } from "./codec-refuse.ts";
 import { PerdureError } from "./errors.ts";
 import { canonicalHash } from "./hash.ts";
 import { quietly } from "./quiet.ts";
@@ -49,35 +49,42 @@ export class StoredCodec {
   }
 
   /** The text to store: see ValueCodec. Throws PERDURE_SERIALIZE also where a codec throws. */
-  encode(value: unknown, what: string, place: CodecPlace): string {
+  encode(value: unknown, what: What, place: CodecPlace): string {
     return this.seal(this.#values.encode(value, what), what, place);
   }
 
   /** The value of a stored text: see ValueCodec. Throws PERDURE_DECODE also for what is not of this place. */
-  decode(text: string, what: string, place: Place): unknown {
+  decode(text: string, what: What, place: Place): unknown {
     return this.#values.decode(this.open(text, what, place), what);
   }
 
+  /** What `decode` gives of the text that `encode` has made of a value. */
+  copy(value: unknown, text: string, what: What, place: Place): unknown {
+    // A primitive comes back as itself, unless a codec of the application may have spoilt it.
+    const isSame = this.#codecs.length === 0 && (typeof value !== "object" || value === null);
+    return isSame ? value : this.decode(text, what, place);
+  }
+
   /** For settings, which are no data of the application's, and for texts that are opened: no codec sees them. */
-  encodePlain(value: unknown, what: string): string {
+  encodePlain(value: unknown, what: What): string {
     return this.#values.encode(value, what);
   }
 
-  decodePlain(text: string, what: string): unknown {
+  decodePlain(text: string, what: What): unknown {
     return this.#values.decode(text, what);
   }
 
   /** The text to store of what was thrown. Throws only where a codec does. */
-  encodeError(error: unknown, what: string, place: CodecPlace): string {
+  encodeError(error: unknown, what: What, place: CodecPlace): string {
     return this.seal(this.#values.encodeError(error, what), what, place);
   }
 
-  decodeError(text: string, what: string, place: Place): unknown {
+  decodeError(text: string, what: What, place: Place): unknown {
     return this.decode(text, what, place);
   }
 
   /** A text as it is to stand in a column. */
-  seal(text: string, what: string, place: CodecPlace): string {
+  seal(text: string, what: What, place: CodecPlace): string {
     if (this.#codecs.length === 0) return text;
     const tags: string[] = [];
     let data: Uint8Array = Buffer.from(text);
@@ -93,7 +100,7 @@ export class StoredCodec {
   }
 
   /** What `seal` was given: for this place, or for one that it may have been copied from. */
-  open(text: string, what: string, place: Place): string {
+  open(text: string, what: What, place: Place): string {
     // A row that somebody meddled with may hold null where a text belongs: the value codec refuses it.
     const sealed = (text as string | null)?.startsWith(SEALED) ? parse(text, what) : null;
     this.#checkPlain(sealed?.tags ?? [], what, place);
@@ -123,7 +130,7 @@ export class StoredCodec {
     return Buffer.from(opened.buffer, opened.byteOffset, opened.byteLength).toString();
   }
 
-  #checkPlain(tags: readonly string[], what: string, place: CodecPlace): void {
+  #checkPlain(tags: readonly string[], what: What, place: CodecPlace): void {
     for (const { name, plaintext } of this.#codecs) {
       if (plaintext !== "refuse" || tags.some((tag) => split(tag)[0] === name)) continue;
       throw unreadable(what, place, `codec "${name}" did not write it, and its \`plaintext\` is "refuse"`);
@@ -147,7 +154,7 @@ function hashWith(codec: Codec, text: string): string {
   throw new PerdureError("PERDURE_OPTION", problem);
 }
 
-function encodeWith(codec: Codec, data: Uint8Array, what: string, place: CodecPlace, tags: string[]): Encoded | null {
+function encodeWith(codec: Codec, data: Uint8Array, what: What, place: CodecPlace, tags: string[]): Encoded | null {
   const { run, slot } = place;
   try {
     const encoded: unknown = quietly(() => codec.encode(data, { run, slot, before: tags.join(" ") }));
@@ -168,7 +175,7 @@ function checkEncoded(given: unknown): Encoded {
   throw new Error("the note of its encode() must be a text of at most 255 bytes, without control characters");
 }
 
-function parse(text: string, what: string): Sealed {
+function parse(text: string, what: What): Sealed {
   try {
     const { codec, data } = JSON.parse(text) as { codec: unknown[]; data: unknown };
     if (typeof data !== "string" || !codec.every((tag) => typeof tag === "string")) throw new Error("it is malformed");
@@ -188,7 +195,7 @@ function split(tag: string): [name: string, note: string | undefined] {
   return end === -1 ? [tag, undefined] : [tag.slice(0, end), tag.slice(end + 1)];
 }
 
-function unreadable(what: string, { run, slot }: CodecPlace, problem: string, cause?: unknown): PerdureError {
+function unreadable(what: What, { run, slot }: CodecPlace, problem: string, cause?: unknown): PerdureError {
   const where = run === "" ? `"${slot}"` : `"${slot}" of run "${run}"`;
   const text = `${what}: the stored value cannot be read back (it is to be ${where}): ${problem}`;
   return new PerdureError("PERDURE_DECODE", text, { cause });

@@ -2,7 +2,7 @@
 import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
-import type { News } from "./flusher.ts";
+import type { News, Told } from "./flusher.ts";
 import type { Lane } from "./hint.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
@@ -11,12 +11,12 @@ import { didSwiftly, mayBeSwift, START_LOCK_MS, swift } from "./swift.ts";
 import {
   type BatchContext,
   ENDS,
+  type Told as Ends,
   type Fenced,
   type RecordRow,
   type SendAnswer,
   SHAPES,
   type StartRow,
-  type Told,
   WRITE_ORDER,
   type WriteKind,
 } from "./writes.ts";
@@ -29,12 +29,7 @@ export interface Item {
   readonly lane: string | null;
   /** When it was queued, in ms by the monotonic clock. */
   readonly since: number;
-  /** It leaves as soon as it may, whatever else might ride along a moment later. */
-  readonly prompt?: boolean | undefined;
-  /** It waits for a lock, beside the batches. */
-  readonly onAside: () => void;
-  readonly resolve: (answer: unknown) => void;
-  readonly reject: (error: unknown) => void;
+  readonly told: Told<any>;
 }
 
 export interface Batch {
@@ -332,8 +327,8 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
   else if (kind === "finish") {
     news.done += ok();
     touch(news, items, rows);
-    addTold(news, rows[0] as Told | undefined);
-  } else if (kind === "tell") addTold(news, rows[0] as Told | undefined);
+    addTold(news, rows[0] as Ends | undefined);
+  } else if (kind === "tell") addTold(news, rows[0] as Ends | undefined);
   else if (kind === "publish") {
     news.published += ok();
     touch(news, items, rows);
@@ -351,7 +346,7 @@ function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[
 }
 
 /** Runs that were told of ends: whose they are is not known here. */
-function addTold(news: News, told: Partial<Told> | undefined): void {
+function addTold(news: News, told: Partial<Ends> | undefined): void {
   const woken = told?.woken ?? 0;
   news.work += woken;
   news.foreign += woken;

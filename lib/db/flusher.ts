@@ -78,8 +78,13 @@ export interface News {
 }
 
 /** Who is told of a write. */
-export interface Told<K extends WriteKind> extends Pick<Item, "onAside" | "reject" | "prompt"> {
-  readonly resolve: (answer: Writes[K]["answer"]) => void;
+export interface Told<K extends WriteKind> {
+  /** It leaves as soon as it may, whatever else might ride along a moment later. */
+  readonly prompt?: boolean | undefined;
+  /** It waits for a lock, beside the batches. */
+  onAside(): void;
+  resolve(answer: Writes[K]["answer"]): void;
+  reject(error: unknown): void;
 }
 
 export class Flusher {
@@ -112,21 +117,21 @@ export class Flusher {
   }
 
   /** As `write`, for the many writes of runs: the answer is told at once, in the midst of all the answers of its batch, and must not throw. */
-  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], { onAside, resolve, reject, prompt }: Told<K>): void {
+  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], told: Told<K>): void {
     // A write that came now would open a connection that nobody closes.
     if (this.#closed) {
-      queueMicrotask(() => reject(closed()));
+      queueMicrotask(() => told.reject(closed()));
       return;
     }
     const full = this.#queue.outsideBytes > MOST_FROM_OUTSIDE && isFromOutside({ kind, row });
     // What a step starts or sends is as much as is at work in its run.
     if (full && !scope.getStore()) {
-      queueMicrotask(() => reject(busy()));
+      queueMicrotask(() => told.reject(busy()));
       return;
     }
     const lane = laneOf(kind, row);
     const since = performance.now();
-    this.#queue.push({ kind, row, lane, since, prompt, onAside, resolve: resolve as Item["resolve"], reject });
+    this.#queue.push({ kind, row, lane, since, told });
     this.#schedule();
   }
 
@@ -207,7 +212,7 @@ export class Flusher {
   }
 
   #putAside(item: Item): void {
-    item.onAside();
+    item.told.onAside();
     this.#alone.add(item);
   }
 
@@ -271,7 +276,7 @@ export class Flusher {
     // The first half may have met a lock, or what the database cannot take: what follows in that lane stays behind it, or falls with it.
     const rest = items.slice(middle).filter((item) => {
       const falls = item.lane !== null && refused.has(item.lane);
-      if (falls) item.reject(toPerdureError(error, "writing"));
+      if (falls) item.told.reject(toPerdureError(error, "writing"));
       return !falls && !this.#setAside(item);
     });
     await this.#send(rest, again, refused);
@@ -317,7 +322,7 @@ export class Flusher {
   #settle(batch: Batch): void {
     for (const { item, answer } of batch.answered) {
       try {
-        item.resolve(answer);
+        item.told.resolve(answer);
       } catch (error) {
         this.#options.onTrouble("what follows from a write failed", error);
       }
@@ -358,7 +363,7 @@ function busy(): PerdureError {
 }
 
 function reject(items: readonly Item[], error: PerdureError): void {
-  for (const item of items) item.reject(error);
+  for (const item of items) item.told.reject(error);
 }
 
 /** Starts and sends from outside a run that waited too long are given up: doing them again with the same id or reference is safe. */

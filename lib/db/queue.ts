@@ -47,7 +47,7 @@ export class Queue {
 
   /** Something waits that is not to wait for what might ride along. */
   get isPrompt(): boolean {
-    return this.#upkeep.some(({ prompt }) => prompt);
+    return this.#upkeep.some(({ told }) => told.prompt);
   }
 
   /** How much memory what comes from outside takes, about. */

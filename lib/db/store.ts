@@ -28,6 +28,7 @@ export interface Beat {
   readonly others: number;
   readonly leads: boolean;
   readonly untidy: boolean;
+  readonly holds: number;
   readonly now_ms: number;
 }
 

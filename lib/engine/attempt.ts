@@ -34,7 +34,7 @@ export class Attempt implements StepInfo {
   }
 
   /** Runs `work`. At the end of its time aborts it and throws a TimeoutError, whatever it does later. */
-  run(body: Body, timeoutMs: number | null, what: string, work: () => unknown): unknown {
+  run(body: Body, timeoutMs: number | null, what: () => string, work: () => unknown): unknown {
     const result = scope.run({ body, step: this }, work);
     if (timeoutMs === null) return result;
     const running = Promise.resolve(result);
@@ -49,7 +49,7 @@ export class Attempt implements StepInfo {
           timer = setTimeout(ring, Math.min(left, LONGEST));
           return;
         }
-        const error = new TimeoutError(`${what} took longer than its timeout of ${timeoutMs} ms`);
+        const error = new TimeoutError(`${what()} took longer than its timeout of ${timeoutMs} ms`);
         this.abort(error);
         reject(error);
       };

@@ -3,7 +3,7 @@ import { Ordinals } from "../core/address.ts";
 import type { Call } from "./call.ts";
 import type { News } from "./ports.ts";
 
-/** So many calls are kept before those that are over are let go of. */
+/** So many calls are kept before it is looked which of them are over. */
 const SWEEP_AT = 1000;
 
 export class Calls {
@@ -12,7 +12,10 @@ export class Calls {
   /** On the clock, on news, or on their next try. */
   readonly waiting = new Set<Call>();
   readonly #ordinals = new Ordinals();
-  readonly #bySlot = new Map<string, Call>();
+  /** Without an outcome, or not awaited as far as is known: a run does not keep what it was given. */
+  readonly #open = new Set<Call>();
+  /** By slot, those that a second call with the same address is. */
+  #shared: Map<string, Call> | undefined;
   #working = 0;
   #sweepAt = SWEEP_AT;
 
@@ -21,33 +24,40 @@ export class Calls {
     return this.#ordinals.take(address);
   }
 
-  /** The call that holds a slot. */
-  get(slot: string): Call | undefined {
-    return this.#bySlot.get(slot);
+  /** The call that a second one with the same address is. */
+  shared(slot: string): Call | undefined {
+    return this.#shared?.get(slot);
   }
 
   add(call: Call): void {
-    if (this.#bySlot.size >= this.#sweepAt) this.#sweep();
-    this.#bySlot.set(call.slot, call);
+    if (this.#open.size >= this.#sweepAt) this.#sweep();
+    this.#open.add(call);
+    if (!call.entry.shared) return;
+    this.#shared ??= new Map();
+    this.#shared.set(call.slot, call);
   }
 
-  /** Lets go of calls, and of the values that they were given, that nobody asks for again: a long run does not keep them all. */
+  /** A call's outcome is handed over. */
+  done(call: Call): void {
+    call.state = "done";
+    if (call.deferred.promise.awaited) this.#open.delete(call);
+  }
+
+  /** Lets go of what was awaited only after it was handed over. */
   #sweep(): void {
-    for (const [slot, { state, entry, deferred }] of this.#bySlot) {
-      if (state === "done" && !entry.shared && deferred.promise.awaited) this.#bySlot.delete(slot);
-    }
-    this.#sweepAt = Math.max(SWEEP_AT, 2 * this.#bySlot.size);
+    for (const call of this.#open) if (call.state === "done" && call.deferred.promise.awaited) this.#open.delete(call);
+    this.#sweepAt = Math.max(SWEEP_AT, 2 * this.#open.size);
   }
 
   /** What the body has asked for and never awaited, named. */
   get floating(): string[] {
-    const calls = [...this.#bySlot.values()].filter((call) => !call.deferred.promise.awaited);
+    const calls = [...this.#open].filter((call) => !call.deferred.promise.awaited);
     return calls.map((call) => `${call.kind} "${call.name}"`);
   }
 
   /** Whether the body has asked for anything that it has not been given. */
   get outstanding(): boolean {
-    return [...this.#bySlot.values()].some((call) => call.state !== "done");
+    return [...this.#open].some((call) => call.state !== "done");
   }
 
   /** Whether a step runs. */

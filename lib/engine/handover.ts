@@ -82,20 +82,17 @@ export class Handover {
     return this.#ready.length === 0 && !this.#history.called;
   }
 
-  /** Hands one outcome over. False: none is in line. */
-  next(): boolean {
+  /** Hands one outcome over. Returns whose it is; undefined: none is in line. */
+  next(): Call | undefined {
     const recorded = this.#history.next();
-    if (recorded) {
-      this.#replay(recorded);
-      return true;
-    }
+    if (recorded) return this.#replay(recorded);
     const ready = this.#ready.shift();
     if (ready) this.#give(ready.call, ready.outcome, instantOf(ready.outcome) ?? this.#clock.now());
     else this.voice.rests(this.#history.replaying);
-    return ready !== undefined;
+    return ready?.call;
   }
 
-  #replay(recorded: Recorded): void {
+  #replay(recorded: Recorded): Call {
     const call = this.#recorded!.get(recorded.slot)!;
     this.#recorded!.delete(recorded.slot);
     const numbered = recorded.no !== null;
@@ -104,11 +101,11 @@ export class Handover {
     if (numbered) this.characters += characters;
     const write: Outcome["write"] = numbered ? { kind: "none" } : { kind: "deliver", attempt, at, characters };
     this.#give(call, { settle: call.entry.replay(recorded), write }, at, recorded.no);
+    return call;
   }
 
   #give(call: Call, { settle, write }: Outcome, at: number, place: number | null = null): void {
     const { slot, kind, name } = call;
-    call.state = "done";
     this.voice.gives(place !== null);
     // Whole milliseconds: a fraction does not survive the database's microseconds.
     this.#now = Math.max(this.#now, Math.round(at));

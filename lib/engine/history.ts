@@ -55,6 +55,7 @@ export class History {
   }
 
   recorded(slot: string): Recorded | undefined {
+    if (this.isEmpty) return undefined;
     const place = this.#places.get(slot);
     return place === undefined ? undefined : this.#recorded[place];
   }
@@ -66,7 +67,7 @@ export class History {
 
   /** The wait, or the count of failed tries, that an earlier claim began. */
   wait(slot: string): OpenWait | undefined {
-    return this.#waits.get(slot);
+    return this.isEmpty ? undefined : this.#waits.get(slot);
   }
 
   /** Whether the hashes in it were made with a key: a run keeps to how it began, so that its calls find their slots. Null: there are none. Asked before anything is handed out. */
@@ -84,12 +85,13 @@ export class History {
 
   /** True when nothing at all is known of any slot. */
   get isEmpty(): boolean {
+    // Asked at every call: a look for a slot would first make one text of its parts.
     return this.#recorded.length === 0 && this.#waits.size === 0 && this.#begun.size === 0;
   }
 
   /** True when nothing at all is known of a slot. */
   isNew(slot: string): boolean {
-    return !this.#places.has(slot) && !this.#waits.has(slot) && !this.#begun.has(slot);
+    return this.isEmpty || (!this.#places.has(slot) && !this.#waits.has(slot) && !this.#begun.has(slot));
   }
 
   /** The body asked for a recorded slot: its outcome may be handed out, in its turn. */

@@ -2,16 +2,23 @@
 
 const LONG_MS = 1000;
 
+export interface Lasts {
+  /** It has run for a second. */
+  lasts(): void;
+}
+
 export class Lasting {
-  /** By when each is to be told of, in the order in which they began. */
-  readonly #running = new Map<() => void, number>();
+  /** By when each is to be told, in the order in which they began. */
+  readonly #running = new Map<Lasts, number>();
   #timer: NodeJS.Timeout | undefined;
 
-  /** Calls `tell` in a second. Returns what calls it off. */
-  watch(tell: () => void): () => void {
-    this.#running.set(tell, performance.now() + LONG_MS);
+  watch(one: Lasts): void {
+    this.#running.set(one, performance.now() + LONG_MS);
     this.#timer ??= this.#arm(LONG_MS);
-    return () => this.#running.delete(tell);
+  }
+
+  leave(one: Lasts): void {
+    this.#running.delete(one);
   }
 
   #arm(ms: number): NodeJS.Timeout {
@@ -20,14 +27,14 @@ export class Lasting {
 
   #ring(): void {
     this.#timer = undefined;
-    for (const [tell, due] of this.#running) {
+    for (const [one, due] of this.#running) {
       const left = due - performance.now();
       if (left > 0) {
         this.#timer = this.#arm(left);
         return;
       }
-      this.#running.delete(tell);
-      tell();
+      this.#running.delete(one);
+      one.lasts();
     }
   }
 }

@@ -1,6 +1,6 @@
 /** The writes of one claim: sent in order, and what must not begin before they are committed. */
 import type { Claim } from "../core/claim.ts";
-import type { Flusher } from "../db/flusher.ts";
+import type { Flusher, Told } from "../db/flusher.ts";
 import type { Fenced, WriteKind, Writes } from "../db/writes.ts";
 
 /** Kinds whose rows belong to a claim; a start does when it is a child's. */
@@ -14,7 +14,30 @@ export interface LedgerEvents {
   refused(error: unknown): void;
 }
 
+type Then<K extends ClaimKind> = (answer: Writes[K]["answer"] | undefined) => void;
+
 const nothing = (): void => {};
+
+/** A write on its way: a run makes so many that each has one object in place of a closure for each way that it may end. */
+class Sent<K extends ClaimKind> implements Told<K> {
+  readonly #ledger: Ledger;
+  readonly #then: Then<K>;
+  readonly onAside: () => void;
+
+  constructor(ledger: Ledger, then: Then<K>, onAside: () => void) {
+    this.#ledger = ledger;
+    this.#then = then;
+    this.onAside = onAside;
+  }
+
+  resolve(answer: Writes[K]["answer"]): void {
+    this.#ledger.answered(answer, this.#then);
+  }
+
+  reject(error: unknown): void {
+    this.#ledger.refused(error, this.#then);
+  }
+}
 
 export class Ledger {
   readonly #flusher: Pick<Flusher, "put">;
@@ -54,34 +77,31 @@ export class Ledger {
     row: Unfenced<K>,
     onAside?: () => void,
   ): Promise<Writes[K]["answer"] | undefined> {
-    return new Promise((resolve) => this.send(kind, row, resolve, onAside));
+    return new Promise<Writes[K]["answer"] | undefined>((resolve) => this.send(kind, row, resolve, onAside));
   }
 
   /** As `write`. The row is not the caller's any more. `then` must not throw. */
-  send<K extends ClaimKind>(
-    kind: K,
-    row: Unfenced<K>,
-    then: (answer: Writes[K]["answer"] | undefined) => void = nothing,
-    onAside: () => void = nothing,
-  ): void {
+  send<K extends ClaimKind>(kind: K, row: Unfenced<K>, then: Then<K> = nothing, onAside: () => void = nothing): void {
     this.#sent += 1;
-    const fenced = Object.assign(row, { run: this.#run, epoch: this.#epoch }) as unknown as Writes[K]["row"];
-    this.#flusher.put(kind, fenced, {
-      onAside,
-      resolve: (answer) => {
-        const stale = (answer as { verdict: string }).verdict === "stale";
-        if (stale) this.#events.lose();
-        then(stale ? undefined : answer);
-        if (stale) this.#giveUp();
-        else this.#commit();
-      },
-      reject: (error) => {
-        this.refusal ??= { error };
-        this.#events.refused(error);
-        then(undefined);
-        this.#giveUp();
-      },
-    });
+    const fenced = row as { -readonly [F in keyof Fenced]?: Fenced[F] };
+    fenced.run = this.#run;
+    fenced.epoch = this.#epoch;
+    this.#flusher.put(kind, row as unknown as Writes[K]["row"], new Sent(this, then, onAside));
+  }
+
+  answered<K extends ClaimKind>(answer: Writes[K]["answer"], then: Then<K>): void {
+    const isStale = (answer as { verdict: string }).verdict === "stale";
+    if (isStale) this.#events.lose();
+    then(isStale ? undefined : answer);
+    if (isStale) this.#giveUp();
+    else this.#commit();
+  }
+
+  refused<K extends ClaimKind>(error: unknown, then: Then<K>): void {
+    this.refusal ??= { error };
+    this.#events.refused(error);
+    then(undefined);
+    this.#giveUp();
   }
 
   /** Runs an effect once all that was written before is committed: now, if it is. `orElse`: it will never be. */

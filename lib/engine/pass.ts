@@ -75,7 +75,7 @@ export class Pass {
     this.history = new History(claim);
     this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
-    this.ends = new Ends(claim.ended);
+    this.ends = new Ends(claim);
     this.ledger = new Ledger(ports.flusher, claim, this);
     this.#hold = new Hold(this.ledger, this);
     this.handover = new Handover(claim, this.history, this.ledger, ports);
@@ -134,9 +134,9 @@ export class Pass {
     return this.#calls.take(address);
   }
 
-  /** The call that holds a slot in this pass. */
-  existing(slot: string): Call | undefined {
-    return this.#calls.get(slot);
+  /** The call of this pass that a second one with the same address is. */
+  shared(slot: string): Call | undefined {
+    return this.#calls.shared(slot);
   }
 
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
@@ -206,7 +206,11 @@ export class Pass {
       const go = this.#prepared;
       this.#prepared = null;
       go();
-    } else if (this.handover.next()) {
+      return;
+    }
+    const call = this.handover.next();
+    if (call) {
+      this.#calls.done(call);
       this.#impatient = 0;
       this.#schedule();
     } else if (this.#stale) {
@@ -316,7 +320,7 @@ export class Pass {
 
   #takeIn(news: News): void {
     this.mailbox.take(news.mail, news.unread);
-    this.ends.take(news.ended);
+    this.ends.take(news.mail, news.ended);
     this.#checkLimit(news.now);
     // Before what is due rings: no try begins in a run that is to be paused.
     this.#pausing = news.pausing;

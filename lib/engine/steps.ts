@@ -2,12 +2,14 @@
 import { AsyncResource } from "node:async_hooks";
 import { argumentsAddress, nameAddress, referenceAddress } from "../core/address.ts";
 import type { Recorded } from "../core/claim.ts";
+import type { What } from "../core/codec-refuse.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
 import { quietly } from "../core/quiet.ts";
 import { checkRetry, delayAfter, isNonRetryable } from "../core/retry.ts";
 import { checkInput, validate } from "../core/schema.ts";
 import { type Place, tryIn } from "../core/stored-place.ts";
 import type { Schema, StepDefinition, TransactionClient } from "../core/types.ts";
+import type { RecordRow } from "../db/writes.ts";
 import { Attempt } from "./attempt.ts";
 import type { Call, Entry, Outcome } from "./call.ts";
 import type { Pass } from "./pass.ts";
@@ -30,7 +32,7 @@ export function stepCall(pass: Pass, definition: StepDefinition, args: unknown[]
       : argumentsAddress(kind, name, hash);
   const shared = reference !== null || pass.definition.repeat === "cached";
   const slot = shared ? `${address}#0` : pass.take(address);
-  const same = shared ? pass.existing(slot) : undefined;
+  const same = shared ? pass.shared(slot) : undefined;
   const step = same
     ? (same.entry as StepRun)
     : new StepRun(pass, definition, args, slot, reference ? hash : null, shared);
@@ -66,20 +68,22 @@ export async function sqlInput(pass: Pass, args: unknown[]): Promise<unknown[]> 
   return [await new StepRun(pass, { ...INPUT, fn: check }, [], slot, null).enter(), ...args.slice(1)];
 }
 
-/** The tries of one call of a step. */
-class StepRun implements Entry {
+const UNTRACKED = { requireManualDestroy: true };
+
+/** The tries of one call of a step, in the async context of that call. */
+class StepRun extends AsyncResource implements Entry {
   readonly slot: string;
   readonly kind: StepDefinition["kind"];
   readonly name: string;
   readonly hash: string | null;
   readonly shared: boolean;
-  /** The async context of the call. */
-  readonly #there = new AsyncResource("perdure.step", { requireManualDestroy: true });
   readonly #pass: Pass;
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
   #failed: number;
   #current: Attempt | undefined;
+  /** When its last try began, by the database's clock. */
+  #started = 0;
   /** An error that no further try would mend. */
   #final: unknown = NOTHING;
 
@@ -91,6 +95,7 @@ class StepRun implements Entry {
     hash: string | null,
     shared = false,
   ) {
+    super("perdure.step", UNTRACKED);
     this.#pass = pass;
     this.shared = shared;
     this.#definition = definition;
@@ -108,6 +113,11 @@ class StepRun implements Entry {
 
   get #what(): string {
     return `${this.kind} "${this.name}" of run "${this.#pass.run.id}"`;
+  }
+
+  /** For a message that is seldom needed. */
+  #whatOf(part: "result" | "error"): What {
+    return { toString: () => `${part} of ${this.#what}` };
   }
 
   /** The same reference with another input. */
@@ -151,83 +161,96 @@ class StepRun implements Entry {
 
   /** A try begins once all that the body knows is committed. */
   ring(call: Call): void {
-    if (this.#pass.draining) return;
-    this.#pass.working(call);
-    // What it came to cannot be stored: nothing goes on from here.
-    const refused = (error: unknown): void => this.#pass.end({ how: "refused", error });
-    this.#pass.ledger.afterCommit(() => void this.#run(call).catch(refused));
-  }
-
-  async #run(call: Call): Promise<void> {
     const pass = this.#pass;
-    if (pass.over) return;
-    const started = pass.ports.clock.now();
-    if (this.#definition.onCrash === "fail" && pass.history.begun(this.slot)) {
-      return this.#fail(
-        call,
-        started,
-        new PerdureError(
-          "PERDURE_STEP_LOST",
-          `the process died during ${this.#what}, whose onCrash is "fail"; whether it took effect is not known`,
-        ),
-        false,
-      );
-    }
-    const marked = this.#definition.onCrash === "fail" || pass.claim.crashes > 0;
-    if (marked && !(await this.#mark(started))) return;
-    const over = marked ? undefined : pass.ports.lasting.watch(() => pass.over || void this.#mark(started));
-    try {
-      if (this.#definition.kind === "transaction") await this.#transact(call, started);
-      else {
-        const result = await this.#attempt(undefined, (args) => this.#definition.fn(...args));
-        this.#leave();
-        this.#worked(call, started, result);
-      }
-    } catch (error) {
-      this.#leave();
-      if (!pass.over) await this.#fail(call, started, error, true);
-    } finally {
-      over?.();
-    }
+    if (pass.draining) return;
+    pass.working(call);
+    pass.ledger.afterCommit(() => pass.guard(() => this.#begin(call)));
   }
 
-  async #mark(started: number): Promise<boolean> {
+  #begin(call: Call): void | Promise<void> {
+    const { over, ports, history, claim } = this.#pass;
+    if (over) return;
+    // As whole as the instants of outcomes.
+    this.#started = Math.round(ports.clock.now());
+    const { onCrash } = this.#definition;
+    if (onCrash === "fail" && history.begun(this.slot)) return this.#fail(call, this.#lost(), false);
+    if (onCrash === "fail" || claim.crashes > 0) return this.#runMarked(call);
+    ports.lasting.watch(this);
+    return this.#run(call);
+  }
+
+  #lost(): PerdureError {
+    const text = `the process died during ${this.#what}, whose onCrash is "fail"; whether it took effect is not known`;
+    return new PerdureError("PERDURE_STEP_LOST", text);
+  }
+
+  async #runMarked(call: Call): Promise<void> {
+    if (await this.#mark()) await this.#run(call);
+  }
+
+  async #mark(): Promise<boolean> {
     const { attempt } = this.#pass.claim;
-    const row = {
-      slot: this.slot,
-      attempt,
-      try: this.#failed + 1,
-      name: this.#definition.name,
-      started,
-      at: null,
-      error: null,
-    };
-    return (await this.#pass.ledger.write("try", row)) !== undefined && !this.#pass.over;
+    const row = { slot: this.slot, attempt, try: this.#failed + 1, name: this.name, started: this.#started };
+    return (await this.#pass.ledger.write("try", { ...row, at: null, error: null })) !== undefined && !this.#pass.over;
   }
 
-  #worked(call: Call, started: number, result: unknown): void {
-    if (this.#pass.over) return;
-    const value = this.#encode(result);
-    const settle = this.#gives(value);
-    const row = { outcome: "completed" as const, value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
-    if (settle) this.#pass.ready(call, { settle, write: { kind: "record", row } });
+  /** It has run for long. */
+  lasts(): void {
+    if (!this.#pass.over) void this.#mark();
   }
 
-  /** What the body gets is what replay will get: the value as it was stored. Undefined: it cannot be read back, which is no failure of the step's. */
-  #gives(value: string): Outcome["settle"] | undefined {
-    const { ports } = this.#pass;
+  #run(call: Call): void | Promise<void> {
+    if (this.kind === "transaction") return this.#transact(call);
+    let result: Promise<unknown>;
     try {
-      const copy = ports.codec.decode(value, `result of ${this.#what}`, this.#place());
-      return (deferred) => deferred.resolve(copy);
+      result = Promise.resolve(this.#attempt(undefined, (args) => this.#definition.fn(...args)));
     } catch (error) {
-      this.#pass.end({ how: "refused", error });
-      return undefined;
+      return this.#threw(call, error);
     }
+    // As `await` would, whatever the function's promise has made of `then`.
+    void Promise.prototype.then.call(
+      result,
+      (value) => this.#pass.guard(() => this.#worked(call, value)),
+      (error) => this.#pass.guard(() => this.#threw(call, error)),
+    );
+  }
+
+  #worked(call: Call, result: unknown): void | Promise<void> {
+    this.#end();
+    if (this.#pass.over) return;
+    let text: string;
+    try {
+      text = this.#encode(result);
+    } catch (error) {
+      return this.#threw(call, error);
+    }
+    const row = this.#row("completed", text);
+    this.#pass.ready(call, { settle: this.#gives(result, text), write: { kind: "record", row } });
+  }
+
+  #threw(call: Call, error: unknown): void | Promise<void> {
+    this.#end();
+    if (!this.#pass.over) return this.#fail(call, error, true);
+  }
+
+  #end(): void {
+    this.#leave();
+    this.#pass.ports.lasting.leave(this);
+  }
+
+  #row(outcome: "completed" | "failed", value: string) {
+    return { outcome, value, hash: this.hash, tries: this.#failed + 1, started: this.#started, mail: null };
+  }
+
+  /** What the body gets is what replay will get: the value as it was stored. One that cannot be read back is no failure of the step's. */
+  #gives(result: unknown, text: string): Outcome["settle"] {
+    const copy = this.#pass.ports.codec.copy(result, text, this.#whatOf("result"), this.#place());
+    return (deferred) => deferred.resolve(copy);
   }
 
   #encode(result: unknown): string {
     try {
-      return this.#pass.ports.codec.encode(result, `result of ${this.#what}`, this.#place());
+      return this.#pass.ports.codec.encode(result, this.#whatOf("result"), this.#place());
     } catch (error) {
       // The same value would be refused again.
       this.#final = error;
@@ -235,39 +258,37 @@ class StepRun implements Entry {
     }
   }
 
-  async #transact(call: Call, started: number): Promise<void> {
+  async #transact(call: Call): Promise<void> {
     const pass = this.#pass;
     const { attempt } = pass.claim;
-    let value = "";
+    let value: unknown;
+    let text = "";
     let at = 0;
-    const { verdict } = await pass.ports.transactor.run(
-      async (tx) => {
-        const result = await this.#attempt(tx, (args) => this.#definition.fn(tx, ...args));
-        this.#leave();
-        await pass.publisher.committed();
-        return result;
-      },
-      (result) => {
-        value = this.#encode(result);
-        at = pass.ports.clock.now();
-        const { kind, name } = this.#definition;
-        const row = { outcome: "completed", value, hash: this.hash, tries: this.#failed + 1, started, mail: null };
-        return {
-          ...pass.ledger.claim,
-          slot: this.slot,
-          attempt,
-          no: null,
-          kind,
-          name,
-          at,
-          ...row,
-        };
-      },
-      () => pass.over,
-    );
+    const record = (result: unknown): RecordRow => {
+      value = result;
+      text = this.#encode(result);
+      at = pass.ports.clock.now();
+      const { slot, kind, name } = this;
+      return { ...pass.ledger.claim, slot, attempt, no: null, kind, name, at, ...this.#row("completed", text) };
+    };
+    const work = async (tx: TransactionClient): Promise<unknown> => {
+      const result = await this.#attempt(tx, (args) => this.#definition.fn(tx, ...args));
+      this.#leave();
+      await pass.publisher.committed();
+      return result;
+    };
+    let verdict: string;
+    try {
+      ({ verdict } = await pass.ports.transactor.run(work, record, () => pass.over));
+    } catch (error) {
+      return this.#threw(call, error);
+    }
+    this.#end();
     if (verdict === "stale") return pass.lose("its claim is over");
-    const settle = this.#gives(value);
-    if (settle) pass.ready(call, { settle, write: { kind: "deliver", attempt, at, characters: value.length } });
+    pass.ready(call, {
+      settle: this.#gives(value, text),
+      write: { kind: "deliver", attempt, at, characters: text.length },
+    });
   }
 
   /** One try: the function, told of by its signal when the pass ends. `#leave` ends it. */
@@ -280,7 +301,7 @@ class StepRun implements Entry {
     this.#current = attempt;
     pass.attempts.add(attempt);
     const work = input || output ? () => this.#checkedCall(call) : () => call(this.#args);
-    return this.#there.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, this.#what, work));
+    return this.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, () => this.#what, work));
   }
 
   #leave(): void {
@@ -306,28 +327,27 @@ class StepRun implements Entry {
   }
 
   /** Records a failed try: with the time of the next, or as the outcome. */
-  async #fail(call: Call, started: number, thrown: unknown, mayRetry: boolean): Promise<void> {
+  async #fail(call: Call, thrown: unknown, mayRetry: boolean): Promise<void> {
     const pass = this.#pass;
     const what = `error of ${this.#what}`;
     const { delay, thrown: last } = mayRetry
-      ? await this.#there.runInAsyncScope(() => this.#judge(thrown))
+      ? await this.runInAsyncScope(() => this.#judge(thrown))
       : { delay: null, thrown };
     const error = pass.ports.codec.encodeError(last, what, this.#place());
     if (pass.over) return;
+    const outcome = this.#row("failed", error);
     this.#failed += 1;
     const { attempt } = pass.claim;
     const at = pass.ports.clock.now();
-    const { name } = this.#definition;
+    const { name } = this;
     if (this.#failed > 1 || delay !== null) {
       const place = { run: pass.run.id, slot: tryIn(this.slot, attempt, this.#failed) };
       const failure = pass.ports.codec.encodeError(last, what, place);
-      const row = { slot: this.slot, attempt, try: this.#failed, name, started, at, error: failure };
+      const row = { slot: this.slot, attempt, try: this.#failed, name, started: this.#started, at, error: failure };
       pass.ledger.send("try", row);
     }
-    if (delay === null) {
-      const row = { outcome: "failed", value: error, hash: this.hash, tries: this.#failed, started, mail: null };
-      return pass.ready(call, { settle: this.#throws(error), write: { kind: "record", row } });
-    }
+    if (delay === null)
+      return pass.ready(call, { settle: this.#throws(error), write: { kind: "record", row: outcome } });
     pass.waits(call, null);
     const row = {
       slot: this.slot,

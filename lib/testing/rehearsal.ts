@@ -98,7 +98,13 @@ class Rehearsal {
       turns: new Turns(),
       lasting: new Lasting(),
       strict: false,
-      flusher: { put: (kind, row, { resolve, reject }) => void this.#write(kind, row).then(resolve, reject) },
+      flusher: {
+        put: (kind, row, told) =>
+          void this.#write(kind, row).then(
+            (answer) => told.resolve(answer),
+            (error) => told.reject(error),
+          ),
+      },
       // A transaction that begins is new.
       transactor: { run: (work) => work(undefined as never).then(() => never()) },
       slots: { reserve: () => false, adopt: silent, watch: silent },

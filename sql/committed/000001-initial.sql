@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:eb75826421c23cb93768ec6cb8527a3bab671410
+--! Hash: sha1:e45264750ad39646e21f8555f07c6c7e0bbb0876
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -216,6 +216,8 @@ create table :SCHEMA.mail (
 with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
+-- What a lost session has to send may arrive when it was sent again.
+create unique index mail_token on :SCHEMA.mail (run, token) where reference is null;
 
 create table :SCHEMA.outcome (
   run      bigint primary key,
@@ -1345,25 +1347,31 @@ begin
 end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
--- the next slot of a schedule; scheduled: slots are due.
+-- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
 create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
+  v_due integer;
 begin
   with late as materialized ( -- materialized, so that the limited, locking subquery runs once
     select r.key from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit for no key update skip locked
   ), done as (
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
-  select count(*) into woken from done;
+  select (select count(*) from done),
+      (select count(*) from (select from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit) d)
+    into woken, v_due;
   select :SCHEMA.to_ms(least(
       (select min(r.timer) from :SCHEMA.run r where r.timer > v_now),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
     )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
     into next_ms, scheduled;
+  if woken < v_due then
+    next_ms := least(next_ms, 100);
+  end if;
   return next;
 end $perdure$;
 
@@ -1392,6 +1400,10 @@ returns table (ord integer, verdict text, key bigint, woken boolean, working boo
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: mail whose answer was lost, and whose commit is late, is seen by one that begins once the row is locked.
+  if p_again or p_wait then
+    perform from :SCHEMA.hold_runs(array(select r.key from :SCHEMA.run r where r.id = any(p_ids)), p_wait);
+  end if;
   return query
   with given as materialized (
     select g.*, r.key from unnest(p_ids, p_names, p_data, p_references, p_tokens) with ordinality as g(id, name, data, reference, token, ord)
@@ -1406,7 +1418,7 @@ begin
     from given g join held h using (key)
     where h.state not in ('completed', 'failed', 'cancelled') and g.ord not in (select ord from again)
     order by g.ord
-    on conflict (run, name, reference) where reference is not null do nothing
+    on conflict do nothing -- the reference, or the token
     returning run, name, token
   ), news as (
     select run, count(*)::integer as n, array_agg('event:' || name) as topics from put group by run
@@ -1805,9 +1817,9 @@ returns void language sql as $perdure$
 $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
--- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
+-- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep. holds: how many runs.
 -- Locks: the worker's row, the leader's, its rows of taken, skipping what is held.
-create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, holds integer, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -1823,6 +1835,7 @@ begin
       else w.dead_at < v_now - interval '1 day' or :SCHEMA.holds_runs(w.id)
     end
   ));
+  select count(*) into holds from :SCHEMA.held_runs(p_id);
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
@@ -3071,6 +3084,7 @@ declare
   v_tree bigint[];
   v_done bigint[];
   v_followed bigint[];
+  v_next float8;
 begin
   loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
@@ -3091,9 +3105,9 @@ begin
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
   if v_followed is not null then
-    perform :SCHEMA.tell_followers(v_followed);
+    select t.next_ms into v_next from :SCHEMA.tell_followers(v_followed) t;
   end if;
-  perform :SCHEMA.hint('cdw');
+  perform :SCHEMA.hint(case when v_next is null then 'cdw' else 'cdwt' end);
   return query select r.id, case when r.key = any(v_done) then 'ok' else r.state end from :SCHEMA.run r where r.id = any(p_ids);
 end $perdure$;
 

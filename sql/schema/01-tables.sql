@@ -212,6 +212,8 @@ create table :SCHEMA.mail (
 with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
+-- What a lost session has to send may arrive when it was sent again.
+create unique index mail_token on :SCHEMA.mail (run, token) where reference is null;
 
 create table :SCHEMA.outcome (
   run      bigint primary key,

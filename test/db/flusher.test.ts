@@ -19,7 +19,7 @@ const TEN = { ...ROOM, bytes: 1e6 };
 
 function item(kind: Item["kind"], lane: string | null, value = ""): Item {
   const row = kind === "start" ? { run: null, args: value } : { value };
-  return { kind, lane, row, since: 0, onAside: () => {}, resolve: () => {}, reject: () => {} };
+  return { kind, lane, row, since: 0, told: { onAside: () => {}, resolve: () => {}, reject: () => {} } };
 }
 const lanes = (items: readonly Item[]): (string | null)[] => items.map(({ lane }) => lane);
 const times = <T>(n: number, make: (i: number) => T): T[] => Array.from({ length: n }, (_, i) => make(i));

@@ -61,7 +61,7 @@ class Side {
   async batch(rows: readonly (readonly [WriteKind, any])[]): Promise<unknown[]> {
     const items = rows.map(([kind, row]): Item => {
       const fenced = row.run === null || row.run === undefined ? row : { ...row, run: this.#keys.get(row.run) };
-      return { kind, row: fenced, lane: null, since: 0, onAside() {}, resolve() {}, reject() {} };
+      return { kind, row: fenced, lane: null, since: 0, told: { onAside() {}, resolve() {}, reject() {} } };
     });
     const context = { schema: this.#schema, worker: "7", lanes: LANES, again: false, lockMs: null, apart: false };
     const { answered, busy } = await runBatch(this.client, items, context, () => null);

@@ -74,7 +74,7 @@ class ChildCall implements Entry {
       : argumentsAddress(this.kind, name, this.#hash);
     this.shared = named || pass.definition.repeat === "cached";
     this.slot = this.shared ? `${address}#0` : pass.take(address);
-    this.#same = this.shared ? pass.existing(this.slot) : undefined;
+    this.#same = this.shared ? pass.shared(this.slot) : undefined;
     this.#id =
       options.id ?? childId(pass.run.id, this.slot, pass.claim.reopened.filter((slot) => slot === this.slot).length);
   }
