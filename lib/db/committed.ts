@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:3784a34edeee2b2b7550593e53efac6b721f828b
+--! Hash: sha1:540969d712fbfbe0a39cb7216bd704805ea1fc08
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1023,8 +1023,10 @@ end $perdure$;
 --   busy   a stranger's open transaction holds the run's row: write it alone, waiting
 --   stale  the claim is over
 
+-- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
+
 -- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
--- may have been recorded before. Not the first time, as a claim writes each outcome once: then no row is looked for that is there already.
+-- may have been recorded before. Not the first time, as a claim writes each outcome once: then many are written without a look for those that are there.
 -- Called by the flusher, and by a transaction step in the user's own transaction.
 -- Locks: runs, in key order.
 create function :SCHEMA.record_steps(
@@ -1051,7 +1053,8 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
+        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
+      on conflict do nothing;
       get diagnostics v_count = row_count;
     end if;
   elsif v_steps then -- none of them has a wait or mail
@@ -1095,11 +1098,9 @@ begin
       where g.run = r.key and g.epoch = r.epoch and r.state = 'running');
   end if;
   if v_count = cardinality(p_runs) then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    return next;
     return;
   end if;
   return query
@@ -1498,11 +1499,9 @@ begin
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
   if v_count = cardinality(p_runs) then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    return next;
     return;
   end if;
   return query
@@ -1541,7 +1540,10 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
         values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
+          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
+        on conflict do nothing;
+    end if;
+    if found then
       update :SCHEMA.run r set state = p_states[1], worker = null, pausing = false, crashes = 0, finished_at = v_now
         where r.key = p_runs[1] returning case when r.followed then p_runs end into v_followed;
       insert into :SCHEMA.outcome (run, value, reopened)
@@ -1570,22 +1572,23 @@ begin
   end if;
 
   if v_count < cardinality(p_runs) then -- some are refused, or may be recorded already
-    select array_agg(s.verdict order by s.ord) into v_said from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos,
-      array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes, p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started,
-      p_ats, '{}', p_wait, true) s;
-    return query select f.ord, f.verdict, v_said[f.ord], f.woken, f.working, f.next_ms, f.untold
-      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f;
+    select case when s.ord is null then array_fill(s.verdict, array[cardinality(p_runs)]) else s.said end into v_said from (
+      select min(s.ord) as ord, min(s.verdict) as verdict, array_agg(s.verdict order by s.ord) as said
+      from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos, array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes,
+        p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started, p_ats, '{}', p_wait, true) s
+    ) s;
+    return query select g.ord, f.verdict, v_said[g.ord], f.woken, f.working, f.next_ms, f.untold
+      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f
+      join generate_series(1, cardinality(p_runs)) as g(ord) on f.ord = g.ord or f.ord is null;
     return;
   end if;
   if v_followed is not null then
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
-  for at in 1 .. v_count loop
-    ord := at;
-    verdict := 'ok';
-    recorded := 'ok';
-    return next;
-  end loop;
+  ord := case when v_count = 1 then 1 end;
+  verdict := 'ok';
+  recorded := 'ok';
+  return next;
 end $perdure$;
 
 -- Tells the runs that wait for the end of these: raises their mail counter, and wakes those that are suspended on it. One that waits for

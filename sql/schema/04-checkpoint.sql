@@ -3,8 +3,10 @@
 --   busy   a stranger's open transaction holds the run's row: write it alone, waiting
 --   stale  the claim is over
 
+-- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
+
 -- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
--- may have been recorded before. Not the first time, as a claim writes each outcome once: then no row is looked for that is there already.
+-- may have been recorded before. Not the first time, as a claim writes each outcome once: then many are written without a look for those that are there.
 -- Called by the flusher, and by a transaction step in the user's own transaction.
 -- Locks: runs, in key order.
 create function :SCHEMA.record_steps(
@@ -31,7 +33,8 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
+        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
+      on conflict do nothing;
       get diagnostics v_count = row_count;
     end if;
   elsif v_steps then -- none of them has a wait or mail
@@ -75,11 +78,9 @@ begin
       where g.run = r.key and g.epoch = r.epoch and r.state = 'running');
   end if;
   if v_count = cardinality(p_runs) then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    return next;
     return;
   end if;
   return query

@@ -47,11 +47,9 @@ begin
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
   if v_count = cardinality(p_runs) then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    return next;
     return;
   end if;
   return query
@@ -90,7 +88,10 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
         values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
+          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
+        on conflict do nothing;
+    end if;
+    if found then
       update :SCHEMA.run r set state = p_states[1], worker = null, pausing = false, crashes = 0, finished_at = v_now
         where r.key = p_runs[1] returning case when r.followed then p_runs end into v_followed;
       insert into :SCHEMA.outcome (run, value, reopened)
@@ -119,22 +120,23 @@ begin
   end if;
 
   if v_count < cardinality(p_runs) then -- some are refused, or may be recorded already
-    select array_agg(s.verdict order by s.ord) into v_said from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos,
-      array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes, p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started,
-      p_ats, '{}', p_wait, true) s;
-    return query select f.ord, f.verdict, v_said[f.ord], f.woken, f.working, f.next_ms, f.untold
-      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f;
+    select case when s.ord is null then array_fill(s.verdict, array[cardinality(p_runs)]) else s.said end into v_said from (
+      select min(s.ord) as ord, min(s.verdict) as verdict, array_agg(s.verdict order by s.ord) as said
+      from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos, array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes,
+        p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started, p_ats, '{}', p_wait, true) s
+    ) s;
+    return query select g.ord, f.verdict, v_said[g.ord], f.woken, f.working, f.next_ms, f.untold
+      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f
+      join generate_series(1, cardinality(p_runs)) as g(ord) on f.ord = g.ord or f.ord is null;
     return;
   end if;
   if v_followed is not null then
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
-  for at in 1 .. v_count loop
-    ord := at;
-    verdict := 'ok';
-    recorded := 'ok';
-    return next;
-  end loop;
+  ord := case when v_count = 1 then 1 end;
+  verdict := 'ok';
+  recorded := 'ok';
+  return next;
 end $perdure$;
 
 -- Tells the runs that wait for the end of these: raises their mail counter, and wakes those that are suspended on it. One that waits for

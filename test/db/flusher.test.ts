@@ -86,7 +86,7 @@ async function writer(t: Test) {
     lanes: { workflows: [], versions: [], queues: [] },
     connect: () => connectClient(config as object),
     beside: () => Promise.reject(new Error("nothing is held")),
-    asksWanted: () => false,
+    hintTurn: () => null,
     onNews: () => {},
     onTrouble: () => {},
     onLostAnswer: () => {},

@@ -104,9 +104,9 @@ test("a run of a version that is not deployed any more is not executed by anothe
 
 test("a worker that meets an unknown workflow, version or queue leaves it untouched", async (t) => {
   const { perdure, sql } = await coldBench(t, { workflows: [order("1")] });
-  await sql(`insert into :SCHEMA.run (id, workflow, version, queue, priority, state, ready_at, created_at)
-    select w || v || q, w, v, q, 0, 'pending', now(), now() from (values ('order', '2', 'default'), ('order', '1', 'far'), ('ordre', '1', 'default'), ('order ', '1', 'default')) as g(w, v, q)`);
-  await sql("insert into :SCHEMA.ready select workflow, version, queue, priority, ready_at, key, 0 from :SCHEMA.run");
+  await sql(`with r as (insert into :SCHEMA.run (id, workflow, version, queue, priority, state, ready_at, created_at)
+    select w || v || q, w, v, q, 0, 'pending', now(), now() from (values ('order', '2', 'default'), ('order', '1', 'far'), ('ordre', '1', 'default'), ('order ', '1', 'default')) as g(w, v, q) returning *)
+    insert into :SCHEMA.ready select workflow, version, queue, priority, ready_at, key, 0 from r`);
   await sql("insert into :SCHEMA.input (run, args) select key, '{\"json\":[]}' from :SCHEMA.run");
   await sql("select :SCHEMA.hint('w')");
   const own = await perdure.start(order("1"));
