@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:540969d712fbfbe0a39cb7216bd704805ea1fc08
+--! Hash: sha1:348f147d8c212c7710f46ab49904cb9ca23e5cdb
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -232,7 +232,7 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
 create index schedule_application on :SCHEMA.schedule (application) where application is not null;
 -- What a schedule has started and is not finished: whether its next slot overlaps.
-create index run_scheduled on :SCHEMA.run (open_schedule) where open_schedule is not null;
+create index run_scheduled on :SCHEMA.run (open_schedule, key) where open_schedule is not null;
 
 -- What became of schedules: changes, and slots that were left out. Kept for 90 days.
 create table :SCHEMA.schedule_trace (

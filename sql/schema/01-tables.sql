@@ -223,7 +223,7 @@ with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index schedule_due on :SCHEMA.schedule (due_at, name) where due_at is not null;
 create index schedule_application on :SCHEMA.schedule (application) where application is not null;
 -- What a schedule has started and is not finished: whether its next slot overlaps.
-create index run_scheduled on :SCHEMA.run (open_schedule) where open_schedule is not null;
+create index run_scheduled on :SCHEMA.run (open_schedule, key) where open_schedule is not null;
 
 -- What became of schedules: changes, and slots that were left out. Kept for 90 days.
 create table :SCHEMA.schedule_trace (
