@@ -221,22 +221,29 @@ export function statement(
   return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
 }
 
+/** What JSON writes in letters, which Postgres would read as such. */
+const IN_LETTERS = /\\[bfnrtu]/;
+
 /**
  * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
  * where there is nothing but null: the functions take what an array lacks for null.
  */
 function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
   let isEmpty = true;
-  const texts = items.map(({ row }) => {
-    const given = (row as Record<string, unknown>)[column];
+  const values = items.map(({ row }) => {
+    const given = (row as Record<string, unknown>)[column] ?? null;
     const value = typeof given === "function" ? given() : given;
-    isEmpty &&= value === null || value === undefined;
-    return typeof value === "string" ? quoted(value) : String(value ?? "NULL");
+    isEmpty &&= value === null;
+    return value;
   });
-  return isEmpty ? "{}" : `{${texts.join(",")}}`;
+  if (isEmpty) return "{}";
+  // JSON quotes as Postgres does, many at once.
+  const json = JSON.stringify(values);
+  return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
 }
 
-const quoted = (text: string): string => `"${/["\\]/.test(text) ? text.replace(/["\\]/g, "\\$&") : text}"`;
+const literal = (value: unknown): string =>
+  typeof value === "string" ? `"${value.replace(/["\\]/g, "\\$&")}"` : String(value);
 
 /** A call of one of our set-returning functions, prepared once per connection. */
 export function call(schema: string, fn: string, values: unknown[]): { name: string; text: string; values: unknown[] } {
@@ -266,7 +273,7 @@ function readBatch(
     hinted,
   };
   groups.forEach((group, at) => {
-    const rows = results[at]!.rows as Answer[];
+    const rows = ofEach(results[at]!.rows as Answer[], group);
     if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
     else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
@@ -284,6 +291,12 @@ function readBatch(
     addNews(news, group, rows, context);
   });
   return { ...behind(answered, busy), news };
+}
+
+/** The answers to the rows of a group: one without a number is the answer to each, as all are well. */
+function ofEach(rows: Answer[], { items }: Group): Answer[] {
+  const [first] = rows;
+  return first?.ord === null ? items.map((_, at) => ({ ...first, ord: at + 1 })) : rows;
 }
 
 /** Events for runs whose start waits for a lock: they wait behind it. */

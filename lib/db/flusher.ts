@@ -12,7 +12,7 @@ import type { HintTurn } from "./behind.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
-import { isConnectionLost, isLocked, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
+import { isConnectionLost, isLocked, isTaken, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
 import { isFromOutside, Queue, type Room } from "./queue.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
@@ -230,6 +230,8 @@ export class Flusher {
           apart = true;
           continue;
         }
+        // An outcome that is recorded already: the rows are written as those that may be.
+        if (!again && failures === 0 && isTaken(error)) continue;
         const lost = await this.#dropLostClient(error);
         again ||= lost;
         if (this.#closed) return reject(items, closed());

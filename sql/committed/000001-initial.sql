@@ -1,8 +1,8 @@
 --! Previous: -
---! Hash: sha1:da0bbca466cb4a0f8dfa84fac9700a58f11de9b7
+--! Hash: sha1:7216e843dad465704757bc6282998286c98376f4
 --! Message: initial
 
--- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -78,41 +78,6 @@ create index run_timer on :SCHEMA.run (timer) where timer is not null;
 create index run_child on :SCHEMA.run (open_parent) where open_parent is not null;
 create index run_untold on :SCHEMA.run (key) where untold;
 create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
-
--- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
--- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
--- the trigger below. Apart from run, so that none of its indexes changes at a claim.
-create table :SCHEMA.ready (
-  workflow text not null,
-  version  text not null,
-  queue    text not null,
-  priority smallint not null,
-  ready_at timestamptz not null,
-  run      bigint not null,
-  crashes  smallint not null
-)
--- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
-with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
--- The few of them that died again and again; see claim_runs.
-create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
-
-create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
-begin
-  if old.ready_at is not null then
-    delete from :SCHEMA.ready q
-    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
-      and q.run = old.key;
-  end if;
-  if new.ready_at is not null then
-    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
-    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
-  end if;
-  return null;
-end $perdure$;
--- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
-create trigger place_run after update of ready_at on :SCHEMA.run for each row
-when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
 
 -- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
 create table :SCHEMA.follower (
@@ -704,6 +669,41 @@ end $perdure$;
 
 -- Claiming runs, with all that a replay needs.
 
+-- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
+-- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
+-- the trigger below. Apart from run, so that none of its indexes changes at a claim.
+create table :SCHEMA.ready (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  priority smallint not null,
+  ready_at timestamptz not null,
+  run      bigint not null,
+  crashes  smallint not null
+)
+-- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
+-- The few of them that died again and again; see claim_runs.
+create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
+
+create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
+begin
+  if old.ready_at is not null then
+    delete from :SCHEMA.ready q
+    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
+      and q.run = old.key;
+  end if;
+  if new.ready_at is not null then
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
+  end if;
+  return null;
+end $perdure$;
+-- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
+create trigger place_run after update of ready_at on :SCHEMA.run for each row
+when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
+
 -- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at, token]; at most 1,000.
 create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json language sql stable as $perdure$
   select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
@@ -1018,17 +1018,21 @@ end $perdure$;
 --   busy   a stranger's open transaction holds the run's row: write it alone, waiting
 --   stale  the claim is over
 
--- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot.
+-- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
+
+-- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
+-- may have been recorded before. Not the first time, as a claim writes each outcome once: then no row is looked for that is there already.
 -- Called by the flusher, and by a transaction step in the user's own transaction.
 -- Locks: runs, in key order.
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
-  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
+  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean,
+  p_again boolean default true
 ) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
-  v_steps boolean := 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_steps boolean := not p_again and 'step' = all (p_kinds) and 1 = all (p_tries);
   v_count integer;
   v_ords integer[];
   v_crashed boolean;
@@ -1044,8 +1048,7 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
-      on conflict do nothing;
+        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
       get diagnostics v_count = row_count;
     end if;
   elsif v_steps then -- none of them has a wait or mail
@@ -1057,7 +1060,6 @@ begin
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
         as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
       join held h on h.key = g.run and h.epoch = g.epoch
-      on conflict do nothing
       returning 1
     )
     select (select count(*) from put), (select bool_or(h.crashes > 0) from held h) into v_count, v_crashed;
@@ -1091,11 +1093,9 @@ begin
       where g.run = r.key and g.epoch = r.epoch and r.state = 'running');
   end if;
   if v_count = cardinality(p_runs) then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    return next;
     return;
   end if;
   return query
@@ -1362,7 +1362,7 @@ begin
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
   select (select count(*) from done),
-      (select count(*) from (select from :SCHEMA.run r where r.due <= v_now and r.state <> 'paused' order by r.due limit p_limit) d)
+      (select count(*) from (select from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit) d)
     into woken, v_due;
   select :SCHEMA.to_ms(least(
       (select min(r.timer) from :SCHEMA.run r where r.timer > v_now),
@@ -1494,11 +1494,9 @@ begin
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
   if v_count = cardinality(p_runs) then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    return next;
     return;
   end if;
   return query
@@ -1510,11 +1508,13 @@ begin
 end $perdure$;
 
 -- Records the last step of runs and finishes them: record_steps and finish_runs in one, with one look at each run's row. A step that
--- succeeded or failed at its first try, so it has no wait and no mail. recorded: what record_steps would say; the rest as finish_runs.
+-- succeeded or failed at its first try, so it has no wait and no mail. recorded: what record_steps would say; the rest as finish_runs. p_again: as
+-- there.
 -- Called by the flusher. Locks: as finish_runs.
 create function :SCHEMA.end_runs(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_names text[], p_outcomes text[], p_values text[],
-  p_hashes text[], p_started float8[], p_ats float8[], p_states text[], p_results text[], p_reopened text[], p_wait boolean
+  p_hashes text[], p_started float8[], p_ats float8[], p_states text[], p_results text[], p_reopened text[], p_wait boolean,
+  p_again boolean default true
 ) returns table (ord integer, verdict text, recorded text, woken integer, working integer, next_ms float8, untold integer)
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
@@ -1524,7 +1524,16 @@ declare
   v_recorded integer := 0;
   v_count integer := 0;
   v_followed bigint[];
+  v_said text[];
 begin
+  if p_again then
+    select array_agg(s.verdict order by s.ord) into v_said from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos,
+      array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes, p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started,
+      p_ats, '{}', p_wait, true) s;
+    return query select f.ord, f.verdict, v_said[f.ord], f.woken, f.working, f.next_ms, f.untold
+      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f;
+    return;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -1535,8 +1544,7 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
         values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
-        on conflict do nothing;
+          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
       get diagnostics v_recorded = row_count;
       update :SCHEMA.run r set state = p_states[1], worker = null, pausing = false, crashes = 0, finished_at = v_now
         where r.key = p_runs[1] returning case when r.followed then p_runs end into v_followed;
@@ -1553,7 +1561,6 @@ begin
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
         as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
       join held h on h.key = g.run and h.epoch = g.epoch
-      on conflict do nothing
       returning 1
     ), done as (
       update :SCHEMA.run r set state = g.state, worker = null, pausing = false, crashes = 0, finished_at = v_now
@@ -1572,12 +1579,10 @@ begin
     select t.woken, t.working, t.next_ms, t.untold into woken, working, next_ms, untold from :SCHEMA.tell_followers(v_followed) t;
   end if;
   if v_count = cardinality(p_runs) and v_recorded = v_count then
-    for at in 1 .. v_count loop
-      ord := at;
-      verdict := 'ok';
-      recorded := 'ok';
-      return next;
-    end loop;
+    ord := case when v_count = 1 then 1 end;
+    verdict := 'ok';
+    recorded := 'ok';
+    return next;
     return;
   end if;
   return query
