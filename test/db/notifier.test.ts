@@ -33,8 +33,8 @@ await t.test("1,000 hints in 100 ms are a few sends, 10 ms apart", async (t) => 
     await sleep(1);
   }
   await notifier.close();
-  const tens = (performance.now() - begun) / 10;
-  t.ok(sent.length >= 2 && sent.length <= tens + 2, `${sent.length} sends in ${tens * 10} ms`);
+  const ms = performance.now() - begun;
+  t.ok(sent.length >= 2 && sent.length <= ms / 9 + 2, `${sent.length} sends in ${ms} ms`);
   t.same([...new Set(payloads())], ["dw"]);
   const gaps = sent.slice(1, -1).map(({ at }, n) => at - sent[n]!.at);
   t.ok(Math.min(...gaps) >= 9, `least gap ${Math.min(...gaps)} ms`);
