@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:348f147d8c212c7710f46ab49904cb9ca23e5cdb
+--! Hash: sha1:f8753abaf1bc73ac11151c2f008d17d15966fd36
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1378,8 +1378,8 @@ end $perdure$;
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
 -- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, v published, n new worker,
--- b busy).
--- Called after commit by the library, and at the end of SQL functions in a user's transaction.
+-- b busy). A number behind w names the worker that is to take it; the others look a moment later.
+-- Called at the end of SQL functions in a user's transaction. The library hints behind its commits, by lib/db/hint.ts.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)
 $perdure$;
@@ -1860,7 +1860,7 @@ create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean, 
   update :SCHEMA.worker set hungry = p_hungry, watching = p_watching, reading = p_reading where id = p_id
 $perdure$;
 
--- Whether anybody else wants to hear of work, of finishes, of what is published. Called in the batches that make such news. Locks: nothing.
+-- Whether anybody else wants to hear of work, of finishes, of what is published. Called by tell_start. Locks: nothing.
 create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean, reading boolean) language sql stable as $perdure$
   select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false), coalesce(bool_or(w.reading), false)
   from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()

@@ -1,8 +1,8 @@
 -- Events: rows in a run's mailbox, kept before anyone waits.
 
 -- A hint to everybody: letters for what there is to look for (w work, c change of a run in work, t timer, d done, v published, n new worker,
--- b busy).
--- Called after commit by the library, and at the end of SQL functions in a user's transaction.
+-- b busy). A number behind w names the worker that is to take it; the others look a moment later.
+-- Called at the end of SQL functions in a user's transaction. The library hints behind its commits, by lib/db/hint.ts.
 create function :SCHEMA.hint(p_letters text) returns void language sql volatile as $perdure$
   select pg_notify(:SCHEMA.channel(), p_letters)
 $perdure$;

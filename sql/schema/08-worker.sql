@@ -102,7 +102,7 @@ create function :SCHEMA.want(p_id bigint, p_hungry boolean, p_watching boolean, 
   update :SCHEMA.worker set hungry = p_hungry, watching = p_watching, reading = p_reading where id = p_id
 $perdure$;
 
--- Whether anybody else wants to hear of work, of finishes, of what is published. Called in the batches that make such news. Locks: nothing.
+-- Whether anybody else wants to hear of work, of finishes, of what is published. Called by tell_start. Locks: nothing.
 create function :SCHEMA.wanted(p_id bigint) returns table (hungry boolean, watching boolean, reading boolean) language sql stable as $perdure$
   select coalesce(bool_or(w.hungry), false), coalesce(bool_or(w.watching), false), coalesce(bool_or(w.reading), false)
   from :SCHEMA.worker w where w.id <> p_id and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()

@@ -1,7 +1,7 @@
 /** Which hints follow a commit: those that somebody wants to hear. On a real server. */
 import { type Test, test } from "tap";
 import { connectClient } from "../../lib/db/connect.ts";
-import { hint, type Sent } from "../../lib/db/hint.ts";
+import { type About, hint } from "../../lib/db/hint.ts";
 import { channelOf } from "../../lib/db/notifier.ts";
 import { bench } from "../support/engine.ts";
 
@@ -19,20 +19,22 @@ async function hinting(t: Test) {
     heard += payload;
   });
   /** What is heard of a hint. */
-  const heardOf = async (letters: string, sent: Sent | null = null): Promise<string> => {
+  const payloadOf = async (letters: string, about: About | null = null): Promise<string> => {
     heard = "";
-    const { rows } = await client!.query(hint(schema, OWN, letters, sent));
+    const { rows } = await client!.query(hint(schema, OWN, letters, about));
     await listener!.query("select 1"); // a notification comes before the answer to what is asked after it
     t.equal(rows.length > 0, heard !== "", "who sends it learns whether it was sent");
-    return [...heard].sort().join("");
+    return heard;
   };
+  const heardOf = async (letters: string, about: About | null = null): Promise<string> =>
+    [...(await payloadOf(letters, about))].sort().join("");
   const enter = (id: number, wants: string): Promise<any[]> =>
     sql(
       `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, hungry, watching, reading)
        values ($1, 'w', now(), now(), '30s', $2, $3, $4)`,
       [id, wants.includes("w"), wants.includes("d"), wants.includes("v")],
     );
-  return { sql, heardOf, enter };
+  return { sql, payloadOf, heardOf, enter };
 }
 
 test("a hint is sent for what somebody else wants to hear, and of the rest always", async (t) => {
@@ -78,4 +80,32 @@ test("of a run that was sent an event, others hear if it is theirs to claim, or 
   t.equal(await of(["there", "theirs", "waiting"], true), "cw");
   await sql("update :SCHEMA.worker set hungry = false");
   t.equal(await of(["there", "theirs"], true), "c", "nobody has a slot");
+});
+
+test("a hint at one run names one of the processes that could take it, and the one that has it in memory before others", async (t) => {
+  const { sql, payloadOf, enter } = await hinting(t);
+  const lane = { workflow: "w", version: "1", queue: "default" };
+  const serve = (id: number): Promise<any[]> =>
+    sql("insert into :SCHEMA.lane (workflow, version, queue, worker) values ('w', '1', 'default', $1)", [id]);
+  await enter(8, "w");
+  await serve(8);
+  t.equal(await payloadOf("w", { lane }), "w", "of one alone nobody need be named");
+  await enter(9, "w");
+  await enter(10, "w");
+  t.equal(await payloadOf("w", { lane }), "w8", "the others do not serve it");
+  t.equal(await payloadOf("w", { lane: { ...lane, version: "2" } }), "w", "nobody does, by what they say");
+  await serve(9);
+  const named = new Set<string>();
+  for (let n = 0; n < 50; n += 1) named.add(await payloadOf("w", { lane }));
+  t.strictSame([...named].sort(), ["w8", "w9"], "each in its turn");
+  await sql(`with made as (
+      insert into :SCHEMA.run (id, workflow, version, queue, priority, state, warm, ready_at, created_at)
+      values ('r', 'w', '1', 'default', 0, 'pending', 9, now(), now()) returning *
+    ) insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    select workflow, version, queue, priority, ready_at, key, 0 from made`);
+  const sent = { ids: ["r"], lanes: null };
+  for (let n = 0; n < 10; n += 1) t.equal(await payloadOf("", sent), "w9");
+  await sql("update :SCHEMA.worker set hungry = false where id = 9");
+  t.equal(await payloadOf("", sent), "w8", "it has no slot");
+  t.equal(await payloadOf("", { ids: ["r", "s"], lanes: null }), "w", "of several runs all may take some");
 });

@@ -24,6 +24,7 @@ await t.test("the first hint goes at once, the next ones together after the gap"
 });
 
 await t.test("1,000 hints in 100 ms are a few sends, 10 ms apart", async (t) => {
+  const begun = performance.now();
   const { send, sent, payloads } = recorder();
   const notifier = createNotifier({ send });
   const kinds: Hint[] = ["w", "d"];
@@ -32,7 +33,8 @@ await t.test("1,000 hints in 100 ms are a few sends, 10 ms apart", async (t) => 
     await sleep(1);
   }
   await notifier.close();
-  t.ok(sent.length >= 2 && sent.length <= 40, `${sent.length} sends`);
+  const ms = performance.now() - begun;
+  t.ok(sent.length >= 2 && sent.length <= ms / 9 + 2, `${sent.length} sends in ${ms} ms`);
   t.same([...new Set(payloads())], ["dw"]);
   const gaps = sent.slice(1, -1).map(({ at }, n) => at - sent[n]!.at);
   t.ok(Math.min(...gaps) >= 9, `least gap ${Math.min(...gaps)} ms`);
