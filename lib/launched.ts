@@ -22,6 +22,7 @@ import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
 import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
+import { connectSwift } from "./db/swift.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
@@ -115,16 +116,16 @@ export class Engine {
     this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
     this.transactor = new PgTransactor(database.pool, schema, guard);
     this.#notifier = createNotifier({
-      send: (letters) => (settings.notify ? this.store.hint(letters) : Promise.resolve()),
+      send: (letters) => (settings.notify ? this.store.hint(this.key, letters) : Promise.resolve()),
     });
     this.#certificate = holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
     this.#flusher = new Flusher({
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => connectClient(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
+      connect: () => connectSwift(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
       beside: (work) => database.beside(work),
-      asksWanted: () => settings.notify && this.#hints.heard,
+      hintTurn: () => (settings.notify ? this.#hints.turn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),
@@ -203,11 +204,12 @@ export class Engine {
       clock: this.#clock,
       logger,
       takesRuns: () => this.#worker.takesRuns,
-      onBeat: (others, leads) => this.#circle(others, leads),
+      onBeat: (others, leads, holds) => this.#circle(others, leads, holds),
       onBuried: (why) => this.#worker.mute(why),
       onWork: () => this.#worker.poke(),
     });
     this.#hints = new Hints({
+      key: this.key,
       worker: this.#worker,
       liveness: this.#liveness,
       notifier: this.#notifier,
@@ -327,11 +329,11 @@ export class Engine {
     await this.#listener.ready;
   }
 
-  #circle(others: number, leads: boolean): void {
+  #circle(others: number, leads: boolean, holds: number): void {
     this.#unserved.beat();
     // What was given up while nothing could be written is still ours in the database, unless others have taken it.
     if (this.#worker.unmute()) this.#recount.begin();
-    else this.#recount.beat();
+    else this.#recount.beat(holds);
     this.#hints.beside(others);
     const first = leads && !this.#worker.timers.leads;
     this.#worker.timers.leads = leads;

@@ -26,7 +26,7 @@ interface Waiter {
   readonly resolve: (finished: FinishedRun) => void;
   readonly reject: (error: PerdureError) => void;
 }
-/** A look follows the last by at least this long. */
+/** A look follows the last but one by at least this long: what ends soon after the last is seen at once. */
 const GAP_MS = 10;
 const POLL_MS = 2000;
 /** A run in work here mostly ends by then. */
@@ -37,6 +37,8 @@ export class Results {
   readonly #waiting = new Map<string, Set<Waiter>>();
   #looking = false;
   #again = false;
+  /** When the last look began, and the one before it. */
+  #lookedAt: readonly [last: number, before: number] = [-GAP_MS, -GAP_MS];
   #poll: NodeJS.Timeout | undefined;
   /** Rejects once those who wait may know. */
   #closed: Promise<never> | undefined;
@@ -84,12 +86,14 @@ export class Results {
 
   async #look(): Promise<void> {
     this.#looking = true;
+    this.#lookedAt = [performance.now(), this.#lookedAt[0]];
     const found = await this.#options.store.finished([...this.#waiting.keys()]).catch((error) => this.#failed(error));
     for (const { state, ...finished } of found) {
       if (state !== null) this.tell({ ...finished, state });
       else this.#reject(finished.id, notFoundError(finished.id));
     }
-    if (this.#again) await new Promise((resolve) => setTimeout(resolve, GAP_MS));
+    const early = this.#lookedAt[1] + GAP_MS - performance.now();
+    if (this.#again && early > 0) await new Promise((resolve) => setTimeout(resolve, early));
     this.#looking = false;
     if (this.#again) {
       this.#again = false;

@@ -1,16 +1,18 @@
 /** One batch: the rows of each kind become one statement, all in one transaction, sent in one round trip. */
 import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
+import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News, Told } from "./flusher.ts";
+import type { Lane } from "./hint.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { didSwiftly, mayBeSwift, START_LOCK_MS, swift } from "./swift.ts";
 import {
   type BatchContext,
   ENDS,
   type Told as Ends,
   type Fenced,
-  type Lanes,
   type RecordRow,
   type SendAnswer,
   SHAPES,
@@ -40,32 +42,39 @@ export interface Batch {
 // Set here, in each transaction: whatever default the role or the database has, nothing of the session is relied on.
 const BEGIN = "begin isolation level read committed read write";
 const beginWith = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
-/** How long a batch waits for a stranger that has made a run of the same id and not committed. Nothing else in a batch waits for rows. */
-const START_LOCK_MS = 100;
 
 type Answer = { ord: number; verdict: string; [column: string]: unknown };
 
-/** Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. */
+/**
+ * Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. A hint may follow it at once,
+ * in the same packet: then it is on its way before this process knows of the commit.
+ */
 export async function runBatch(
   client: ClientBase,
   items: readonly Item[],
   context: BatchContext & { readonly schema: string },
-  asksWanted: boolean,
+  hintTurn: HintTurn,
 ): Promise<Batch> {
   const groups = joinEnds(groupByKind(items));
-  const makesNews = asksWanted && groups.some((g) => NEWSWORTHY.has(g.kind));
-  if (groups.length === 1 && !makesNews && context.lockMs === null) {
-    const result = await runLone(client, groups[0]!, context);
-    if (result) return readBatch(groups, [result], false, context);
+  let after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
+  if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
+    const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
+    if (quick) {
+      const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
+      const result = didSwiftly(client, groups[0]!, answer);
+      if (result) return readBatch(groups, [result], after.letters, context);
+      after = NO_HINT; // it has been, before there is anything to hear of
+    }
+    const result = await runLone(client, groups[0]!, context, after);
+    if (result) return readBatch(groups, [result], after.letters, context);
   }
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
   const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
   for (const group of groups) queries.push({ ...statementOf(group, context), types: TYPES });
-  if (makesNews) queries.push({ ...call(context.schema, "wanted", [context.worker]), types: TYPES });
   queries.push("commit");
-  const results = await (isPipelined(client) ? sendAll(client, queries) : sendOneByOne(client, queries));
+  const results = await (isPipelined(client) ? sendAll(client, queries, after) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), makesNews, context);
+  return readBatch(groups, results.slice(1), after.letters, context);
 }
 
 /** Connections: whether their transactions are by default what BEGIN asks for. */
@@ -81,19 +90,16 @@ async function runLone(
   client: ClientBase,
   group: Group,
   context: BatchContext & { readonly schema: string },
+  after: After,
 ): Promise<QueryResult | null> {
-  if (!isPipelined(client) || asBegun.get(client) === false) return null;
+  if (asBegun.get(client) === false) return null;
   const { name, text, values } = statementOf(group, context);
   const wait = `$${values.length})`;
   // An argument is evaluated before the function.
   const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
   const timed = group.kind === "start" && !context.apart ? text.replace(wait, withTimeout) : text;
-  const result = await client.query({
-    name: `${name}:lone`,
-    text: `${timed} where ${IS_AS_BEGUN}`,
-    values,
-    types: TYPES,
-  });
+  const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
+  const [result] = (await sendAll(client, [query], after)) as [QueryResult];
   // A claim that found nothing has no rows either: what it is told by, another statement has shown.
   if (result.rows.length > 0) asBegun.set(client, true);
   else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
@@ -102,30 +108,36 @@ async function runLone(
 
 const isPipelined = (client: ClientBase): boolean => (client as { pipeline?: boolean }).pipeline === true;
 
-const NEWSWORTHY = new Set<WriteKind>([
-  "handBack",
-  "start",
-  "retry",
-  "postpone",
-  "send",
-  "due",
-  "finish",
-  "tell",
-  "block",
-  "publish",
-]);
-
-/** One round trip. All results, or the first error once every answer is in: the connection is quiet then. */
-async function sendAll(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
+/**
+ * One round trip. All results, or the first error once every answer is in: the connection is quiet then. What comes `after` goes in the same
+ * packet, is a transaction of its own, and nobody waits for it.
+ */
+function sendAll(
+  client: ClientBase,
+  queries: readonly (string | QueryConfig)[],
+  { query, told }: After,
+): Promise<QueryResult[]> {
   const { stream } = (client as unknown as { connection: { stream: Writable } }).connection;
   // One packet: the driver would send one for each statement.
   stream.cork();
-  const sent = queries.map((query) => client.query(query as QueryConfig));
+  const answers = new Promise<QueryResult[]>((resolve, reject) => {
+    const results: QueryResult[] = [];
+    let failure: unknown;
+    let left = queries.length;
+    queries.forEach((query, at) => {
+      client.query(query as QueryConfig, (error: unknown, result) => {
+        if (error) failure ??= error;
+        else results[at] = result;
+        left -= 1;
+        if (left > 0) return;
+        if (failure) reject(failure);
+        else resolve(results);
+      });
+    });
+  });
+  if (query) client.query(query, (error: unknown, result) => told(!error && result.rows.length > 0));
   stream.uncork();
-  const settled = await Promise.allSettled(sent);
-  const failed = settled.find((s) => s.status === "rejected");
-  if (failed) throw failed.reason;
-  return settled.map((s) => (s as PromiseFulfilledResult<QueryResult>).value);
+  return answers;
 }
 
 async function sendOneByOne(client: ClientBase, queries: readonly (string | QueryConfig)[]): Promise<QueryResult[]> {
@@ -242,7 +254,7 @@ export function call(schema: string, fn: string, values: unknown[]): { name: str
 function readBatch(
   groups: readonly Group[],
   results: readonly QueryResult[],
-  asked: boolean,
+  hinted: string,
   context: BatchContext,
 ): Batch {
   const answered: { item: Item; answer: unknown }[] = [];
@@ -250,13 +262,15 @@ function readBatch(
   const news: News = {
     work: 0,
     foreign: 0,
+    hintedWork: 0,
     done: 0,
     change: 0,
+    hintedChange: 0,
     laterMs: null,
     untold: false,
     published: 0,
     touched: new Set(),
-    wanted: asked ? results[groups.length]!.rows[0] : null,
+    hinted,
   };
   groups.forEach((group, at) => {
     const rows = ofEach(results[at]!.rows as Answer[], group);
@@ -303,22 +317,24 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
       .map((row) => items[row.ord - 1]!.row as StartRow);
-    news.work += started.length;
-    news.foreign += started.filter((row) => !serves(lanes, row)).length;
+    addWork(news, started.length, () => started.filter((row) => !serves(lanes, row)).length);
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
-    news.work += woken.length;
-    news.foreign += woken.filter(
-      (row) => !serves(lanes, row as unknown as Lane) || isWarmElsewhere(row, worker),
-    ).length;
-    news.change += rows.filter((row) => row.working).length;
+    const isForeign = (row: Answer): boolean => !serves(lanes, row as unknown as Lane) || isWarmElsewhere(row, worker);
+    addWork(news, woken.length, () => woken.filter(isForeign).length);
+    const working = rows.filter((row) => row.working).length;
+    news.change += working;
+    if (news.hinted.includes("c")) news.hintedChange += working;
   } else if (kind === "due") {
     news.work += Number(rows[0]!.woken);
     news.foreign += Number(rows[0]!.woken);
   } else if (kind === "claim") {
     // The last kind: a claim that left nothing behind has taken what this process may take of all that. Else it would ask again, and who asks
     // leases no start at birth until it has its answer.
-    if (rows.length > 0 && !rows[0]!.backlog) news.work = news.foreign;
+    if (rows.length > 0 && !rows[0]!.backlog) {
+      news.work = news.foreign;
+      news.hintedWork = 0;
+    }
   } else if (kind === "handBack") news.work += Number(rows[0]!.handed);
   else if (kind === "retry") news.work += ok();
   else if (kind === "finish") {
@@ -330,6 +346,12 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
     news.published += ok();
     touch(news, items, rows);
   }
+}
+
+function addWork(news: News, count: number, foreign: () => number): void {
+  news.work += count;
+  if (news.hinted.includes("w")) news.hintedWork += count;
+  else news.foreign += foreign();
 }
 
 function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[]): void {
@@ -348,11 +370,3 @@ function addTold(news: News, told: Partial<Ends> | undefined): void {
 
 /** Another process has the run in memory, and is to take it. */
 const isWarmElsewhere = ({ warm }: Answer, worker: string | null): boolean => warm !== null && warm !== worker;
-
-type Lane = Pick<StartRow, "workflow" | "version" | "queue">;
-
-function serves({ workflows, versions, queues }: Lanes, lane: Lane): boolean {
-  return workflows.some(
-    (workflow, at) => workflow === lane.workflow && versions[at] === lane.version && queues[at] === lane.queue,
-  );
-}

@@ -4,10 +4,10 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:6ae17bf27d5a87dab53395452eb956240639d3b3
+--! Hash: sha1:b294b2599afa27541f0cc2119cca2fa2a564a9cc
 --! Message: initial
 
--- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -83,41 +83,6 @@ create index run_timer on :SCHEMA.run (timer) where timer is not null;
 create index run_child on :SCHEMA.run (open_parent) where open_parent is not null;
 create index run_untold on :SCHEMA.run (key) where untold;
 create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
-
--- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
--- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
--- the trigger below. Apart from run, so that none of its indexes changes at a claim.
-create table :SCHEMA.ready (
-  workflow text not null,
-  version  text not null,
-  queue    text not null,
-  priority smallint not null,
-  ready_at timestamptz not null,
-  run      bigint not null,
-  crashes  smallint not null
-)
--- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
-with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
--- The few of them that died again and again; see claim_runs.
-create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
-
-create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
-begin
-  if old.ready_at is not null then
-    delete from :SCHEMA.ready q
-    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
-      and q.run = old.key;
-  end if;
-  if new.ready_at is not null then
-    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
-    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
-  end if;
-  return null;
-end $perdure$;
--- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
-create trigger place_run after update of ready_at on :SCHEMA.run for each row
-when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
 
 -- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
 create table :SCHEMA.follower (
@@ -221,6 +186,8 @@ create table :SCHEMA.mail (
 with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
+-- What a lost session has to send may arrive when it was sent again.
+create unique index mail_token on :SCHEMA.mail (run, token) where reference is null;
 
 create table :SCHEMA.outcome (
   run      bigint primary key,
@@ -707,6 +674,41 @@ end $perdure$;
 
 -- Claiming runs, with all that a replay needs.
 
+-- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
+-- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
+-- the trigger below. Apart from run, so that none of its indexes changes at a claim.
+create table :SCHEMA.ready (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  priority smallint not null,
+  ready_at timestamptz not null,
+  run      bigint not null,
+  crashes  smallint not null
+)
+-- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
+-- The few of them that died again and again; see claim_runs.
+create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
+
+create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
+begin
+  if old.ready_at is not null then
+    delete from :SCHEMA.ready q
+    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
+      and q.run = old.key;
+  end if;
+  if new.ready_at is not null then
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
+  end if;
+  return null;
+end $perdure$;
+-- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
+create trigger place_run after update of ready_at on :SCHEMA.run for each row
+when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
+
 -- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at, token]; at most 1,000.
 create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json language sql stable as $perdure$
   select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)
@@ -1023,17 +1025,19 @@ end $perdure$;
 
 -- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
 
--- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot.
+-- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
+-- may have been recorded before. Not the first time, as a claim writes each outcome once: then no row is looked for that is there already.
 -- Called by the flusher, and by a transaction step in the user's own transaction.
 -- Locks: runs, in key order.
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
-  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
+  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean,
+  p_again boolean default true
 ) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
-  v_steps boolean := 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_steps boolean := not p_again and 'step' = all (p_kinds) and 1 = all (p_tries);
   v_count integer;
   v_ords integer[];
   v_crashed boolean;
@@ -1049,8 +1053,7 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
-      on conflict do nothing;
+        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
       get diagnostics v_count = row_count;
     end if;
   elsif v_steps then -- none of them has a wait or mail
@@ -1062,7 +1065,6 @@ begin
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
         as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
       join held h on h.key = g.run and h.epoch = g.epoch
-      on conflict do nothing
       returning 1
     )
     select (select count(*) from put), (select bool_or(h.crashes > 0) from held h) into v_count, v_crashed;
@@ -1350,25 +1352,31 @@ begin
 end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
--- the next slot of a schedule; scheduled: slots are due.
+-- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
 create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
+  v_due integer;
 begin
   with late as materialized ( -- materialized, so that the limited, locking subquery runs once
     select r.key from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit for no key update skip locked
   ), done as (
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
-  select count(*) into woken from done;
+  select (select count(*) from done),
+      (select count(*) from (select from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit) d)
+    into woken, v_due;
   select :SCHEMA.to_ms(least(
       (select min(r.timer) from :SCHEMA.run r where r.timer > v_now),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
     )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
     into next_ms, scheduled;
+  if woken < v_due then
+    next_ms := least(next_ms, 100);
+  end if;
   return next;
 end $perdure$;
 
@@ -1397,6 +1405,10 @@ returns table (ord integer, verdict text, key bigint, woken boolean, working boo
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: mail whose answer was lost, and whose commit is late, is seen by one that begins once the row is locked.
+  if p_again or p_wait then
+    perform from :SCHEMA.hold_runs(array(select r.key from :SCHEMA.run r where r.id = any(p_ids)), p_wait);
+  end if;
   return query
   with given as materialized (
     select g.*, r.key from unnest(p_ids, p_names, p_data, p_references, p_tokens) with ordinality as g(id, name, data, reference, token, ord)
@@ -1411,7 +1423,7 @@ begin
     from given g join held h using (key)
     where h.state not in ('completed', 'failed', 'cancelled') and g.ord not in (select ord from again)
     order by g.ord
-    on conflict (run, name, reference) where reference is not null do nothing
+    on conflict do nothing -- the reference, or the token
     returning run, name, token
   ), news as (
     select run, count(*)::integer as n, array_agg('event:' || name) as topics from put group by run
@@ -1501,11 +1513,13 @@ begin
 end $perdure$;
 
 -- Records the last step of runs and finishes them: record_steps and finish_runs in one, with one look at each run's row. A step that
--- succeeded or failed at its first try, so it has no wait and no mail. recorded: what record_steps would say; the rest as finish_runs.
+-- succeeded or failed at its first try, so it has no wait and no mail. recorded: what record_steps would say; the rest as finish_runs. p_again: as
+-- there.
 -- Called by the flusher. Locks: as finish_runs.
 create function :SCHEMA.end_runs(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_names text[], p_outcomes text[], p_values text[],
-  p_hashes text[], p_started float8[], p_ats float8[], p_states text[], p_results text[], p_reopened text[], p_wait boolean
+  p_hashes text[], p_started float8[], p_ats float8[], p_states text[], p_results text[], p_reopened text[], p_wait boolean,
+  p_again boolean default true
 ) returns table (ord integer, verdict text, recorded text, woken integer, working integer, next_ms float8, untold integer)
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
@@ -1515,7 +1529,16 @@ declare
   v_recorded integer := 0;
   v_count integer := 0;
   v_followed bigint[];
+  v_said text[];
 begin
+  if p_again then
+    select array_agg(s.verdict order by s.ord) into v_said from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos,
+      array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes, p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started,
+      p_ats, '{}', p_wait, true) s;
+    return query select f.ord, f.verdict, v_said[f.ord], f.woken, f.working, f.next_ms, f.untold
+      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f;
+    return;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -1526,8 +1549,7 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
         values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
-        on conflict do nothing;
+          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
       get diagnostics v_recorded = row_count;
       update :SCHEMA.run r set state = p_states[1], worker = null, pausing = false, crashes = 0, finished_at = v_now
         where r.key = p_runs[1] returning case when r.followed then p_runs end into v_followed;
@@ -1544,7 +1566,6 @@ begin
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
         as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
       join held h on h.key = g.run and h.epoch = g.epoch
-      on conflict do nothing
       returning 1
     ), done as (
       update :SCHEMA.run r set state = g.state, worker = null, pausing = false, crashes = 0, finished_at = v_now
@@ -1806,9 +1827,9 @@ returns void language sql as $perdure$
 $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
--- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
+-- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep. holds: how many runs.
 -- Locks: the worker's row, the leader's, its rows of taken, skipping what is held.
-create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, holds integer, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -1824,6 +1845,7 @@ begin
       else w.dead_at < v_now - interval '1 day' or :SCHEMA.holds_runs(w.id)
     end
   ));
+  select count(*) into holds from :SCHEMA.held_runs(p_id);
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
@@ -3072,6 +3094,7 @@ declare
   v_tree bigint[];
   v_done bigint[];
   v_followed bigint[];
+  v_next float8;
 begin
   loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
@@ -3092,9 +3115,9 @@ begin
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
   if v_followed is not null then
-    perform :SCHEMA.tell_followers(v_followed);
+    select t.next_ms into v_next from :SCHEMA.tell_followers(v_followed) t;
   end if;
-  perform :SCHEMA.hint('cdw');
+  perform :SCHEMA.hint(case when v_next is null then 'cdw' else 'cdwt' end);
   return query select r.id, case when r.key = any(v_done) then 'ok' else r.state end from :SCHEMA.run r where r.id = any(p_ids);
 end $perdure$;
 

@@ -145,9 +145,11 @@ async function endPool(pool: pg.Pool, open: ReadonlySet<pg.PoolClient>): Promise
   for (const client of open) client.connection.stream.destroy();
 }
 
-/** Opens a client of its own; the caller ends it. */
-export async function connectClient(config: pg.ClientConfig): Promise<pg.Client> {
+/** Opens a client of its own; the caller ends it. `options`: settings of its session, beside those of the config or its URL. */
+export async function connectClient(config: pg.ClientConfig, options?: string): Promise<pg.Client> {
   const client = new pg.Client(config);
+  const { connectionParameters } = client as unknown as { connectionParameters: { options?: string } };
+  if (options) connectionParameters.options = `${connectionParameters.options ?? ""} ${options}`.trim();
   client.on("error", () => {});
   try {
     await client.connect();

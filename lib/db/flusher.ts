@@ -8,10 +8,11 @@ import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import { Alone } from "./alone.ts";
 import { type Batch, type Item, runBatch } from "./batch.ts";
+import type { HintTurn } from "./behind.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
-import { isConnectionLost, isLocked, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
+import { isConnectionLost, isLocked, isTaken, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
 import { isFromOutside, Queue, type Room } from "./queue.ts";
 import type { Lanes, WriteKind, Writes } from "./writes.ts";
 
@@ -35,8 +36,8 @@ export interface FlusherOptions {
   readonly connect: () => Promise<Client>;
   /** Runs a batch on another connection: for rows that must wait for a lock. */
   readonly beside: <T>(work: (client: ClientBase) => Promise<T>) => Promise<T>;
-  /** True: a batch that makes news also asks who wants to hear of it. */
-  readonly asksWanted: () => boolean;
+  /** Whether a hint may follow a batch at once. */
+  readonly hintTurn: HintTurn;
   /** After each commit: what others may want to hear. */
   readonly onNews: (news: News) => void;
   readonly onTrouble: (message: string, error: unknown) => void;
@@ -56,10 +57,14 @@ export interface FlusherOptions {
 export interface News {
   /** Runs that became claimable. */
   work: number;
-  /** Of these, those that this process may not serve. */
+  /** Of these, those that this process may not serve, and that others were not hinted at. */
   foreign: number;
+  /** Of these, those that others were hinted at where it is theirs. */
+  hintedWork: number;
   done: number;
   change: number;
+  /** Of these, those that others were hinted at. */
+  hintedChange: number;
   /** Milliseconds until the first run that is to be woken later; null: none. */
   laterMs: number | null;
   /** Runs have ended of which not all have been told that wait for it. */
@@ -68,8 +73,8 @@ export interface News {
   published: number;
   /** The keys of runs that published or ended: who reads them here looks. */
   readonly touched: Set<string>;
-  /** Others that want to hear of work, of finishes or of what is published; null: not asked. */
-  wanted: { readonly hungry: boolean; readonly watching: boolean; readonly reading: boolean } | null;
+  /** What others were hinted at already, right behind the commit. */
+  readonly hinted: string;
 }
 
 /** Who is told of a write. */
@@ -225,6 +230,8 @@ export class Flusher {
           apart = true;
           continue;
         }
+        // An outcome that is recorded already: the rows are written as those that may be.
+        if (!again && failures === 0 && isTaken(error)) continue;
         const lost = await this.#dropLostClient(error);
         again ||= lost;
         if (this.#closed) return reject(items, closed());
@@ -296,9 +303,9 @@ export class Flusher {
   }
 
   #commit(client: ClientBase, items: readonly Item[], context: Parameters<typeof runBatch>[2]): Promise<Batch> {
-    const { asksWanted, guard } = this.#options;
+    const { hintTurn, guard } = this.#options;
     const commit = (): Promise<Batch> =>
-      answered(runBatch(client, items, context, asksWanted()), ANSWER_MS, "a batch of writes");
+      answered(runBatch(client, items, context, hintTurn), ANSWER_MS, "a batch of writes");
     return guard ? guard(items, commit) : commit();
   }
 

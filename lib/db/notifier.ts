@@ -18,13 +18,21 @@ export interface NotifierOptions {
 export interface Notifier {
   /** Sends at once, or gathers while the last send or its gap lasts. Never throws. */
   hint(kind: Hint): void;
+  /** The caller sends the next one by itself: the gap begins. What is returned tells whether it was sent; if not, the gap ends. Null: it is too soon, or too late. */
+  takeTurn(): ((sent: boolean) => void) | null;
   /** Sends what is gathered, and no more afterwards. */
   close(): Promise<void>;
 }
 
+const channels = new Map<string, string>();
+
 /** The channel of a schema: as long for any name, as a channel is limited to 63 bytes. */
 export function channelOf(schema: string): string {
-  return `perdure_${createHash("sha256").update(schema).digest("hex").slice(0, 16)}`;
+  const known = channels.get(schema);
+  if (known) return known;
+  const channel = `perdure_${createHash("sha256").update(schema).digest("hex").slice(0, 16)}`;
+  channels.set(schema, channel);
+  return channel;
 }
 
 export function createNotifier(options: NotifierOptions): Notifier {
@@ -49,9 +57,19 @@ class CoalescingNotifier implements Notifier {
     this.#sending ??= this.#sendAll();
   }
 
-  async #sendAll(): Promise<void> {
-    // What one commit hints in one go travels in one notification.
-    await Promise.resolve();
+  takeTurn(): ((sent: boolean) => void) | null {
+    if (this.#sending || this.#closing.signal.aborted) return null;
+    let end = (): void => {};
+    const unsent = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#sending = this.#sendAll(Promise.race([pause(this.#minGapMs, this.#closing.signal), unsent]));
+    return (sent) => sent || end();
+  }
+
+  // What one commit hints in one go travels in one notification.
+  async #sendAll(gap: Promise<void> = Promise.resolve()): Promise<void> {
+    await gap;
     while (this.#gathered.size > 0) {
       await Promise.all([this.#sendOne(), pause(this.#minGapMs, this.#closing.signal)]);
     }

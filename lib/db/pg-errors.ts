@@ -105,6 +105,9 @@ export const isTooSlow = (error: unknown): boolean => matches(error, /^57014$/);
 /** Whether a lock was waited for in vain. */
 export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);
 
+/** Whether a row is there already. */
+export const isTaken = (error: unknown): boolean => matches(error, /^23505$/);
+
 /** Whether another transaction was in the way, so that this one was rolled back: nothing of it took effect. */
 export const isCrossed = (error: unknown): boolean => matches(error, /^(40001|40P01)$/);
 

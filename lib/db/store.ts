@@ -4,6 +4,7 @@ import type { Claim, Recorded } from "../core/claim.ts";
 import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
 import { call } from "./batch.ts";
+import { hint } from "./hint.ts";
 import { toClaims, toFork } from "./loaded.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -27,6 +28,7 @@ export interface Beat {
   readonly others: number;
   readonly leads: boolean;
   readonly untidy: boolean;
+  readonly holds: number;
   readonly now_ms: number;
 }
 
@@ -210,8 +212,9 @@ export class Store {
     return rows.flatMap(({ name, slot }) => [name, slot]);
   }
 
-  async hint(letters: string): Promise<void> {
-    await this.#rows("hint", [letters]);
+  async hint(worker: string, letters: string): Promise<void> {
+    const { text, values, types } = hint(this.#schema, worker, letters);
+    await this.#db.query({ text, values, types });
   }
 
   async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {

@@ -9,7 +9,7 @@ import { call } from "./batch.ts";
 import { discard } from "./connect.ts";
 import { answered } from "./deadline.ts";
 import type { Guard } from "./guard.ts";
-import { isConnectionLost } from "./pg-errors.ts";
+import { isConnectionLost, isTransient } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { type RecordRow, SHAPES } from "./writes.ts";
 
@@ -57,7 +57,7 @@ export class PgTransactor {
         const lost = once.isLost(error);
         once.over();
         discard(client);
-        const settled = lost ? await this.#settle(once) : undefined;
+        const settled = lost ? await this.#settle(once, over) : undefined;
         if (settled) return settled;
         const again = lost ? performance.now() - since < PATIENCE_MS : isCollision(error) && reruns < RERUNS;
         if (over() || !again) throw error;
@@ -102,8 +102,8 @@ export class PgTransactor {
     }
   }
 
-  /** The answer to the commit was lost: ends the old session for good, and looks whether it had committed. */
-  async #settle<T>(once: Once<T>): Promise<Ran<T> | undefined> {
+  /** The answer to the commit was lost: ends the old session for good, and looks whether it had committed, for as long as it takes. */
+  async #settle<T>(once: Once<T>, over: () => boolean): Promise<Ran<T> | undefined> {
     if (!once.committing) return undefined;
     const { row, result } = once.recorded!;
     for (let failures = 0; ; failures += 1) {
@@ -113,7 +113,8 @@ export class PgTransactor {
         const { rows } = await this.#pool.query(text, [row.run, row.slot, row.attempt, row.epoch]);
         return rows.length > 0 ? { result, verdict: "ok" } : undefined;
       } catch (lookError) {
-        if (!isConnectionLost(lookError) || failures > 60) throw lookError;
+        // Who does not know whether it is recorded cannot fail the step either.
+        if (over() || !(isConnectionLost(lookError) || isTransient(lookError))) throw lookError;
         await new Promise((resolve) => setTimeout(resolve, Math.min(1000, 20 * 2 ** failures)));
       }
     }

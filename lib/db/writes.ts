@@ -279,6 +279,8 @@ export interface WriteShape {
 }
 
 const wait = ({ lockMs }: BatchContext): unknown[] => [lockMs !== null];
+/** Whether some of the rows may be there already; also where they are written alone, as another statement that waits may have written them. */
+const again = (c: BatchContext): unknown[] => [...wait(c), c.again || c.lockMs !== null];
 const lanes = (c: BatchContext): unknown[] => [c.lanes.workflows, c.lanes.versions, c.lanes.queues];
 const none = (): unknown[] => [];
 const fenced = ["run", "epoch"];
@@ -323,7 +325,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   record: {
     fn: "record_steps",
     columns: [...slotted, "no", "kind", "name", "outcome", "value", "hash", "tries", "started", "at", "mail"],
-    rest: wait,
+    rest: again,
   },
   deliver: { fn: "record_deliveries", columns: [...slotted, "no"], rest: wait },
   publish: { fn: "publish", columns: [...slotted, "no", "kind", "name", "value", "seq", "at"], rest: wait },
@@ -353,7 +355,7 @@ export const ENDS = {
   fn: "end_runs",
   step: [...slotted, "no", "name", "outcome", "value", "hash", "started", "at"],
   end: ["state", "value", "reopened"],
-  rest: wait,
+  rest: again,
 } as const;
 
 /** The order in which a batch applies its kinds. */

@@ -19,9 +19,9 @@ export class Mailbox {
   }
 
   take(seen: number, unread: readonly Mail[]): void {
-    // Two looks may have crossed.
+    // Two looks may have crossed: the older one does not know what there is.
+    if (seen >= this.seen) this.partial = unread.length >= MAILS_PER_LOOK;
     this.seen = Math.max(this.seen, seen);
-    this.partial = unread.length >= MAILS_PER_LOOK;
     for (const mail of unread) {
       if (BigInt(mail.seq) <= BigInt(this.last)) continue;
       this.last = mail.seq;

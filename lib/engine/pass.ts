@@ -72,7 +72,7 @@ export class Pass {
     this.history = new History(claim);
     this.binding = new Binding(claim, ports.codec, this.history);
     this.mailbox = new Mailbox(claim);
-    this.ends = new Ends(claim.ended);
+    this.ends = new Ends(claim);
     this.ledger = new Ledger(ports.flusher, claim, this);
     this.#hold = new Hold(this.ledger, this);
     this.handover = new Handover(claim, this.history, this.ledger, ports);
@@ -317,7 +317,7 @@ export class Pass {
 
   #takeIn(news: News): void {
     this.mailbox.take(news.mail, news.unread);
-    this.ends.take(news.ended);
+    this.ends.take(news.mail, news.ended);
     this.#checkLimit(news.now);
     // Before what is due rings: no try begins in a run that is to be paused.
     this.#pausing = news.pausing;

@@ -31,7 +31,8 @@ export interface LivenessOptions {
   readonly logger: Logger;
   /** False: this process takes no runs, so it watches nobody. A full one watches: its slots turn over, and nobody else may be left. */
   readonly takesRuns: () => boolean;
-  readonly onBeat: (others: number, leads: boolean) => void;
+  /** `holds`: how many runs are this process's, in the database. */
+  readonly onBeat: (others: number, leads: boolean, holds: number) => void;
   /** This process was taken for dead, or has to take itself for dead: its claims are void. */
   readonly onBuried: (why: string) => void;
   /** Runs became claimable. */
@@ -96,7 +97,7 @@ export class Liveness {
       if (this.#stopped) return;
       if (!beat.alive) await this.#rise();
       this.#others = beat.others;
-      onBeat(beat.others, beat.leads);
+      onBeat(beat.others, beat.leads, beat.holds);
       if (beat.untidy) await this.#sweep();
     } catch {
       nextMs = Math.min(500, nextMs);

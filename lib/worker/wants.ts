@@ -56,7 +56,7 @@ export class Wants {
       passing.wanted = true;
       return this.settle();
     }
-    if (this.#stopped) return false;
+    if (this.#stopped || !passing.wanted) return false;
     passing.over = setTimeout(() => {
       passing.wanted = false;
       void this.settle();

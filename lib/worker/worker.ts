@@ -238,6 +238,8 @@ export class Worker {
     this.#warm.forget(pass);
     this.#active.set(pass.run.id, pass);
     if (this.#active.size === 1) this.#options.onLoad();
+    // Its body went on by itself: what it asks for is begun where the run is handed to.
+    if (this.#stopping) void pass.drain();
   }
 
   #ended(pass: Pass, ending: Ending): void {

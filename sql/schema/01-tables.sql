@@ -1,4 +1,4 @@
--- The tables, in the order of a run's life: run, ready, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
+-- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
 -- Hot rows are narrow: what changes (run) and what is only ever inserted (payloads) never share a row.
 -- No foreign keys: each would lock the run row once more per insert; every writer holds that row's lock already.
 
@@ -74,41 +74,6 @@ create index run_timer on :SCHEMA.run (timer) where timer is not null;
 create index run_child on :SCHEMA.run (open_parent) where open_parent is not null;
 create index run_untold on :SCHEMA.run (key) where untold;
 create index run_tags on :SCHEMA.run using gin (tags) where tags is not null;
-
--- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
--- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
--- the trigger below. Apart from run, so that none of its indexes changes at a claim.
-create table :SCHEMA.ready (
-  workflow text not null,
-  version  text not null,
-  queue    text not null,
-  priority smallint not null,
-  ready_at timestamptz not null,
-  run      bigint not null,
-  crashes  smallint not null
-)
--- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
-with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
--- The few of them that died again and again; see claim_runs.
-create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
-
-create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
-begin
-  if old.ready_at is not null then
-    delete from :SCHEMA.ready q
-    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
-      and q.run = old.key;
-  end if;
-  if new.ready_at is not null then
-    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
-    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
-  end if;
-  return null;
-end $perdure$;
--- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
-create trigger place_run after update of ready_at on :SCHEMA.run for each row
-when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
 
 -- Runs that wait for the end of a run that is not their child: they started it with an id that was taken.
 create table :SCHEMA.follower (
@@ -212,6 +177,8 @@ create table :SCHEMA.mail (
 with (autovacuum_vacuum_scale_factor = 0.1);
 create index mail_unread on :SCHEMA.mail (run, seq) where slot is null;
 create unique index mail_reference on :SCHEMA.mail (run, name, reference) where reference is not null;
+-- What a lost session has to send may arrive when it was sent again.
+create unique index mail_token on :SCHEMA.mail (run, token) where reference is null;
 
 create table :SCHEMA.outcome (
   run      bigint primary key,

@@ -1,5 +1,40 @@
 -- Claiming runs, with all that a replay needs.
 
+-- The runs that are claimable, by what a worker serves, so that neither history nor a backlog of others' runs is ever read. A row stands for a
+-- run whose ready_at is not null, with that time, and changes under the lock of that run: who starts and who claims runs writes it, for all others
+-- the trigger below. Apart from run, so that none of its indexes changes at a claim.
+create table :SCHEMA.ready (
+  workflow text not null,
+  version  text not null,
+  queue    text not null,
+  priority smallint not null,
+  ready_at timestamptz not null,
+  run      bigint not null,
+  crashes  smallint not null
+)
+-- As turned over as nothing else, and the index keeps pointing at what is dead until it is vacuumed.
+with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index ready_claim on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run);
+-- The few of them that died again and again; see claim_runs.
+create index ready_suspect on :SCHEMA.ready (workflow, version, queue, priority, ready_at, run) where crashes >= 3;
+
+create function :SCHEMA.place_run() returns trigger language plpgsql set enable_seqscan = off as $perdure$
+begin
+  if old.ready_at is not null then
+    delete from :SCHEMA.ready q
+    where q.workflow = old.workflow and q.version = old.version and q.queue = old.queue and q.priority = old.priority and q.ready_at = old.ready_at
+      and q.run = old.key;
+  end if;
+  if new.ready_at is not null then
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    values (new.workflow, new.version, new.queue, new.priority, new.ready_at, new.key, new.crashes);
+  end if;
+  return null;
+end $perdure$;
+-- Not at a claim, which deletes the row itself, nor at the ends of runs, which do not name the column.
+create trigger place_run after update of ready_at on :SCHEMA.run for each row
+when (new.state <> 'running' and old.ready_at is distinct from new.ready_at) execute function :SCHEMA.place_run();
+
 -- A run's unread mail after a position, oldest first, as a JSON array of [seq, name, data, reference, sent at, token]; at most 1,000.
 create function :SCHEMA.unread(p_run bigint, p_after bigint) returns json language sql stable as $perdure$
   select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq)

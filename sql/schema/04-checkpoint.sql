@@ -5,17 +5,19 @@
 
 -- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
 
--- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot.
+-- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
+-- may have been recorded before. Not the first time, as a claim writes each outcome once: then no row is looked for that is there already.
 -- Called by the flusher, and by a transaction step in the user's own transaction.
 -- Locks: runs, in key order.
 create function :SCHEMA.record_steps(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_kinds text[], p_names text[],
-  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean
+  p_outcomes text[], p_values text[], p_hashes text[], p_tries integer[], p_started float8[], p_ats float8[], p_mails bigint[], p_wait boolean,
+  p_again boolean default true
 ) returns table (ord integer, verdict text) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
-  v_steps boolean := 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_steps boolean := not p_again and 'step' = all (p_kinds) and 1 = all (p_tries);
   v_count integer;
   v_ords integer[];
   v_crashed boolean;
@@ -31,8 +33,7 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
       values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
-      on conflict do nothing;
+        :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
       get diagnostics v_count = row_count;
     end if;
   elsif v_steps then -- none of them has a wait or mail
@@ -44,7 +45,6 @@ begin
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
         as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
       join held h on h.key = g.run and h.epoch = g.epoch
-      on conflict do nothing
       returning 1
     )
     select (select count(*) from put), (select bool_or(h.crashes > 0) from held h) into v_count, v_crashed;

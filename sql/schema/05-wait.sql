@@ -173,24 +173,30 @@ begin
 end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
--- the next slot of a schedule; scheduled: slots are due.
+-- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
 create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
+  v_due integer;
 begin
   with late as materialized ( -- materialized, so that the limited, locking subquery runs once
     select r.key from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit for no key update skip locked
   ), done as (
     update :SCHEMA.run r set state = 'pending', ready_at = r.due, due = null, topics = null from late where r.key = late.key returning 1
   )
-  select count(*) into woken from done;
+  select (select count(*) from done),
+      (select count(*) from (select from :SCHEMA.run r where r.timer <= v_now order by r.timer limit p_limit) d)
+    into woken, v_due;
   select :SCHEMA.to_ms(least(
       (select min(r.timer) from :SCHEMA.run r where r.timer > v_now),
       (select min(s.due_at) from :SCHEMA.schedule s where s.due_at > v_now)
     )) - :SCHEMA.to_ms(v_now), exists (select from :SCHEMA.schedule s where s.due_at <= v_now)
     into next_ms, scheduled;
+  if woken < v_due then
+    next_ms := least(next_ms, 100);
+  end if;
   return next;
 end $perdure$;

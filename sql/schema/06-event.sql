@@ -23,6 +23,10 @@ returns table (ord integer, verdict text, key bigint, woken boolean, working boo
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
+  -- A statement of its own: mail whose answer was lost, and whose commit is late, is seen by one that begins once the row is locked.
+  if p_again or p_wait then
+    perform from :SCHEMA.hold_runs(array(select r.key from :SCHEMA.run r where r.id = any(p_ids)), p_wait);
+  end if;
   return query
   with given as materialized (
     select g.*, r.key from unnest(p_ids, p_names, p_data, p_references, p_tokens) with ordinality as g(id, name, data, reference, token, ord)
@@ -37,7 +41,7 @@ begin
     from given g join held h using (key)
     where h.state not in ('completed', 'failed', 'cancelled') and g.ord not in (select ord from again)
     order by g.ord
-    on conflict (run, name, reference) where reference is not null do nothing
+    on conflict do nothing -- the reference, or the token
     returning run, name, token
   ), news as (
     select run, count(*)::integer as n, array_agg('event:' || name) as topics from put group by run

@@ -61,11 +61,13 @@ begin
 end $perdure$;
 
 -- Records the last step of runs and finishes them: record_steps and finish_runs in one, with one look at each run's row. A step that
--- succeeded or failed at its first try, so it has no wait and no mail. recorded: what record_steps would say; the rest as finish_runs.
+-- succeeded or failed at its first try, so it has no wait and no mail. recorded: what record_steps would say; the rest as finish_runs. p_again: as
+-- there.
 -- Called by the flusher. Locks: as finish_runs.
 create function :SCHEMA.end_runs(
   p_runs bigint[], p_epochs integer[], p_slots text[], p_attempts integer[], p_nos integer[], p_names text[], p_outcomes text[], p_values text[],
-  p_hashes text[], p_started float8[], p_ats float8[], p_states text[], p_results text[], p_reopened text[], p_wait boolean
+  p_hashes text[], p_started float8[], p_ats float8[], p_states text[], p_results text[], p_reopened text[], p_wait boolean,
+  p_again boolean default true
 ) returns table (ord integer, verdict text, recorded text, woken integer, working integer, next_ms float8, untold integer)
 language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
 #variable_conflict use_column
@@ -75,7 +77,16 @@ declare
   v_recorded integer := 0;
   v_count integer := 0;
   v_followed bigint[];
+  v_said text[];
 begin
+  if p_again then
+    select array_agg(s.verdict order by s.ord) into v_said from :SCHEMA.record_steps(p_runs, p_epochs, p_slots, p_attempts, p_nos,
+      array_fill('step'::text, array[cardinality(p_runs)]), p_names, p_outcomes, p_values, p_hashes, array_fill(1, array[cardinality(p_runs)]), p_started,
+      p_ats, '{}', p_wait, true) s;
+    return query select f.ord, f.verdict, v_said[f.ord], f.woken, f.working, f.next_ms, f.untold
+      from :SCHEMA.finish_runs(p_runs, p_epochs, p_states, p_results, p_reopened, p_wait) f;
+    return;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -86,8 +97,7 @@ begin
     if found then
       insert into :SCHEMA.checkpoint (run, slot, attempt, no, kind, name, outcome, value, hash, tries, epoch, started_at, at)
         values (p_runs[1], p_slots[1], p_attempts[1], p_nos[1], 'step', p_names[1], p_outcomes[1], p_values[1]::json, p_hashes[1], 1, p_epochs[1],
-          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]))
-        on conflict do nothing;
+          :SCHEMA.from_ms(p_started[1]), :SCHEMA.from_ms(p_ats[1]));
       get diagnostics v_recorded = row_count;
       update :SCHEMA.run r set state = p_states[1], worker = null, pausing = false, crashes = 0, finished_at = v_now
         where r.key = p_runs[1] returning case when r.followed then p_runs end into v_followed;
@@ -104,7 +114,6 @@ begin
       from unnest(p_runs, p_epochs, p_slots, p_attempts, p_nos, p_names, p_outcomes, p_values, p_hashes, p_started, p_ats)
         as g(run, epoch, slot, attempt, no, name, outcome, value, hash, started, at)
       join held h on h.key = g.run and h.epoch = g.epoch
-      on conflict do nothing
       returning 1
     ), done as (
       update :SCHEMA.run r set state = g.state, worker = null, pausing = false, crashes = 0, finished_at = v_now

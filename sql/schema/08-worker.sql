@@ -52,9 +52,9 @@ returns void language sql as $perdure$
 $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
--- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep.
+-- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep. holds: how many runs.
 -- Locks: the worker's row, the leader's, its rows of taken, skipping what is held.
-create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, now_ms float8) language plpgsql as $perdure$
+create function :SCHEMA.beat(p_id bigint) returns table (alive boolean, others integer, leads boolean, untidy boolean, holds integer, now_ms float8) language plpgsql as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
 begin
@@ -70,6 +70,7 @@ begin
       else w.dead_at < v_now - interval '1 day' or :SCHEMA.holds_runs(w.id)
     end
   ));
+  select count(*) into holds from :SCHEMA.held_runs(p_id);
   now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;

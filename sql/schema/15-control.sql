@@ -10,6 +10,7 @@ declare
   v_tree bigint[];
   v_done bigint[];
   v_followed bigint[];
+  v_next float8;
 begin
   loop -- a child may have started children of its own, or have ended, until its row was locked
     with recursive tree(key, open) as (
@@ -30,9 +31,9 @@ begin
   )
   select coalesce(array_agg(key), '{}'), array_agg(key) filter (where followed) into v_done, v_followed from done;
   if v_followed is not null then
-    perform :SCHEMA.tell_followers(v_followed);
+    select t.next_ms into v_next from :SCHEMA.tell_followers(v_followed) t;
   end if;
-  perform :SCHEMA.hint('cdw');
+  perform :SCHEMA.hint(case when v_next is null then 'cdw' else 'cdwt' end);
   return query select r.id, case when r.key = any(v_done) then 'ok' else r.state end from :SCHEMA.run r where r.id = any(p_ids);
 end $perdure$;
 

@@ -5,7 +5,7 @@ import type { WriteKind } from "../../lib/db/writes.ts";
 import { step as stepOf, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
-import { PATIENCE_MS } from "../support/gate.ts";
+import { PATIENCE_MS, rejection } from "../support/gate.ts";
 import { type Sql, stranger } from "../support/stranger.ts";
 import { traffic } from "../support/traffic.ts";
 import { needs } from "../support/without.ts";
@@ -53,9 +53,15 @@ const step = {
 const END = `select ord, verdict, recorded from :SCHEMA.end_runs($1, $2, array_fill('s#0'::text, array[$3::int]), array_fill(1, array[$3]),
   array_fill(1, array[$3]), array_fill('s'::text, array[$3]), array_fill('completed'::text, array[$3]), array_fill('1'::text, array[$3]),
   array_fill(null::text, array[$3]), array_fill(0::float8, array[$3]), array_fill(0::float8, array[$3]), array_fill('completed'::text, array[$3]),
-  array_fill('2'::text, array[$3]), array_fill(null::text, array[$3]), $4)`;
-async function endRuns(sql: Sql, runs: readonly string[], epochs: readonly number[], wait = false): Promise<any[]> {
-  const rows = await sql(END, [runs, epochs, runs.length, wait]);
+  array_fill('2'::text, array[$3]), array_fill(null::text, array[$3]), $4, $5)`;
+async function endRuns(
+  sql: Sql,
+  runs: readonly string[],
+  epochs: readonly number[],
+  wait = false,
+  again = false,
+): Promise<any[]> {
+  const rows = await sql(END, [runs, epochs, runs.length, wait, again]);
   return rows[0].ord === null ? runs.map((_, at) => ({ ...rows[0], ord: at + 1 })) : rows;
 }
 
@@ -108,8 +114,8 @@ for (const among of [0, 3]) {
       return (await write(own, schema, "start", rows)).map(({ key }) => key);
     };
     const epochs = (first: number): number[] => [first, ...Array.from({ length: among }, () => 1)];
-    const says = async (keys: string[], epoch = 1): Promise<string> => {
-      const rows = await endRuns(own, keys, epochs(epoch));
+    const says = async (keys: string[], epoch = 1, again = false): Promise<string> => {
+      const rows = await endRuns(own, keys, epochs(epoch), false, again);
       t.same(
         rows.map(({ ord }) => ord).toSorted(),
         keys.map((_, at) => at + 1),
@@ -131,11 +137,12 @@ for (const among of [0, 3]) {
     const keys = await begin();
     t.equal(await says(keys), "ok, ok");
     t.same(await stored(keys[0]!), { state: "completed", steps: 1, result: "2" });
-    t.equal(await says(keys), "ok, ok", "the answer was lost, and it is written again");
+    for (const again of [false, true])
+      t.equal(await says(keys, 1, again), "ok, ok", "the answer was lost, and it is written again");
     t.same(await stored(keys[0]!), { state: "completed", steps: 1, result: "2" });
 
     const stale = await begin();
-    t.equal(await says(stale, 9), "stale, stale");
+    for (const again of [true, false]) t.equal(await says(stale, 9, again), "stale, stale");
     t.same(await stored(stale[0]!), { state: "running", steps: 0, result: null });
 
     const late = [
@@ -169,7 +176,11 @@ for (const among of [0, 3]) {
         values ($1, 's#0', 1, 'step', 's', 'completed', 1, 7, now(), now())`,
       [taken[0]],
     );
-    t.equal(await says(taken), "stale, ok", "another claim's outcome stays");
+    t.match(await rejection(says(taken)), { code: "23505" }, "not looked for the first time");
+    t.equal(await says(taken, 1, true), "stale, ok", "another claim's outcome stays");
+    const alone = await begin();
+    t.equal(await says(alone, 1, true), "ok, ok", "nothing was there");
+    t.same(await stored(alone[0]!), { state: "completed", steps: 1, result: "2" });
     t.same(await stored(taken[0]!), { state: "completed", steps: 1, result: "2" });
   });
 

@@ -86,7 +86,7 @@ async function writer(t: Test) {
     lanes: { workflows: [], versions: [], queues: [] },
     connect: () => connectClient(config as object),
     beside: () => Promise.reject(new Error("nothing is held")),
-    asksWanted: () => false,
+    hintTurn: () => null,
     onNews: () => {},
     onTrouble: () => {},
     onLostAnswer: () => {},
@@ -353,4 +353,23 @@ test("starts and sends are refused once those that wait take too much memory; wh
   t.strictSame(new Set(codes.slice(first)), new Set(["PERDURE_BUSY"]));
   await run.send(news, "in time");
   t.match(await run.result(), { data: "in time" });
+});
+
+test("an outcome that is recorded already, by a try whose answer was lost, is taken as recorded", async (t) => {
+  const note = step("note", async (n: number) => {
+    await b.sql(
+      `insert into :SCHEMA.checkpoint
+        select r.key, c.slot, c.attempt, c.no, c.kind, c.name, c.outcome, c.value, c.hash, c.tries, r.epoch, c.started_at, c.at
+        from :SCHEMA.run r, :SCHEMA.run model join :SCHEMA.checkpoint c on c.run = model.key
+        where r.id = 'again' and model.id = 'model' and c.no = $1`,
+      [n],
+    );
+    return n;
+  });
+  const notes = workflow("notes", async () => (await note(1)) + (await note(2)));
+  const b = await bench(t, { workflows: [notes] });
+  t.equal(await (await b.perdure.start(notes.with({ id: "model" }))).result(), 3);
+  // The first is recorded by itself, the second with the end of its run.
+  t.equal(await (await b.perdure.start(notes.with({ id: "again" }))).result(), 3);
+  t.equal((await b.sql("select from :SCHEMA.checkpoint")).length, 4);
 });

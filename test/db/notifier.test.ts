@@ -107,6 +107,33 @@ await t.test("closing sends what is gathered without waiting for the gap, and no
   t.same(payloads(), ["w", "d"]);
 });
 
+await t.test(
+  "who sends a hint by itself takes the turn: others wait for the gap, and no longer if nobody wanted to hear it",
+  async (t) => {
+    const { send, sent, payloads } = recorder();
+    const notifier = createNotifier({ send, minGapMs: 10_000 });
+    const unsent = notifier.takeTurn();
+    t.ok(unsent);
+    t.equal(notifier.takeTurn(), null, "it is too soon");
+    notifier.hint("w");
+    await sleep(20); // Nothing happens.
+    t.same(payloads(), []);
+    unsent!(false);
+    await eventually(() => sent.length === 1);
+    t.same(payloads(), ["w"]);
+    await notifier.close();
+    t.equal(notifier.takeTurn(), null, "it is too late");
+
+    const other = createNotifier({ send, minGapMs: 50 });
+    const at = performance.now();
+    other.takeTurn()!(true);
+    other.hint("d");
+    await eventually(() => sent.length === 2);
+    t.ok(sent[1]!.at - at >= 49);
+    await other.close();
+  },
+);
+
 await t.test("a channel is a valid name of one length for any schema", (t) => {
   for (const schema of ["p", "perdure", "x".repeat(63), 'Ünïcode "quoted"'])
     t.match(channelOf(schema), /^perdure_[0-9a-f]{16}$/);

@@ -53,8 +53,9 @@ const INVARIANTS = `
   create function :SCHEMA.check_place() returns trigger language plpgsql set enable_seqscan = off as $$
   declare
     v_run :SCHEMA.run;
-    v_key bigint := case when tg_table_name = 'run' then to_json(new) ->> 'key' else to_json(coalesce(new, old)) ->> 'run' end;
+    v_key bigint;
   begin
+    if tg_table_name = 'run' then v_key := new.key; else v_key := old.run; end if;
     select * into v_run from :SCHEMA.run r where r.key = v_key;
     if array(select q.ready_at from :SCHEMA.ready q where q.run = v_key) <> array_remove(array[v_run.ready_at], null) then
       raise exception 'run "%" is not in ready as its ready_at says', v_run.id;
@@ -70,7 +71,7 @@ const INVARIANTS = `
 /** By itself, as a claim locks the tables in the other order. */
 const READY_INVARIANTS = `
   create index check_place on :SCHEMA.ready (run);
-  create constraint trigger check_place after insert or update or delete on :SCHEMA.ready deferrable initially deferred
+  create constraint trigger check_place after delete on :SCHEMA.ready deferrable initially deferred
     for each row execute function :SCHEMA.check_place()`;
 
 /** An engine that keeps no suspended run in memory: whatever waits is replayed when it goes on. */

@@ -33,4 +33,4 @@ export function traffic(t: Test): Traffic {
 
 /** Transactions: what is between BEGIN and COMMIT, and a statement that is one of its own. */
 export const commitsIn = (statements: readonly string[]): number =>
-  statements.filter((text) => /^commit\b|where current_setting\('transaction_isolation'\)/i.test(text)).length;
+  statements.filter((text) => /^commit\b|^\/\* |where current_setting\('transaction_isolation'\)/i.test(text)).length;

@@ -26,7 +26,8 @@ export function raceCall(pass: Pass, entries: readonly RaceEntry[]): Promise<unk
   const topics = entries.map(topicOf);
   const isLong = Buffer.byteLength(keys) > LONGEST_NAME;
   const name = isLong ? `${entries[0]!.key} and ${entries.length - 1} more` : keys;
-  const hash = canonicalHash(isLong ? [topics, keys] : topics, () => `race of run "${pass.run.id}"`);
+  const asked = entries.map(askedOf);
+  const hash = canonicalHash(isLong ? [asked, keys] : asked, () => `race of run "${pass.run.id}"`);
   const first = timerOf(entries);
   const hasNews = (): boolean => entries.some((entry) => isReady(pass, entry));
   const ring = (call: Call): void | Promise<void> => decide(pass, call, entries);
@@ -50,6 +51,9 @@ function topicOf(entry: RaceEntry): string {
   if (entry.kind === "event") return `event:${entry.definition.name}`;
   return entry.kind === "child" ? `child:${entry.id}` : `sleep:${entry.key}`;
 }
+
+/** The call that started a child stays, also where a retry of the workflow starts another by it: what the race came to stays too. */
+const askedOf = (entry: RaceEntry): string => (entry.kind === "child" ? `child:${entry.origin}` : topicOf(entry));
 
 function forgetFailures({ ends }: Pass, entries: readonly RaceEntry[]): void {
   for (const entry of entries) if (entry.kind === "child") ends.forgetFailure(entry.id);
