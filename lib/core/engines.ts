@@ -69,7 +69,7 @@ export function checkOutside(what: string): void {
   }
 }
 
-/** The name under which a workflow's version is registered. */
+/** The name under which a workflow's version is registered. No name has a line break. */
 export function registeredName(workflow: string, version: string): string {
-  return JSON.stringify([workflow, version]);
+  return `${workflow}\n${version}`;
 }

@@ -11,6 +11,8 @@ export class Attempt implements StepInfo {
   readonly attempt: number;
   readonly idempotencyKey: string;
   readonly tx: TransactionClient | undefined;
+  /** Until it has come to something. */
+  running = true;
   #aborter: AbortController | undefined;
   #aborted: { readonly reason: unknown } | undefined;
 

@@ -39,6 +39,10 @@ export interface Entry {
   begin(call: Call): void | Promise<void>;
   /** The timer is due, or there is news. `woken`: ended early. */
   ring(call: Call, woken: boolean): void | Promise<void>;
+  /** A function of the application's runs for it. */
+  readonly running?: boolean;
+  /** Tells what runs for it that nobody waits for it. */
+  abort?(reason: unknown): void;
   /** What the body is handed for a recorded outcome. */
   replay(recorded: Recorded): Outcome["settle"];
 }

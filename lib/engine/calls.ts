@@ -6,11 +6,13 @@ import type { News } from "./ports.ts";
 /** So many calls are kept before it is looked which of them are over. */
 const SWEEP_AT = 1000;
 
+const NONE: ReadonlySet<Call> = new Set<Call>();
+
 export class Calls {
   /** Not begun: replay is not quiescent, or the pass begins nothing. */
   readonly held: Call[] = [];
-  /** On the clock, on news, or on their next try. */
-  readonly waiting = new Set<Call>();
+  /** On the clock, on news, or on their next try. Most runs never wait. */
+  #waiting: Set<Call> | undefined;
   readonly #ordinals = new Ordinals();
   /** Without an outcome, or not awaited as far as is known: a run does not keep what it was given. */
   readonly #open = new Set<Call>();
@@ -60,14 +62,24 @@ export class Calls {
     return [...this.#open].some((call) => call.state !== "done");
   }
 
+  get waiting(): ReadonlySet<Call> {
+    return this.#waiting ?? NONE;
+  }
+
   /** Whether a step runs. */
   get working(): boolean {
     return this.#working > 0;
   }
 
+  /** Whether a function of the application's runs for any of them. */
+  get running(): boolean {
+    for (const { entry } of this.#open) if (entry.running) return true;
+    return false;
+  }
+
   /** A call's step begins to run. */
   work(call: Call): void {
-    this.waiting.delete(call);
+    this.#waiting?.delete(call);
     if (call.state !== "working") this.#working += 1;
     call.state = "working";
   }
@@ -77,13 +89,19 @@ export class Calls {
     this.#rest(call);
     call.state = "waiting";
     call.timedAt = timed ? performance.now() : Infinity;
-    this.waiting.add(call);
+    this.#waiting ??= new Set();
+    this.#waiting.add(call);
   }
 
   /** A call has its outcome. */
   end(call: Call): void {
     this.#rest(call);
     call.state = "ready";
+  }
+
+  /** Tells what runs that nobody waits for it. */
+  abort(reason: unknown): void {
+    for (const { entry } of this.#open) entry.abort?.(reason);
   }
 
   /** Tells those that wait what a look has found: news, then timers, in the order of their instants, those of one instant as they were called. */
@@ -99,6 +117,6 @@ export class Calls {
 
   #rest(call: Call): void {
     if (call.state === "working") this.#working -= 1;
-    this.waiting.delete(call);
+    this.#waiting?.delete(call);
   }
 }

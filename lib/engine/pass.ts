@@ -9,7 +9,6 @@ import type { Body } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
 import type { WorkflowDefinition } from "../core/types.ts";
 import { PassAlarms } from "./alarm.ts";
-import type { Attempt } from "./attempt.ts";
 import { Binding } from "./binding.ts";
 import { PassBody } from "./body.ts";
 import { Call, type Entry, type Outcome } from "./call.ts";
@@ -50,8 +49,6 @@ export class Pass {
   readonly ends: Ends;
   readonly escaped = new Escaped();
   readonly publisher: Publisher = new Publisher(this);
-  /** The tries that run. */
-  readonly attempts = new Set<Attempt>();
   /** Null outside strict mode. */
   readonly #stall: Stall | null;
   readonly handover: Handover;
@@ -351,10 +348,10 @@ export class Pass {
 
   /** Tells what still runs that nobody waits for it. */
   #abort(why: string): void {
-    if (why === "settled" && this.attempts.size === 0) return;
+    if (why === "settled" && !this.#calls.running) return;
     const reason = new PerdureError("PERDURE_STATE", `run "${this.run.id}" has ended in this process: ${why}`);
     RunView.abort(this.run, reason);
-    for (const attempt of this.attempts) attempt.abort(reason);
+    this.#calls.abort(reason);
   }
 
   /** The database cannot take what the run has to write, or what is stored cannot be read. */

@@ -51,7 +51,7 @@ export class Publisher {
 
   #checkRunning(step: StepInfo, what: string): void {
     const pass = this.#pass;
-    if (!pass.over && pass.attempts.has(step as Attempt)) return;
+    if (!pass.over && (step as Attempt).running) return;
     const why = pass.over ? "the run is not in work here any more" : "the step's try has ended";
     const text = `step "${step.name}" published nothing to ${what}: ${why}; watch currentStep().signal, and await what the step begins`;
     throw new PerdureError("PERDURE_STATE", text);

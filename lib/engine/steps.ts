@@ -299,14 +299,21 @@ class StepRun extends AsyncResource implements Entry {
     const idempotencyKey = `${pass.run.id}/${this.slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
     const attempt = new Attempt({ name, attempt: this.#failed + 1, idempotencyKey, tx });
     this.#current = attempt;
-    pass.attempts.add(attempt);
     const work = input || output ? () => this.#checkedCall(call) : () => call(this.#args);
     return this.runInAsyncScope(() => attempt.run(pass.body, timeoutMs, () => this.#what, work));
   }
 
   #leave(): void {
-    if (this.#current) this.#pass.attempts.delete(this.#current);
+    if (this.#current) this.#current.running = false;
     this.#current = undefined;
+  }
+
+  get running(): boolean {
+    return this.#current !== undefined;
+  }
+
+  abort(reason: unknown): void {
+    this.#current?.abort(reason);
   }
 
   async #checkedCall(call: (args: unknown[]) => unknown): Promise<unknown> {

@@ -1,4 +1,5 @@
 /** Side by side: branches of any shape fall on replay as they fell live, and unchanged code never diverges. */
+import { inspect } from "node:util";
 import pg from "pg";
 import { test } from "tap";
 import { currentRun, currentStep, event, type RunHandle, sleep, step, transaction, workflow } from "../../lib/index.ts";
@@ -339,6 +340,42 @@ test("the loser of a race is told to stop and is dropped", async (t) => {
   t.match(reason, { code: "PERDURE_STATE", message: new RegExp(run.id) });
   t.strictSame(await sql("select name from :SCHEMA.checkpoint"), [{ name: "quick" }]);
   await new Promise((resolve) => setTimeout(resolve, 20));
+  t.strictSame(rejections, []);
+});
+
+test("a call counts as awaited in whatever way it is, and one that is only looked at does not", async (t) => {
+  const rejections = unhandled(t);
+  const one = step("one", async () => 1);
+  const fail = step("fail", async () => {
+    throw new Error("seen");
+  });
+  const ways: Record<string, () => unknown> = {
+    await: async () => await one(),
+    return: () => one(),
+    chained: () => one().then((n) => n),
+    finally: () => one().finally(() => {}),
+    catch: () => fail().catch(() => 1),
+    all: async () => (await Promise.all([one()]))[0],
+    settled: async () => (await Promise.allSettled([fail()])).length,
+    any: () => Promise.any([fail(), one()]),
+    resolve: async () => await Promise.resolve(one()),
+    nested: async () => await (async () => one())(),
+    late: async () => {
+      const calls = [one(), fail()];
+      await sleep(1);
+      return (await Promise.allSettled(calls)).length - 1;
+    },
+  };
+  const awaits = workflow("awaits", async (way: string) => ways[way]!());
+  const looks = workflow("looks", async () => {
+    const call = fail();
+    t.ok(call instanceof Promise && inspect(call).includes("pending"));
+    await sleep(1);
+  });
+  const { perdure } = await coldBench(t, { workflows: [awaits, looks] });
+  for (const way of Object.keys(ways)) t.equal(await (await perdure.start(awaits, way)).result(), 1, way);
+  const looked = await settled((await perdure.start(looks)).result());
+  t.match(looked, { error: { cause: { code: "PERDURE_FLOATING", message: /step "fail"/ } } });
   t.strictSame(rejections, []);
 });
 

@@ -570,3 +570,44 @@ test("a workflow's timeout ends it in the middle of a step, which is told to sto
   t.equal(caught, false, "nothing is thrown through the body");
   t.equal((await run.status()).state, "failed");
 });
+
+test("a step that has run for a second is written down while it runs, a transaction too; one that was quick never is", async (t) => {
+  const open = latch();
+  const work = async (): Promise<void> => void (await open.opened);
+  const [slow, slowly, quick] = [step("slow", work), transaction("slowly", work), step("quick", async () => {})];
+  const w = workflow("w", async () => void (await Promise.all([slow(), slowly(), quick()])));
+  const { perdure, sql } = await bench(t, { workflows: [w] });
+  const run = await perdure.start(w);
+  const begun = () => sql("select name from :SCHEMA.try where finished_at is null order by name");
+  await eventually(async () => (await begun()).length === 2, DEADLINE_MS);
+  t.strictSame(await begun(), [{ name: "slow" }, { name: "slowly" }]);
+  open.open();
+  await run.result();
+});
+
+test("what a step's function returns is awaited as `await` does it, whatever it has made of then", async (t) => {
+  const ways: Record<string, () => any> = {
+    value: () => 1,
+    // biome-ignore lint/suspicious/noThenProperty: a query builder is such
+    thenable: () => ({ then: (resolve: (n: number) => void) => resolve(1) }),
+    // biome-ignore lint/suspicious/noThenProperty: a tracer has replaced it
+    patched: () => Object.assign(Promise.resolve(1), { then: () => undefined }),
+    subclass: () => new (class extends Promise<number> {})((resolve) => resolve(1)),
+    odd: () => {
+      throw new Error("thrown at once");
+    },
+    hostile: () =>
+      Object.defineProperty(Promise.resolve(1), "constructor", {
+        get() {
+          throw new Error("no constructor");
+        },
+      }),
+  };
+  const any = step("any", (way: string) => ways[way]!());
+  const w = workflow("w", async (way: string) => any(way) as Promise<number>);
+  const { perdure } = await bench(t, { workflows: [w] });
+  const came = async (way: string) => settled((await perdure.start(w, way)).result());
+  for (const way of ["value", "thenable", "patched", "subclass"]) t.match(await came(way), { value: 1 }, way);
+  t.match(await came("odd"), { error: { cause: { message: "thrown at once" } } });
+  t.match(await came("hostile"), { error: { cause: { message: "no constructor" } } });
+});
