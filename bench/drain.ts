@@ -5,7 +5,7 @@
  */
 import type pg from "pg";
 import type { Perdure } from "../lib/index.ts";
-import { Bare } from "./support/bare.ts";
+import { Bare, PLANNED } from "./support/bare.ts";
 import { median, number, spread, table } from "./support/figures.ts";
 import type { Lab } from "./support/lab.ts";
 import { oneStep } from "./throughput.ts";
@@ -16,7 +16,7 @@ const ROUNDS = 3;
 export async function drain(lab: Lab): Promise<void> {
   const schema = await lab.schema();
   const starter = await lab.engine(schema, { worker: false });
-  const client = await lab.client({ options: "-c enable_seqscan=off -c jit=off" });
+  const client = await lab.client({ options: PLANNED });
   const bare = new Bare(schema);
   const rates = { started: [] as number[], drained: [] as number[], bare: [] as number[], ratio: [] as number[] };
   for (let round = -1; round < ROUNDS; round += 1) {

@@ -3,15 +3,13 @@
  * and with notify off; beside the same rows inserted by bare `pg`, as many in a commit on each of two connections.
  */
 import { workflow } from "../lib/index.ts";
-import { Bare } from "./support/bare.ts";
+import { Bare, PLANNED } from "./support/bare.ts";
 import { compare, keepBusy, median, number, spread, table } from "./support/figures.ts";
 import { type Lab, message } from "./support/lab.ts";
 
 const IN_FLIGHT = 500;
 const ROUNDS = 5;
 const MS = 1000;
-/** Perdure's functions are kept from plans that scan, and so is this. */
-const PLANNED = { options: "-c enable_seqscan=off -c jit=off" };
 
 const unserved = workflow("unserved", async (n: number) => n);
 
@@ -48,7 +46,7 @@ async function unhinted(lab: Lab) {
 
 async function bare(lab: Lab) {
   const rows = new Bare(await lab.schema());
-  const clients = await Promise.all([lab.client(PLANNED), lab.client(PLANNED)]);
+  const clients = await Promise.all([lab.client({ options: PLANNED }), lab.client({ options: PLANNED })]);
   const batch = IN_FLIGHT / clients.length;
   return {
     name: "inserted by bare pg",

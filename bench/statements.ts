@@ -9,7 +9,7 @@ import type pg from "pg";
 import { call, statement } from "../lib/db/batch.ts";
 import { uuidv7 } from "../lib/db/start-row.ts";
 import { ENDS, type WriteKind } from "../lib/db/writes.ts";
-import { Bare } from "./support/bare.ts";
+import { Bare, PLANNED } from "./support/bare.ts";
 import { median, number, table } from "./support/figures.ts";
 import type { Lab } from "./support/lab.ts";
 
@@ -24,7 +24,7 @@ export async function statements(lab: Lab): Promise<void> {
   const columns: Map<string, number>[] = [];
   for (const [size, rounds] of SIZES) {
     const schema = await lab.schema();
-    const meter = await Meter.on(await lab.client({ options: "-c enable_seqscan=off -c jit=off" }));
+    const meter = await Meter.on(await lab.client({ options: PLANNED }));
     const own = new Own(schema, await Meter.on(await lab.client()));
     const bare = new Bare(schema);
     for (let round = -rounds / 4; round < rounds; round += 1) {

@@ -3,7 +3,7 @@
  * Timed from the first start until the last run in flight has finished and its result is known.
  */
 import { type Perdure, step, type Workflow, workflow } from "../lib/index.ts";
-import { Bare } from "./support/bare.ts";
+import { Bare, PLANNED } from "./support/bare.ts";
 import { type Contender, compare, type Figure, keepBusy, median, number, spread, table } from "./support/figures.ts";
 import type { Lab } from "./support/lab.ts";
 
@@ -48,13 +48,10 @@ function runs(name: string, perdure: Perdure, flow: Workflow<[number], number>, 
   return { name, run: (ms) => keepBusy(width, ms, async () => (await perdure.start(flow, 1)).result()) };
 }
 
-/** A plan made while a table is empty scans it for as long as it is cached; Perdure's functions are kept from that, and so are these. */
-const PLANNED = { options: "-c enable_seqscan=off -c jit=off" };
-
 /** Singly: up to 32 connections, more than which nothing is gained. In batches: two connections take turns with half of the runs each. */
 async function bareContenders(lab: Lab) {
   const bare = new Bare(await lab.schema());
-  const clients = await Promise.all(Array.from({ length: 32 }, () => lab.client(PLANNED)));
+  const clients = await Promise.all(Array.from({ length: 32 }, () => lab.client({ options: PLANNED })));
   return {
     single: (name: string, width: number, steps: number): Contender => ({
       name,

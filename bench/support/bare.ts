@@ -19,6 +19,12 @@ const PLACED =
 const NOTED = `insert into $S.taken (worker, runs) select ${WORKER}, array_agg(key)`;
 const CHECKPOINT = "run, slot, attempt, no, kind, name, outcome, value, tries, epoch, started_at, at";
 
+/**
+ * The settings of a connection for it. A plan made while a table is empty scans it for as long as it is cached, and one that sorts what is claimable
+ * locks all of it: Perdure's functions are kept from both, and so is this.
+ */
+export const PLANNED = "-c enable_seqscan=off -c enable_bitmapscan=off -c jit=off";
+
 export class Bare {
   readonly #schema: string;
 

@@ -4,7 +4,7 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import pg from "pg";
-import { Bare } from "../../support/bare.ts";
+import { Bare, PLANNED } from "../../support/bare.ts";
 import { type Adapter, type Client, KINDS, type Kind, type Teller } from "../adapter.ts";
 import { perdure } from "./perdure.ts";
 
@@ -12,8 +12,6 @@ const BATCH = 200;
 const CONNECTIONS = 2;
 const CHANNEL = "bench";
 const STEPS: Readonly<Partial<Record<Kind, number>>> = { "one-step": 1, "ten-steps": 10 };
-/** A plan made while a table is empty scans it for as long as it is cached; Perdure's functions are kept from that, and so are these. */
-const PLANNED = "-c enable_seqscan=off -c jit=off";
 const SINGLE = { name: "single", text: "insert into single (t) values ($1)", values: ["x"] };
 
 async function open(connectionString: string): Promise<pg.Client> {

@@ -62,8 +62,7 @@ export const perdure: Adapter = {
       stop: () => perdure.shutdown({ timeout: "1s" }),
     };
   },
-  left: `select exists (select from perdure.ready)
-    or exists (select from perdure.taken t where perdure.holds_runs(t.worker)) as left`,
+  left: "select exists (select from perdure.ready) or exists (select from perdure.run where finished_at is null) as left",
   kept: [
     ["perdure.run", { key: "t.key + g", id: otherText("id") }],
     ["perdure.ready", { run: "t.run + g" }],
