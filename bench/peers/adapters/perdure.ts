@@ -12,7 +12,7 @@ import {
   type Teller,
 } from "../adapter.ts";
 
-const CONCURRENCY = 200;
+const CONCURRENCY = 400;
 
 const addOne = step("add-one", async (n: number) => n + 1);
 const news = event("news");
