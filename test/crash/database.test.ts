@@ -175,7 +175,7 @@ test("the answer to every other commit is lost: no conflict, no double row, no c
     lost += 1;
     return "reset";
   };
-  const ids = Array.from({ length: 12 }, (_, n) => `o${n}`);
+  const ids = Array.from({ length: 20 }, (_, n) => `o${n}`);
   const results: string[] = [];
   for (const id of ids) {
     const [handle] = await started(made.perdure, set.order, [id]);

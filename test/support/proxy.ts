@@ -10,7 +10,7 @@ const EXECUTED = Buffer.from("SELECT ");
 /** It found nothing, and wrote nothing. */
 const IDLE = Buffer.from("SELECT 0\0");
 /** What the flusher names statements that are a transaction of their own. */
-const LONE = Buffer.from(":lone\0");
+const LONE = [Buffer.from(":lone\0"), Buffer.from(":swift\0")];
 
 export type ProxyMode = "pass" | "refuse" | "half-open";
 
@@ -102,7 +102,7 @@ export class FaultyProxy {
       return bytes;
     });
     forward(pair, far, pair.near, (bytes) => {
-      const lone = sent.includes(LONE) && bytes.includes(EXECUTED) && !bytes.includes(IDLE);
+      const lone = LONE.some((name) => sent.includes(name)) && bytes.includes(EXECUTED) && !bytes.includes(IDLE);
       const fate = lone || bytes.includes(COMMITTED) ? this.onCommitted(lone || sent.includes("begin")) : "pass";
       if (fate !== "pass") pair.swallowing = true;
       if (fate === "reset") {
