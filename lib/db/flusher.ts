@@ -14,7 +14,7 @@ import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
 import { isConnectionLost, isLocked, isTaken, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
 import { isFromOutside, Queue, type Room } from "./queue.ts";
-import type { Lanes, WriteKind, Writes } from "./writes.ts";
+import type { Hearer, Lanes, WriteKind, Writes } from "./writes.ts";
 
 /** What a batch holds at most. */
 const ROOM: Room = { rows: 1000, lanes: 256, bytes: 4 * 1024 * 1024 };
@@ -78,13 +78,9 @@ export interface News {
 }
 
 /** Who is told of a write. */
-export interface Told<K extends WriteKind> {
+export interface Told<K extends WriteKind> extends Hearer<K> {
   /** It leaves as soon as it may, whatever else might ride along a moment later. */
   readonly prompt?: boolean | undefined;
-  /** It waits for a lock, beside the batches. */
-  onAside(): void;
-  resolve(answer: Writes[K]["answer"]): void;
-  reject(error: unknown): void;
 }
 
 export class Flusher {
