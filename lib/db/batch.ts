@@ -4,6 +4,7 @@ import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News, Told } from "./flusher.ts";
 import type { Lane } from "./hint.ts";
+import { NEW_RUNS, partNew } from "./new-runs.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -55,8 +56,9 @@ export async function runBatch(
   context: BatchContext & { readonly schema: string },
   hintTurn: HintTurn,
 ): Promise<Batch> {
-  const groups = joinEnds(groupByKind(items));
-  let after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
+  const kinds = groupByKind(items);
+  let after = isPipelined(client) ? hintBehind(kinds, context, hintTurn) : NO_HINT;
+  const groups = partNew(joinEnds(kinds), context);
   if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
     const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
     if (quick) {
@@ -97,7 +99,7 @@ async function runLone(
   const wait = `$${values.length})`;
   // An argument is evaluated before the function.
   const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
-  const timed = group.kind === "start" && !context.apart ? text.replace(wait, withTimeout) : text;
+  const timed = group.kind === "start" && !group.isNew && !context.apart ? text.replace(wait, withTimeout) : text;
   const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
   const [result] = (await sendAll(client, [query], after)) as [QueryResult];
   // A claim that found nothing has no rows either: what it is told by, another statement has shown.
@@ -151,9 +153,12 @@ async function sendOneByOne(client: ClientBase, queries: readonly (string | Quer
   return results;
 }
 
-interface Group {
+/** What becomes one statement. */
+export interface Group {
   readonly kind: WriteKind;
   readonly items: Item[];
+  /** Of starts: see new-runs.ts. */
+  readonly isNew?: boolean;
   /** Of finishes: the last steps of the same runs, in the same order, which are recorded in the same statement. */
   readonly steps?: Item[];
 }
@@ -201,7 +206,11 @@ function joinEnds(groups: Group[]): Group[] {
   });
 }
 
-function statementOf({ kind, items, steps }: Group, context: BatchContext & { readonly schema: string }) {
+function statementOf({ kind, items, steps, isNew }: Group, context: BatchContext & { readonly schema: string }) {
+  if (isNew) {
+    const arrays = NEW_RUNS.columns.map((column) => arrayOf(items, column));
+    return call(context.schema, NEW_RUNS.fn, arrays);
+  }
   if (!steps) return statement(kind, items, context);
   const { fn, step, end, rest } = ENDS;
   const arrays = [...step.map((column) => arrayOf(steps, column)), ...end.map((column) => arrayOf(items, column))];
@@ -273,8 +282,9 @@ function readBatch(
     hinted,
   };
   groups.forEach((group, at) => {
-    const rows = ofEach(results[at]!.rows as Answer[], group);
-    if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
+    const rows = group.isNew ? (results[at]!.rows as Answer[]) : ofEach(results[at]!.rows as Answer[], group);
+    if (group.isNew) for (const item of group.items) answered.push({ item, answer: rows[0] });
+    else if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
     else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
       for (const row of rows) {
@@ -311,9 +321,15 @@ function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch,
   };
 }
 
-function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { lanes, worker }: BatchContext): void {
+function addNews(
+  news: News,
+  { kind, items, isNew }: Group,
+  rows: readonly Answer[],
+  { lanes, worker }: BatchContext,
+): void {
   const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
-  if (kind === "start") {
+  if (isNew) addWork(news, items.length, () => items.filter(({ row }) => !serves(lanes, row as StartRow)).length);
+  else if (kind === "start") {
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
       .map((row) => items[row.ord - 1]!.row as StartRow);

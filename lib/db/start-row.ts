@@ -24,6 +24,7 @@ export function toStartRow(
   const id = options.id ?? uuidv7();
   return {
     id,
+    isNew: options.id === undefined,
     workflow: name,
     version,
     queue: options.queue ?? definition.queue,
@@ -62,7 +63,7 @@ export const isDue = ({ delay, startAt }: StartRow): boolean => delay === null &
 /** A run that was leased at birth: the claim that it would otherwise have come with. */
 export function toClaim(row: StartRow, answer: StartAnswer): Claim {
   return {
-    key: answer.key,
+    key: answer.key!,
     id: row.id,
     workflow: row.workflow,
     version: row.version,

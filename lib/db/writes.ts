@@ -14,6 +14,8 @@ export type Verdict = "ok" | "stale" | "mail" | "due" | "resumed";
 
 export interface StartRow {
   readonly id: string;
+  /** Nobody else can have the id: it was drawn for this start. */
+  readonly isNew?: boolean;
   readonly workflow: string;
   readonly version: string;
   readonly queue: string;
@@ -39,7 +41,8 @@ export interface StartRow {
 }
 export interface StartAnswer {
   readonly verdict: "created" | "existing" | "conflict" | "circle" | "stale";
-  readonly key: string;
+  /** Null: it is none that its process works on, and was not asked for. */
+  readonly key: string | null;
   readonly leased: boolean;
   readonly workflow: string | null;
   readonly state: string | null;
