@@ -1,6 +1,6 @@
 /** The usual start from outside, of many at once: a run that may begin at once, is left to be claimed, and has an id that nobody else can have. */
-import type { Group } from "./batch.ts";
-import { isDue } from "./start-row.ts";
+import type { Group, Item } from "./batch.ts";
+import { isDue, UNLEASED } from "./start-row.ts";
 import type { BatchContext, StartRow } from "./writes.ts";
 
 /** As a shape of writes.ts. One row answers for all. */
@@ -24,6 +24,10 @@ export function partNew(groups: Group[], context: BatchContext): Group[] {
   }
   return groups.flatMap((group) => (group === starts ? parts : [group]));
 }
+
+/** Such a start, of a run that this process has no slot for, whatever becomes free. */
+export const isForOthers = ({ kind, row }: Item): boolean =>
+  kind === "start" && (row as StartRow).lease === UNLEASED && isAllNew(row as StartRow);
 
 const isAllNew = (row: StartRow): boolean =>
   row.isNew === true && isDue(row) && row.run === null && row.schedule === null && row.tags === null && !row.lease();

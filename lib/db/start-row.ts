@@ -10,7 +10,8 @@ import type { StartAnswer, StartRow } from "./writes.ts";
 /** The row of a start, for which a slot may be found. */
 export type LeasableRow = Omit<StartRow, "lease"> & { lease: StartRow["lease"] };
 
-const UNLEASED = (): boolean => false;
+/** There will be no slot for it here. */
+export const UNLEASED = (): boolean => false;
 
 /** The row of a start, not leased. `place`: where the arguments are to stand, if not in a run. */
 export function toStartRow(
