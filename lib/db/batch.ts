@@ -102,9 +102,13 @@ async function runLone(
   const timed = group.kind === "start" && !group.isNew && !context.apart ? text.replace(wait, withTimeout) : text;
   const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
   const [result] = (await sendAll(client, [query], after)) as [QueryResult];
-  // A claim that found nothing has no rows either: what it is told by, another statement has shown.
   if (result.rows.length > 0) asBegun.set(client, true);
   else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
+  // A claim that found nothing has no rows either: without another statement before it, the session is asked.
+  else if (!asBegun.has(client)) {
+    const [asked] = (await sendAll(client, [`select ${IS_AS_BEGUN} as "is"`], NO_HINT)) as [QueryResult];
+    asBegun.set(client, asked.rows[0].is);
+  }
   return asBegun.get(client) ? result : null;
 }
 
