@@ -23,7 +23,7 @@ import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
 import { checkInstant, checkInteger, checkKeys, shorten } from "./core/options.ts";
 import { UNFINISHED_STATES } from "./core/states.ts";
-import type { CallerClient, RunFilter, ScheduleDefinition, StartOptions, WorkflowDefinition } from "./core/types.ts";
+import type { CallerClient, RunFilter, ScheduleDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
@@ -111,7 +111,10 @@ export class Perdure {
     this.#signalled = (signal) => void endBy(signal, end);
     this.#launched = {
       registered: ({ name, version }) => this.#settings.workflows.get(registeredName(name, version)),
-      call: async (definition, startOptions, args) => (await this.#start(definition, startOptions, args)).result(),
+      call: async (definition, startOptions, args) => {
+        const { engine, started } = this.#handles();
+        return handleOf(await startRun(definition, startOptions, args, engine.starter), started).result();
+      },
       transact: (definition, args) =>
         this.#live().transactor.plain((tx) => plainly(definition.name, tx, () => definition.fn(tx, ...args))),
       outside: this.#settings.outside,
@@ -178,13 +181,9 @@ export class Perdure {
   async start(workflow: unknown, ...args: unknown[]): Promise<RunHandle> {
     refuseInBody("perdure.start()", "call the workflow itself or start() for a child, or perdure.start() in a step");
     const { definition, options } = this.#find(workflow);
-    return this.#start(definition, options, args);
-  }
-
-  async #start(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<RunHandle> {
     // Taken first: a shutdown meanwhile hides no durable run.
-    const { started } = this.#handles();
-    return handleOf(await startRun(definition, options, args, this.#engine!.starter), started);
+    const { engine, started } = this.#handles();
+    return handleOf(await startRun(definition, options, args, engine.starter), started);
   }
 
   #find(workflow: unknown): Startee {

@@ -20,12 +20,20 @@ export function startRun(
   given: unknown[],
   parts: StarterParts,
 ): Promise<string> {
-  const put = (args: unknown[]): Promise<string> =>
-    new Promise((resolve, reject) => {
-      const row = toStartRow(definition, options, args, parts.codec);
-      parts.flusher.put("start", row, new Start(row, args, parts, resolve, reject));
-    });
-  return definition.input ? checkInput(definition, given).then(put) : put(given);
+  if (definition.input) return checkInput(definition, given).then((args) => put(definition, options, args, parts));
+  return put(definition, options, given, parts);
+}
+
+function put(
+  definition: WorkflowDefinition,
+  options: StartOptions,
+  args: unknown[],
+  parts: StarterParts,
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const row = toStartRow(definition, options, args, parts.codec);
+    parts.flusher.put("start", row, new Start(row, args, parts, resolve, reject));
+  });
 }
 
 /** One start on its way. */

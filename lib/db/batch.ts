@@ -4,7 +4,7 @@ import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News, Told } from "./flusher.ts";
 import type { Lane } from "./hint.ts";
-import { NEW_RUNS, partNew } from "./new-runs.ts";
+import { columnsOf, NEW_RUNS, partNew } from "./new-runs.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -211,10 +211,12 @@ function joinEnds(groups: Group[]): Group[] {
 }
 
 function statementOf({ kind, items, steps, isNew }: Group, context: BatchContext & { readonly schema: string }) {
-  if (isNew) {
-    const arrays = NEW_RUNS.columns.map((column) => arrayOf(items, column));
-    return call(context.schema, NEW_RUNS.fn, arrays);
-  }
+  if (isNew)
+    return call(
+      context.schema,
+      NEW_RUNS,
+      columnsOf(items, (column) => arrayOf(items, column)),
+    );
   if (!steps) return statement(kind, items, context);
   const { fn, step, end, rest } = ENDS;
   const arrays = [...step.map((column) => arrayOf(steps, column)), ...end.map((column) => arrayOf(items, column))];

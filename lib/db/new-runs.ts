@@ -3,11 +3,29 @@ import type { Group, Item } from "./batch.ts";
 import { isDue, UNLEASED } from "./start-row.ts";
 import type { BatchContext, StartRow } from "./writes.ts";
 
-/** As a shape of writes.ts. One row answers for all. */
-export const NEW_RUNS = {
-  fn: "start_new_runs",
-  columns: ["id", "workflow", "version", "queue", "priority", "timeout", "args", "hash", "options"],
-} as const;
+/** One row answers for all. */
+export const NEW_RUNS = "start_new_runs";
+
+const FEW = ["workflow", "version", "queue", "priority", "timeout"] as const;
+
+/** What it takes, in its order. `arrayOf` writes any column; here ids and hashes need no quotes, and most starts are of one workflow. */
+export function columnsOf(items: readonly Item[], arrayOf: (column: keyof StartRow) => string): string[] {
+  const rows = items.map(({ row }) => row as StartRow);
+  const few = FEW.map((column) => {
+    const first = rows[0]![column];
+    return rows.every((row) => row[column] === first) ? repeated(first, rows.length) : arrayOf(column);
+  });
+  const [ids, hashes] = [rows.map(({ id }) => id), rows.map(({ hash }) => hash)];
+  return [`{${ids.join()}}`, ...few, arrayOf("args"), `{${hashes.join()}}`, arrayOf("options")];
+}
+
+function repeated(value: string | number | null, count: number): string {
+  if (value === null) return "{}";
+  return `{${`${quoted(value)},`.repeat(count - 1)}${quoted(value)}}`;
+}
+
+const quoted = (value: string | number): string =>
+  typeof value === "number" ? String(value) : `"${value.replace(/["\\]/g, "\\$&")}"`;
 
 /** Parts such starts from the others. A slot that is free for one is taken by now. */
 export function partNew(groups: Group[], context: BatchContext): Group[] {
