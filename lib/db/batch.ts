@@ -57,16 +57,30 @@ export async function runBatch(
 ): Promise<Batch> {
   const groups = joinEnds(groupByKind(items));
   let after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
-  if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
-    const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
-    if (quick) {
-      const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
-      const result = didSwiftly(client, groups[0]!, answer);
-      if (result) return readBatch(groups, [result], after.letters, context);
-      after = NO_HINT; // it has been, before there is anything to hear of
+  const quick = isPipelined(client) && mayBeSwift(client) ? swift(groups, context) : null;
+  if (quick) {
+    const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
+    const done = didSwiftly(client, groups as [Group, ...Group[]], answer);
+    if (done) {
+      const rest = groups.slice(done.length);
+      const results = rest.length > 0 ? [...done, ...(await runGroups(client, rest, context, NO_HINT))] : done;
+      return readBatch(groups, results, after.letters, context);
     }
+    after = NO_HINT; // it has been, before there is anything to hear of
+  }
+  return readBatch(groups, await runGroups(client, groups, context, after), after.letters, context);
+}
+
+/** The statements of a batch, in one transaction. */
+async function runGroups(
+  client: ClientBase,
+  groups: readonly Group[],
+  context: BatchContext & { readonly schema: string },
+  after: After,
+): Promise<QueryResult[]> {
+  if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
     const result = await runLone(client, groups[0]!, context, after);
-    if (result) return readBatch(groups, [result], after.letters, context);
+    if (result) return [result];
   }
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
   const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
@@ -74,7 +88,7 @@ export async function runBatch(
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries, after) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), after.letters, context);
+  return results.slice(1);
 }
 
 /** Connections: whether their transactions are by default what BEGIN asks for. */
