@@ -340,8 +340,9 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
     news.change += working;
     if (news.hinted.includes("c")) news.hintedChange += working;
   } else if (kind === "due") {
-    news.work += Number(rows[0]!.woken);
-    news.foreign += Number(rows[0]!.woken);
+    const left = Number(rows[0]!.left ?? rows[0]!.woken);
+    news.work += left;
+    news.foreign += left;
   } else if (kind === "claim") {
     // The last kind: a claim that left nothing behind has taken what this process may take of all that. Else it would ask again, and who asks
     // leases no start at birth until it has its answer.

@@ -3,9 +3,20 @@
  * stands before it. What is not usual is left to the functions: see swift.ts.
  */
 import type { QueryConfig, QueryResult } from "pg";
-import { type Context, IS_SOUND, insteadOf, lanesOf, NO_LANES, prepared, tidied } from "./swift-parts.ts";
+import {
+  type Context,
+  IS_SOUND,
+  insteadOf,
+  isFirst,
+  lanesOf,
+  NEWS,
+  NO_LANES,
+  prepared,
+  tidied,
+} from "./swift-parts.ts";
 import type { SendRow, Writes } from "./writes.ts";
 
+const MORE = "union all select p.seq, p.name, p.data, p.reference, p.sent_at, p.token from put p";
 /**
  * As send_events and claim_runs. The row that is locked may be younger than what this statement sees: where mail has come in between, or an end
  * that the run waits for, a claim of its own reads it.
@@ -22,12 +33,8 @@ const SEND = `${insteadOf("send_events")}with held as materialized (
   returning run, seq, name, data, reference, token, sent_at
 ), gate as materialized (
   select h.key, h.woken, case when h.woken and h.warm then exists (select from :SCHEMA.run s where s.key = h.key and s.epoch = h.epoch and s.mail = h.mail)
-    and coalesce(current_setting('perdure.claimed_until', true), '') = '' and not exists (
-      select from unnest($8::text[], $9::text[], $10::text[]) as lane(workflow, version, queue)
-      cross join lateral (
-        select from :SCHEMA.ready q where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue limit 1
-      ) one
-    ) else false end as leased
+    and ${isFirst(8)}
+    else false end as leased
   from put p join held h on h.key = p.run
 ), told as (
   update :SCHEMA.run r set mail = r.mail + 1,
@@ -49,23 +56,7 @@ select 1 as ord, 'sent' as verdict, t.key, t.woken, not t.woken and t.state = 'r
   t.leased, t.id, t.epoch, t.mail, t.followed, :SCHEMA.to_ms(t.started_at) as started_ms, :SCHEMA.to_ms(t.deadline) as deadline_ms,
   :SCHEMA.to_ms(:SCHEMA.clock()) as now_ms, n.unread::text, n.ended::text, n.news::text, ${IS_SOUND} as sound, ${tidied(6)}
 from (select) one left join told t on true
-left join lateral ( -- as load_warm
-  select
-    (select json_agg(json_build_array(m.seq::text, m.name, m.data::text, m.reference, :SCHEMA.to_ms(m.sent_at), m.token) order by m.seq) from (
-      select * from (
-        select o.seq, o.name, o.data, o.reference, o.sent_at, o.token from :SCHEMA.mail o where o.run = t.key and o.slot is null
-        union all
-        select p.seq, p.name, p.data, p.reference, p.sent_at, p.token from put p
-      ) u order by u.seq limit 1000
-    ) m) as unread,
-    case when w.ends then :SCHEMA.ended(t.key) end as ended,
-    json_build_array(w.due, :SCHEMA.to_ms(w.next) - :SCHEMA.to_ms(:SCHEMA.clock())) as news
-  from (
-    select json_agg(json_build_array(w.slot, json_build_object('at', :SCHEMA.to_ms(w.due), 'woken', w.woken))) filter (where w.due <= :SCHEMA.clock()) as due,
-      min(w.due) filter (where w.due > :SCHEMA.clock()) as next, bool_or(w.kind in ('child', 'race')) as ends
-    from :SCHEMA.wait w where w.run = t.key
-  ) w
-) n on t.leased`;
+left join lateral (${NEWS("t.key", "true", MORE)}) n on t.leased`;
 
 /** `claim`: the one that is to come with it; null: none. */
 export function send(

@@ -9,6 +9,7 @@ import { connectClient } from "./connect.ts";
 import { isDue } from "./start-row.ts";
 import { type Context, IS_SOUND, insteadOf, isNext, lanesOf, NO_LANES, prepared, tidied } from "./swift-parts.ts";
 import { send, sent } from "./swift-send.ts";
+import { wake, woken } from "./swift-wake.ts";
 import type { FinishRow, RecordRow, SendRow, StartRow, Writes } from "./writes.ts";
 
 /** Plans are made once, perhaps when the tables are still empty and a scan of them looks cheap: they keep to the indexes, as the functions do. */
@@ -106,11 +107,12 @@ export interface Single {
 /** The statement for all of a batch; null: it is none of the usual. */
 export function swift(groups: readonly Single[], context: Context): QueryConfig | null {
   const [group, claim] = groups as [Single, ...Single[]];
-  if (groups.length > 2 || (claim && !isNews(group, claim))) return null;
+  if (groups.length > 2 || (claim ? !isNews(group, claim) : group.kind === "due")) return null;
   const { kind, items, steps } = group;
   if (items.length !== 1 || context.lockMs !== null || context.apart || context.again) return null;
   const { row } = items[0]!;
   if (kind === "start") return start(row as StartRow, context);
+  if (kind === "due") return wake(row as Writes["due"]["row"], claim!.items[0]!.row as Writes["claim"]["row"], context);
   if (kind === "send")
     return send(row as SendRow, (claim?.items[0]!.row ?? null) as Writes["claim"]["row"] | null, context);
   if (kind === "record")
@@ -121,8 +123,9 @@ export function swift(groups: readonly Single[], context: Context): QueryConfig 
   return prepared("end", END, [...stepOf(steps[0]!.row as RecordRow), state, value, reopened], context);
 }
 
-/** An event, and the claim of whoever waits for it. */
-const isNews = (group: Single, then: Single): boolean => group.kind === "send" && then.kind === "claim";
+/** An event or timers, and the claim of who waits for them. */
+const isNews = (group: Single, then: Single): boolean =>
+  (group.kind === "send" || group.kind === "due") && then.kind === "claim";
 
 function start(row: StartRow, context: Context): QueryConfig | null {
   if (!isDue(row) || row.run !== null || row.schedule !== null || row.tags !== null) return null;
@@ -162,6 +165,7 @@ export function didSwiftly(
 ): QueryResult[] | null {
   const [row] = result.rows;
   if (!row.sound) unsound.add(client);
+  if (kind === "due") return row.sound ? woken(result) : null;
   const isDone = kind === "record" ? row.verdict !== null : row.key !== null;
   if (!isDone) return null;
   return claim ? sent(result) : [result];

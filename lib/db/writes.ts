@@ -208,7 +208,7 @@ interface Answered {
   readonly verdict: Verdict;
 }
 interface Timed extends Answered {
-  /** Milliseconds until the first timer; null: none. */
+  /** When the first timer is due, in ms since 1970; null: none. */
   readonly due_ms: number | null;
 }
 
@@ -232,7 +232,12 @@ export interface Writes {
   send: { row: SendRow; answer: SendAnswer };
   due: {
     row: { readonly limit: number };
-    answer: { readonly woken: number; readonly next_ms: number | null; readonly scheduled: boolean };
+    answer: {
+      readonly woken: number;
+      readonly next_ms: number | null;
+      readonly now_ms: number;
+      readonly scheduled: boolean;
+    };
   };
   claim: {
     /** `warmFrom`: the runs of suspensions before are not in memory any more. Both are asked when the batch is put together. */
