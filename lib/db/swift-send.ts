@@ -52,8 +52,8 @@ const SEND = `${insteadOf("send_events")}with held as materialized (
 ), noted as (
   insert into :SCHEMA.taken (worker, runs) select $6::bigint, array[t.key] from told t where t.leased returning no
 )
-select 1 as ord, 'sent' as verdict, t.key, t.woken, not t.woken and t.state = 'running' as working, t.workflow, t.version, t.queue, t.warm,
-  t.leased, t.id, t.epoch, t.mail, t.followed, :SCHEMA.to_ms(t.started_at) as started_ms, :SCHEMA.to_ms(t.deadline) as deadline_ms,
+select 1 as ord, 'sent' as verdict, t.key, t.woken, not t.woken and t.state = 'running' as working, t.workflow, t.version, t.queue,
+  case when t.leased then $6::bigint else t.warm end as warm, t.leased, t.id, t.epoch, t.mail, t.followed, :SCHEMA.to_ms(t.started_at) as started_ms, :SCHEMA.to_ms(t.deadline) as deadline_ms,
   :SCHEMA.to_ms(:SCHEMA.clock()) as now_ms, n.unread::text, n.ended::text, n.news::text, ${IS_SOUND} as sound, ${tidied(6)}
 from (select) one left join told t on true
 left join lateral (${NEWS("t.key", "true", MORE)}) n on t.leased`;
