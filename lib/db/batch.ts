@@ -56,23 +56,23 @@ export async function runBatch(
   hintTurn: HintTurn,
 ): Promise<Batch> {
   const groups = joinEnds(groupByKind(items));
-  let after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
-  const quick = isPipelined(client) && mayBeSwift(client) ? swift(groups, context) : null;
-  if (quick) {
-    const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
-    const done = didSwiftly(client, groups as [Group, ...Group[]], answer);
-    if (done) {
-      const rest = groups.slice(done.length);
-      const results = rest.length > 0 ? [...done, ...(await runGroups(client, rest, context, NO_HINT))] : done;
-      return readBatch(groups, results, after.letters, context);
-    }
-    after = NO_HINT; // it has been, before there is anything to hear of
-  }
-  return readBatch(groups, await runGroups(client, groups, context, after), after.letters, context);
+  const after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
+  const quick = quickly(client, groups, context);
+  if (!quick) return readBatch(groups, await runPlain(client, groups, context, after), after.letters, context);
+  const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
+  const done = didSwiftly(client, groups as [Group, ...Group[]], answer);
+  // The hint has been, before there is anything to hear of.
+  if (!done) return readBatch(groups, await runPlain(client, groups, context, NO_HINT), "", context);
+  const rest = groups.slice(done.length);
+  const results = rest.length > 0 ? [...done, ...(await runPlain(client, rest, context, NO_HINT))] : done;
+  return readBatch(groups, results, after.letters, context);
 }
 
-/** The statements of a batch, in one transaction. */
-async function runGroups(
+const quickly = (client: ClientBase, groups: readonly Group[], context: BatchContext & { readonly schema: string }) =>
+  isPipelined(client) && mayBeSwift(client) ? swift(client, groups, context) : null;
+
+/** By the functions, in one transaction. */
+async function runPlain(
   client: ClientBase,
   groups: readonly Group[],
   context: BatchContext & { readonly schema: string },

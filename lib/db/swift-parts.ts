@@ -20,7 +20,8 @@ const isNothingIn = (n: number): string => `not exists (
         select from :SCHEMA.ready q where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue limit 1
       ) one
     )`;
-const ANYWHERE = "coalesce(current_setting('perdure.claimed_until', true), '') = ''";
+/** A claim looks from the first place on. */
+export const ANYWHERE = "coalesce(current_setting('perdure.claimed_until', true), '') = ''";
 
 /** Whether nothing is claimable in what a worker serves ($n to $n + 2). False also where that would take long to tell. */
 export const isFirst = (n: number): string => `${ANYWHERE} and ${isNothingIn(n)}`;

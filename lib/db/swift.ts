@@ -8,6 +8,7 @@ import type { Item } from "./batch.ts";
 import { connectClient } from "./connect.ts";
 import { isDue } from "./start-row.ts";
 import { type Context, IS_SOUND, insteadOf, isNext, lanesOf, NO_LANES, prepared, tidied } from "./swift-parts.ts";
+import { claim, claimed } from "./swift-claim.ts";
 import { send, sent } from "./swift-send.ts";
 import { wake, woken } from "./swift-wake.ts";
 import type { FinishRow, RecordRow, SendRow, StartRow, Writes } from "./writes.ts";
@@ -105,16 +106,17 @@ export interface Single {
 }
 
 /** The statement for all of a batch; null: it is none of the usual. */
-export function swift(groups: readonly Single[], context: Context): QueryConfig | null {
-  const [group, claim] = groups as [Single, ...Single[]];
-  if (groups.length > 2 || (claim ? !isNews(group, claim) : group.kind === "due")) return null;
+export function swift(client: ClientBase, groups: readonly Single[], context: Context): QueryConfig | null {
+  const [group, next] = groups as [Single, ...Single[]];
+  if (groups.length > 2 || (next ? !isNews(group, next) : group.kind === "due")) return null;
   const { kind, items, steps } = group;
   if (items.length !== 1 || context.lockMs !== null || context.apart || context.again) return null;
   const { row } = items[0]!;
   if (kind === "start") return start(row as StartRow, context);
-  if (kind === "due") return wake(row as Writes["due"]["row"], claim!.items[0]!.row as Writes["claim"]["row"], context);
-  if (kind === "send")
-    return send(row as SendRow, (claim?.items[0]!.row ?? null) as Writes["claim"]["row"] | null, context);
+  const nextRow = (next?.items[0]!.row ?? null) as Writes["claim"]["row"] | null;
+  if (kind === "due") return wake(nextRow!, context);
+  if (kind === "send") return send(row as SendRow, nextRow, context);
+  if (kind === "claim") return claim(client, row as Writes["claim"]["row"], context);
   if (kind === "record")
     return isPlainStep(row as RecordRow) ? prepared("record", RECORD, stepOf(row as RecordRow), context) : null;
   if (kind !== "finish") return null;
@@ -160,13 +162,17 @@ export const mayBeSwift = (client: ClientBase): boolean => !unsound.has(client);
 /** What the statement has done, of one group after the other; null: nothing. */
 export function didSwiftly(
   client: ClientBase,
-  [{ kind }, claim]: readonly [Single, ...Single[]],
+  [{ kind }, next]: readonly [Single, ...Single[]],
   result: QueryResult,
 ): QueryResult[] | null {
   const [row] = result.rows;
-  if (!row.sound) unsound.add(client);
-  if (kind === "due") return row.sound ? woken(result) : null;
+  if (!row.sound) {
+    unsound.add(client);
+    return null;
+  }
+  if (kind === "claim") return claimed(client, result);
+  if (kind === "due") return woken(result);
   const isDone = kind === "record" ? row.verdict !== null : row.key !== null;
   if (!isDone) return null;
-  return claim ? sent(result) : [result];
+  return next ? sent(result) : [result];
 }

@@ -303,6 +303,65 @@ test("timers that are due, and the claim of their runs, are answered and written
   t.match(await same("nobody", [due], again), [{ woken: 0 }]);
 });
 
+test("a claim of a few new runs is answered and written as the function does it; of others the function is asked, and not tried each time", async (t) => {
+  const both = await sides(t);
+  const whole = (answers: readonly unknown[]): unknown[] =>
+    (answers as any[]).map(({ kind, loaded }) => ({
+      kind,
+      loaded: loaded
+        ?.map(({ key, sound, usual, tidied, now_ms, started_ms, deadline_ms, unread, ...said }: any) => ({
+          ...{
+            key: typeof key,
+            at: typeof now_ms + typeof started_ms + typeof deadline_ms,
+            mails: unread && JSON.parse(unread).length,
+          },
+          ...Object.fromEntries(Object.entries(said).filter(([, value]) => value !== null)),
+        }))
+        .sort((one: any, other: any) => (one.id < other.id ? -1 : 1)),
+    }));
+  const same = async (what: string, rows: readonly (readonly [WriteKind, any])[], before?: string): Promise<any[]> => {
+    const [swift, plain] = await Promise.all(
+      both.map(async (side) => {
+        if (before) await side.sql(before);
+        return { said: whole(await side.batch(rows)), left: await side.state() };
+      }),
+    );
+    t.strictSame(swift, plain, what);
+    return swift!.said as any[];
+  };
+  const pending = async (...ids: string[]): Promise<void> => {
+    for (const side of both)
+      for (const [at, id] of ids.entries())
+        await side.batch([
+          ["start", { ...START, id, priority: 9 - at, timeout: at * 1000 || null, options: "{}", lease: () => false }],
+        ]);
+  };
+  const used = async (): Promise<number> => (await both[0]!.used()).function;
+  const before = await used();
+  t.match(await same("none", [claim()]), [{ loaded: [] }]);
+  await pending("a", "b", "c");
+  t.match(await same("all", [claim()]), [
+    { loaded: [{ id: "a", epoch: 1, args: START.args }, { id: "b" }, { id: "c" }] },
+  ]);
+  t.equal(await used(), before, "all of that without a function");
+
+  await pending("d", "e", "f");
+  t.match(await same("more than slots: those that stand first", [claim(2)]), [
+    { loaded: [{ id: "e" }, { id: "f", backlog: true }] },
+  ]);
+  t.match(await same("the rest", [claim(2)]), [{ loaded: [{ id: "d" }] }]);
+  await same("none, twice", [claim()]);
+  await same("none, twice", [claim()]);
+  const asked = await used();
+  await same("back to the statement", [claim()]);
+  t.equal(await used(), asked);
+
+  await pending("g", "h");
+  await both[0]!.batch([send("g", "1")]);
+  await both[1]!.batch([send("g", "1")]);
+  t.match(await same("one has mail", [claim()]), [{ loaded: [{ id: "g", mail: 1, mails: 1 }, { id: "h" }] }]);
+});
+
 test("what is recorded already is told as it is told when a batch is issued again", async (t) => {
   const both = await sides(t);
   for (const [side, again] of [
