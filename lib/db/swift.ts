@@ -7,8 +7,8 @@ import type { Client, ClientBase, ClientConfig, QueryConfig, QueryResult } from 
 import type { Item } from "./batch.ts";
 import { connectClient } from "./connect.ts";
 import { isDue } from "./start-row.ts";
-import { type Context, IS_SOUND, insteadOf, isNext, lanesOf, NO_LANES, prepared, tidied } from "./swift-parts.ts";
 import { claim, claimed } from "./swift-claim.ts";
+import { type Context, IS_SOUND, insteadOf, isNext, lanesOf, NO_LANES, prepared, tidied } from "./swift-parts.ts";
 import { send, sent } from "./swift-send.ts";
 import { wake, woken } from "./swift-wake.ts";
 import type { FinishRow, RecordRow, SendRow, StartRow, Writes } from "./writes.ts";
@@ -113,7 +113,7 @@ export function swift(client: ClientBase, groups: readonly Single[], context: Co
   if (items.length !== 1 || context.lockMs !== null || context.apart || context.again) return null;
   const { row } = items[0]!;
   if (kind === "start") return start(row as StartRow, context);
-  const nextRow = (next?.items[0]!.row ?? null) as Writes["claim"]["row"] | null;
+  const nextRow = (next ? next.items[0]!.row : null) as Writes["claim"]["row"] | null;
   if (kind === "due") return wake(nextRow!, context);
   if (kind === "send") return send(row as SendRow, nextRow, context);
   if (kind === "claim") return claim(client, row as Writes["claim"]["row"], context);
