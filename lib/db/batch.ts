@@ -43,7 +43,7 @@ export interface Batch {
 const BEGIN = "begin isolation level read committed read write";
 const beginWith = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
 
-type Answer = { ord: number; verdict: string; [column: string]: unknown };
+type Answer = { ord: number | null; verdict: string; [column: string]: unknown };
 
 /**
  * Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. A hint may follow it at once,
@@ -277,16 +277,17 @@ function readBatch(
     if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
     else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
-      for (const row of rows) {
-        const item = group.items[row.ord - 1]!;
-        const step = group.steps?.[row.ord - 1];
+      rows.forEach((row, index) => {
+        const place = placeOf(row, index);
+        const item = group.items[place]!;
+        const step = group.steps?.[place];
         if (step) {
           if (row.recorded === "busy") busy.push(step);
-          else answered.push({ item: step, answer: { verdict: row.recorded } });
+          else answered.push({ item: step, answer: row.recorded === row.verdict ? row : { verdict: row.recorded } });
         }
         if (row.verdict === "busy") busy.push(item);
         else answered.push({ item, answer: row });
-      }
+      });
     }
     addNews(news, group, rows, context);
   });
@@ -296,8 +297,11 @@ function readBatch(
 /** The answers to the rows of a group: one without a number is the answer to each, as all are well. */
 function ofEach(rows: Answer[], { items }: Group): Answer[] {
   const [first] = rows;
-  return first?.ord === null ? items.map((_, at) => ({ ...first, ord: at + 1 })) : rows;
+  return first?.ord === null ? items.map(() => first) : rows;
 }
+
+/** Of which item an answer is. */
+const placeOf = ({ ord }: Answer, index: number): number => (ord === null ? index : ord - 1);
 
 /** Events for runs whose start waits for a lock: they wait behind it. */
 function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch, "answered" | "busy"> {
@@ -316,7 +320,7 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
   if (kind === "start") {
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
-      .map((row) => items[row.ord - 1]!.row as StartRow);
+      .map((row) => items[row.ord! - 1]!.row as StartRow);
     addWork(news, started.length, () => started.filter((row) => !serves(lanes, row)).length);
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
@@ -355,7 +359,9 @@ function addWork(news: News, count: number, foreign: () => number): void {
 }
 
 function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[]): void {
-  for (const { ord, verdict } of rows) if (verdict === "ok") touched.add((items[ord - 1]!.row as Fenced).run);
+  rows.forEach((row, index) => {
+    if (row.verdict === "ok") touched.add((items[placeOf(row, index)]!.row as Fenced).run);
+  });
 }
 
 /** Runs that were told of ends: whose they are is not known here. */

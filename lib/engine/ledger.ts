@@ -1,7 +1,7 @@
 /** The writes of one claim: sent in order, and what must not begin before they are committed. */
 import type { Claim } from "../core/claim.ts";
 import type { Flusher, Told } from "../db/flusher.ts";
-import type { Fenced, WriteKind, Writes } from "../db/writes.ts";
+import type { Fenced, RecordRow, WriteKind, Writes } from "../db/writes.ts";
 
 /** Kinds whose rows belong to a claim; a start does when it is a child's. */
 export type ClaimKind = { [K in WriteKind]: Writes[K]["row"] extends Fenced ? K : never }[WriteKind] | "start";
@@ -15,6 +15,52 @@ export interface LedgerEvents {
 }
 
 type Then<K extends ClaimKind> = (answer: Writes[K]["answer"] | undefined) => void;
+
+/** A checkpoint. A class, as V8 puts what a long literal or a spread makes among old objects, and those keep what they refer to. */
+export class RecordedRow implements RecordRow {
+  run = "";
+  epoch = 0;
+  readonly slot: string;
+  readonly attempt: number;
+  readonly no: number;
+  readonly kind: string;
+  readonly name: string;
+  readonly outcome: string;
+  readonly value: string | null;
+  readonly hash: string | null;
+  readonly tries: number;
+  readonly started: number;
+  readonly at: number;
+  readonly mail: string | null;
+
+  constructor(
+    { slot, kind, name }: Pick<RecordRow, "slot" | "kind" | "name">,
+    attempt: number,
+    no: number,
+    at: number,
+    {
+      outcome,
+      value,
+      hash,
+      tries,
+      started,
+      mail,
+    }: Pick<RecordRow, "outcome" | "value" | "hash" | "tries" | "started" | "mail">,
+  ) {
+    this.slot = slot;
+    this.attempt = attempt;
+    this.no = no;
+    this.kind = kind;
+    this.name = name;
+    this.outcome = outcome;
+    this.value = value;
+    this.hash = hash;
+    this.tries = tries;
+    this.started = started;
+    this.at = at;
+    this.mail = mail;
+  }
+}
 
 const nothing = (): void => {};
 

@@ -23,7 +23,7 @@ import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
 import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
-import { defer } from "./promise.ts";
+import { Handles } from "./promise.ts";
 import { Publisher } from "./publish.ts";
 import { runBody } from "./run-body.ts";
 import { RunView } from "./run-view.ts";
@@ -139,7 +139,7 @@ export class Pass {
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
   enter(entry: Entry): Promise<unknown> {
     // A call from a pass that has ended never runs and never settles.
-    if (this.over || this.#settled) return defer().promise;
+    if (this.over || this.#settled) return new Handles().promise;
     this.#stall?.called(entry);
     const call = new Call(this, entry, this.history.isNew(entry.slot));
     this.#calls.add(call);
@@ -148,20 +148,11 @@ export class Pass {
     if (this.#hold.suspended) void this.#hold.resume();
     else if (this.#mayBegin()) this.#beginHeld();
     this.#schedule();
-    return call.deferred.promise;
+    return call.promise;
   }
 
   #mayBegin(): boolean {
     return this.#hold.active && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
-  }
-
-  /** What goes wrong around a call, a stored value that cannot be read for one, ends the pass and not the process. */
-  guard(work: () => void | Promise<void>): void {
-    try {
-      work()?.catch((error) => this.refused(error));
-    } catch (error) {
-      this.refused(error);
-    }
   }
 
   /** A call's step begins to run. */
@@ -194,7 +185,12 @@ export class Pass {
 
   readonly #onTurn = (): void => {
     this.#scheduled = false;
-    if (this.#hold.active) this.guard(() => this.#turn());
+    if (!this.#hold.active) return;
+    try {
+      this.#turn();
+    } catch (error) {
+      this.refused(error);
+    }
   };
 
   /** One turn: whatever the turn before woke has run as far as it can. */
