@@ -19,6 +19,7 @@ import {
   type StartRow,
   WRITE_ORDER,
   type WriteKind,
+  type WriteShape,
 } from "./writes.ts";
 
 /** A queued write. */
@@ -203,8 +204,11 @@ function joinEnds(groups: Group[]): Group[] {
 
 function statementOf({ kind, items, steps }: Group, context: BatchContext & { readonly schema: string }) {
   if (!steps) return statement(kind, items, context);
-  const { fn, step, end, rest } = ENDS;
-  const arrays = [...step.map((column) => arrayOf(steps, column)), ...end.map((column) => arrayOf(items, column))];
+  const { fn, step, end, alike, rest } = ENDS;
+  const arrays = [
+    ...step.map((column) => arrayOf(steps, column, alike)),
+    ...end.map((column) => arrayOf(items, column, alike)),
+  ];
   return call(context.schema, fn, [...arrays, ...rest(context)]);
 }
 
@@ -217,7 +221,7 @@ export function statement(
   const shape = SHAPES[kind];
   const values = shape.single
     ? shape.single(items[0]!.row as never, context)
-    : [...shape.columns.map((column) => arrayOf(items, column)), ...shape.rest(context)];
+    : [...shape.columns.map((column) => arrayOf(items, column, shape.alike)), ...shape.rest(context)];
   return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
 }
 
@@ -226,17 +230,18 @@ const IN_LETTERS = /\\[bfnrtu]/;
 
 /**
  * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
- * where there is nothing but null: the functions take what an array lacks for null.
+ * where there is nothing but null: the functions take what an array lacks for null. One element where that stands for all of them.
  */
-function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
-  let isEmpty = true;
-  const values = items.map(({ row }) => {
+function arrayOf(items: readonly Pick<Item, "row">[], column: string, alike: WriteShape["alike"]): string {
+  let values = items.map(({ row }) => {
     const given = (row as Record<string, unknown>)[column] ?? null;
-    const value = typeof given === "function" ? given() : given;
-    isEmpty &&= value === null;
-    return value;
+    return typeof given === "function" ? given() : given;
   });
-  if (isEmpty) return "{}";
+  const [first] = values;
+  if ((first === null || alike?.has(column)) && values.every((value) => value === first)) {
+    if (first === null) return "{}";
+    values = [first];
+  }
   // JSON quotes as Postgres does, many at once.
   const json = JSON.stringify(values);
   return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
