@@ -28,7 +28,7 @@ export interface Item {
   readonly row: unknown;
   /** Writes of the same lane keep their order; null: none. */
   readonly lane: string | null;
-  /** When it was queued, in ms by the monotonic clock. */
+  /** When it was queued, in ms by the monotonic clock; of a run's own writes, which wait for as long as it takes, 0. */
   readonly since: number;
   readonly told: Told<any>;
 }

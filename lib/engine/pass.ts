@@ -143,10 +143,13 @@ export class Pass {
     this.#stall?.called(entry);
     const call = new Call(this, entry, this.history.isNew(entry.slot));
     this.#calls.add(call);
+    const { held } = this.#calls;
+    const mayBegin = this.#mayBegin();
     if (this.history.recorded(call.slot)) this.handover.recorded(call);
-    else this.#calls.held.push(call);
+    else if (mayBegin && held.length === 0) call.begin();
+    else held.push(call);
     if (this.#hold.suspended) void this.#hold.resume();
-    else if (this.#mayBegin()) this.#beginHeld();
+    else if (mayBegin) this.#beginHeld();
     this.#schedule();
     return call.promise;
   }
@@ -208,7 +211,7 @@ export class Pass {
       this.#schedule();
     } else if (this.#stale) {
       this.#hold.stop();
-      this.ledger.afterCommit(() => this.end({ how: "replayed" }));
+      this.ledger.afterCommit({ committed: () => this.end({ how: "replayed" }) });
     } else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
     else if (this.#pausing) {
@@ -237,7 +240,8 @@ export class Pass {
   }
 
   #beginHeld(): void {
-    for (const call of this.#calls.held.splice(0)) call.begin();
+    const { held } = this.#calls;
+    if (held.length > 0) for (const call of held.splice(0)) call.begin();
   }
 
   // ---- giving up, looking, going on
@@ -339,7 +343,7 @@ export class Pass {
   }
 
   #drained(): void {
-    if (!this.#calls.working) this.ledger.afterCommit(this.#onDrained!);
+    if (!this.#calls.working) this.ledger.afterCommit({ committed: this.#onDrained! });
   }
 
   /** Tells what still runs that nobody waits for it. */

@@ -1,18 +1,18 @@
 /** What runs for a step's call: its tries, its retries, and the transaction kind of it. */
 import { AsyncResource } from "node:async_hooks";
 import type { Recorded } from "../core/claim.ts";
-import type { What } from "../core/codec-refuse.ts";
 import { scope } from "../core/context.ts";
 import { PerdureError, RunConflictError } from "../core/errors.ts";
 import { quietly } from "../core/quiet.ts";
 import { delayAfter, isNonRetryable } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import { type Place, tryIn } from "../core/stored-place.ts";
+import { type CodecPlace, type Place, tryIn } from "../core/stored-place.ts";
 import type { Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import type { RecordRow } from "../db/writes.ts";
 import { Attempt } from "./attempt.ts";
 import type { Call, Entry, Outcome } from "./call.ts";
 import type { Lasts } from "./lasting.ts";
+import type { Effect } from "./ledger.ts";
 import type { Pass } from "./pass.ts";
 import { Handles } from "./promise.ts";
 
@@ -25,8 +25,33 @@ const checkedCall = (step: StepRun, attempt: Attempt): unknown => step.checkedCa
 
 const UNTRACKED = { requireManualDestroy: true };
 
+/** The result of a step: what it is called in messages, and where it is stored. Few ask. */
+class Result implements Place {
+  readonly #step: StepRun;
+
+  constructor(step: StepRun) {
+    this.#step = step;
+  }
+
+  get run(): string {
+    return this.#step.place().run;
+  }
+
+  get slot(): string {
+    return this.#step.place().slot;
+  }
+
+  get copiedFrom(): readonly CodecPlace[] | undefined {
+    return this.#step.place().copiedFrom;
+  }
+
+  toString(): string {
+    return `result of ${this.#step.what}`;
+  }
+}
+
 /** The tries of one call of a step, in the async context of that call. */
-export class StepRun extends AsyncResource implements Entry, Lasts {
+export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
   readonly slot: string;
   readonly kind: StepDefinition["kind"];
   readonly name: string;
@@ -36,6 +61,8 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
   readonly #definition: StepDefinition;
   readonly #args: unknown[];
   #failed: number;
+  /** The call that its tries are made for, once there is one. */
+  #call: Call | null = null;
   #current: Attempt | undefined;
   /** When its last try began, by the database's clock. */
   #started = 0;
@@ -69,13 +96,9 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
     return this.#pass.enter(this);
   }
 
-  get #what(): string {
+  /** What it is called in messages. */
+  get what(): string {
     return `${this.kind} "${this.name}" of run "${this.#pass.run.id}"`;
-  }
-
-  /** For a message that is seldom needed. */
-  #whatOf(part: "result" | "error"): What {
-    return { toString: () => `${part} of ${this.#what}` };
   }
 
   /** The same reference with another input. */
@@ -88,7 +111,8 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
     return refused.promise;
   }
 
-  #place(attempt?: number): Place {
+  /** Where its outcome is stored. */
+  place(attempt?: number): Place {
     return this.#pass.binding.placeOf(this.slot, attempt);
   }
 
@@ -100,13 +124,13 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
     }
     const { value: text, attempt } = recorded;
     if (recorded.outcome === "failed") return this.#throws(text!, attempt);
-    const value = this.#pass.ports.codec.decode(text!, `result of ${this.#what}`, this.#place(attempt));
+    const value = this.#pass.ports.codec.decode(text!, `result of ${this.what}`, this.place(attempt));
     return (deferred) => deferred.resolve(value);
   }
 
   /** Throws a stored error into the body, and remembers where it came from. */
   #throws(text: string, attempt?: number): Outcome["settle"] {
-    const error = this.#pass.ports.codec.decodeError(text, `error of ${this.#what}`, this.#place(attempt));
+    const error = this.#pass.ports.codec.decodeError(text, `error of ${this.what}`, this.place(attempt));
     this.#pass.escaped.threw(error, this.slot);
     return (deferred) => deferred.reject(error);
   }
@@ -122,14 +146,14 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
     const pass = this.#pass;
     if (pass.draining) return;
     pass.working(call);
-    if (pass.ledger.ahead === 0) this.#enter(call);
-    else pass.ledger.afterCommit(() => this.#enter(call));
+    this.#call = call;
+    pass.ledger.afterCommit(this);
   }
 
   /** What goes wrong around it, a stored value that cannot be read for one, ends the pass and not the process. */
-  #enter(call: Call): void {
+  committed(): void {
     try {
-      this.#begin(call)?.catch((error) => this.#pass.refused(error));
+      this.#begin(this.#call!)?.catch((error) => this.#pass.refused(error));
     } catch (error) {
       this.#pass.refused(error);
     }
@@ -148,7 +172,7 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
   }
 
   #lost(): PerdureError {
-    const text = `the process died during ${this.#what}, whose onCrash is "fail"; whether it took effect is not known`;
+    const text = `the process died during ${this.what}, whose onCrash is "fail"; whether it took effect is not known`;
     return new PerdureError("PERDURE_STEP_LOST", text);
   }
 
@@ -195,14 +219,15 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
   #worked(call: Call, result: unknown): void | Promise<void> {
     this.#end();
     if (this.#pass.over) return;
+    const stored = new Result(this);
     let text: string;
     try {
-      text = this.#encode(result);
+      text = this.#encode(result, stored);
     } catch (error) {
       return this.#threw(call, error);
     }
     const row = this.#row("completed", text);
-    this.#pass.ready(call, { settle: this.#gives(result, text), write: { kind: "record", row } });
+    this.#pass.ready(call, { settle: this.#gives(result, text, stored), write: { kind: "record", row } });
   }
 
   #threw(call: Call, error: unknown): void | Promise<void> {
@@ -220,14 +245,14 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
   }
 
   /** What the body gets is what replay will get: the value as it was stored. One that cannot be read back is no failure of the step's. */
-  #gives(result: unknown, text: string): Outcome["settle"] {
-    const copy = this.#pass.ports.codec.copy(result, text, this.#whatOf("result"), this.#place());
+  #gives(result: unknown, text: string, stored: Result): Outcome["settle"] {
+    const copy = this.#pass.ports.codec.copy(result, text, stored, stored);
     return (deferred) => deferred.resolve(copy);
   }
 
-  #encode(result: unknown): string {
+  #encode(result: unknown, stored: Result): string {
     try {
-      return this.#pass.ports.codec.encode(result, this.#whatOf("result"), this.#place());
+      return this.#pass.ports.codec.encode(result, stored, stored);
     } catch (error) {
       // The same value would be refused again.
       this.#final = error;
@@ -238,12 +263,13 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
   async #transact(call: Call): Promise<void> {
     const pass = this.#pass;
     const { attempt } = pass.claim;
+    const stored = new Result(this);
     let value: unknown;
     let text = "";
     let at = 0;
     const record = (result: unknown): RecordRow => {
       value = result;
-      text = this.#encode(result);
+      text = this.#encode(result, stored);
       at = pass.ports.clock.now();
       const { slot, kind, name } = this;
       return { ...pass.ledger.claim, slot, attempt, no: null, kind, name, at, ...this.#row("completed", text) };
@@ -263,7 +289,7 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
     this.#end();
     if (verdict === "stale") return pass.lose("its claim is over");
     pass.ready(call, {
-      settle: this.#gives(value, text),
+      settle: this.#gives(value, text, stored),
       write: { kind: "deliver", attempt, at, characters: text.length },
     });
   }
@@ -286,7 +312,7 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
       this,
       attempt,
     );
-    return timeoutMs === null ? result : attempt.within(timeoutMs, this.#what, result);
+    return timeoutMs === null ? result : attempt.within(timeoutMs, this.what, result);
   }
 
   /** The function of the step itself. */
@@ -312,14 +338,14 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
   async checkedCall(attempt: Attempt): Promise<unknown> {
     const { input, output } = this.#definition;
     const result = await this.call(attempt, input ? await this.#checked(input) : this.#args);
-    return validate(output, result, `result of ${this.#what}`);
+    return validate(output, result, `result of ${this.what}`);
   }
 
   /** The arguments as the schema returns them. What it refuses, it would refuse again. */
   async #checked(input: Schema): Promise<unknown[]> {
     const [first, ...rest] = this.#args;
     try {
-      return [await validate(input, first, `input of ${this.#what}`), ...rest];
+      return [await validate(input, first, `input of ${this.what}`), ...rest];
     } catch (error) {
       this.#final = error;
       throw error;
@@ -329,11 +355,11 @@ export class StepRun extends AsyncResource implements Entry, Lasts {
   /** Records a failed try: with the time of the next, or as the outcome. */
   async #fail(call: Call, thrown: unknown, mayRetry: boolean): Promise<void> {
     const pass = this.#pass;
-    const what = `error of ${this.#what}`;
+    const what = `error of ${this.what}`;
     const { delay, thrown: last } = mayRetry
       ? await this.runInAsyncScope(() => this.#judge(thrown))
       : { delay: null, thrown };
-    const error = pass.ports.codec.encodeError(last, what, this.#place());
+    const error = pass.ports.codec.encodeError(last, what, this.place());
     if (pass.over) return;
     const outcome = this.#row("failed", error);
     this.#failed += 1;
