@@ -20,6 +20,7 @@ import {
   type StartRow,
   WRITE_ORDER,
   type WriteKind,
+  type WriteShape,
 } from "./writes.ts";
 
 /** A queued write. */
@@ -28,7 +29,7 @@ export interface Item {
   readonly row: unknown;
   /** Writes of the same lane keep their order; null: none. */
   readonly lane: string | null;
-  /** When it was queued, in ms by the monotonic clock. */
+  /** When it was queued, in ms by the monotonic clock; of a run's own writes, which wait for as long as it takes, 0. */
   readonly since: number;
   readonly told: Told<any>;
 }
@@ -44,7 +45,7 @@ export interface Batch {
 const BEGIN = "begin isolation level read committed read write";
 const beginWith = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
 
-type Answer = { ord: number; verdict: string; [column: string]: unknown };
+type Answer = { ord: number | null; verdict: string; [column: string]: unknown };
 
 /**
  * Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. A hint may follow it at once,
@@ -57,18 +58,32 @@ export async function runBatch(
   hintTurn: HintTurn,
 ): Promise<Batch> {
   const kinds = groupByKind(items);
-  let after = isPipelined(client) ? hintBehind(kinds, context, hintTurn) : NO_HINT;
+  const after = isPipelined(client) ? hintBehind(kinds, context, hintTurn) : NO_HINT;
   const groups = partNew(joinEnds(kinds), context);
+  const quick = quickly(client, groups, context);
+  if (!quick) return readBatch(groups, await runPlain(client, groups, context, after), after.letters, context);
+  const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
+  const done = didSwiftly(client, groups as [Group, ...Group[]], answer);
+  // The hint has been, before there is anything to hear of.
+  if (!done) return readBatch(groups, await runPlain(client, groups, context, NO_HINT), "", context);
+  const rest = groups.slice(done.length);
+  const results = rest.length > 0 ? [...done, ...(await runPlain(client, rest, context, NO_HINT))] : done;
+  return readBatch(groups, results, after.letters, context);
+}
+
+const quickly = (client: ClientBase, groups: readonly Group[], context: BatchContext & { readonly schema: string }) =>
+  isPipelined(client) && mayBeSwift(client) ? swift(client, groups, context) : null;
+
+/** By the functions, in one transaction. */
+async function runPlain(
+  client: ClientBase,
+  groups: readonly Group[],
+  context: BatchContext & { readonly schema: string },
+  after: After,
+): Promise<QueryResult[]> {
   if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
-    const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
-    if (quick) {
-      const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
-      const result = didSwiftly(client, groups[0]!, answer);
-      if (result) return readBatch(groups, [result], after.letters, context);
-      after = NO_HINT; // it has been, before there is anything to hear of
-    }
     const result = await runLone(client, groups[0]!, context, after);
-    if (result) return readBatch(groups, [result], after.letters, context);
+    if (result) return [result];
   }
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
   const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
@@ -76,7 +91,7 @@ export async function runBatch(
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries, after) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), after.letters, context);
+  return results.slice(1);
 }
 
 /** Connections: whether their transactions are by default what BEGIN asks for. */
@@ -218,8 +233,11 @@ function statementOf({ kind, items, steps, isNew }: Group, context: BatchContext
       columnsOf(items, (column) => arrayOf(items, column)),
     );
   if (!steps) return statement(kind, items, context);
-  const { fn, step, end, rest } = ENDS;
-  const arrays = [...step.map((column) => arrayOf(steps, column)), ...end.map((column) => arrayOf(items, column))];
+  const { fn, step, end, alike, rest } = ENDS;
+  const arrays = [
+    ...step.map((column) => arrayOf(steps, column, alike)),
+    ...end.map((column) => arrayOf(items, column, alike)),
+  ];
   return call(context.schema, fn, [...arrays, ...rest(context)]);
 }
 
@@ -232,7 +250,7 @@ export function statement(
   const shape = SHAPES[kind];
   const values = shape.single
     ? shape.single(items[0]!.row as never, context)
-    : [...shape.columns.map((column) => arrayOf(items, column)), ...shape.rest(context)];
+    : [...shape.columns.map((column) => arrayOf(items, column, shape.alike)), ...shape.rest(context)];
   return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
 }
 
@@ -241,17 +259,18 @@ const IN_LETTERS = /\\[bfnrtu]/;
 
 /**
  * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
- * where there is nothing but null: the functions take what an array lacks for null.
+ * where there is nothing but null: the functions take what an array lacks for null. One element where that stands for all of them.
  */
-function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
-  let isEmpty = true;
-  const values = items.map(({ row }) => {
+function arrayOf(items: readonly Pick<Item, "row">[], column: string, alike: WriteShape["alike"]): string {
+  let values = items.map(({ row }) => {
     const given = (row as Record<string, unknown>)[column] ?? null;
-    const value = typeof given === "function" ? given() : given;
-    isEmpty &&= value === null;
-    return value;
+    return typeof given === "function" ? given() : given;
   });
-  if (isEmpty) return "{}";
+  const [first] = values;
+  if ((first === null || alike?.has(column)) && values.every((value) => value === first)) {
+    if (first === null) return "{}";
+    values = [first];
+  }
   // JSON quotes as Postgres does, many at once.
   const json = JSON.stringify(values);
   return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
@@ -293,16 +312,17 @@ function readBatch(
     else if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
     else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
-      for (const row of rows) {
-        const item = group.items[row.ord - 1]!;
-        const step = group.steps?.[row.ord - 1];
+      rows.forEach((row, index) => {
+        const place = placeOf(row, index);
+        const item = group.items[place]!;
+        const step = group.steps?.[place];
         if (step) {
           if (row.recorded === "busy") busy.push(step);
-          else answered.push({ item: step, answer: { verdict: row.recorded } });
+          else answered.push({ item: step, answer: row.recorded === row.verdict ? row : { verdict: row.recorded } });
         }
         if (row.verdict === "busy") busy.push(item);
         else answered.push({ item, answer: row });
-      }
+      });
     }
     addNews(news, group, rows, context);
   });
@@ -312,8 +332,11 @@ function readBatch(
 /** The answers to the rows of a group: one without a number is the answer to each, as all are well. */
 function ofEach(rows: Answer[], { items }: Group): Answer[] {
   const [first] = rows;
-  return first?.ord === null ? items.map((_, at) => ({ ...first, ord: at + 1 })) : rows;
+  return first?.ord === null ? items.map(() => first) : rows;
 }
+
+/** Of which item an answer is. */
+const placeOf = ({ ord }: Answer, index: number): number => (ord === null ? index : ord - 1);
 
 /** Events for runs whose start waits for a lock: they wait behind it. */
 function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch, "answered" | "busy"> {
@@ -338,7 +361,7 @@ function addNews(
   else if (kind === "start") {
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
-      .map((row) => items[row.ord - 1]!.row as StartRow);
+      .map((row) => items[row.ord! - 1]!.row as StartRow);
     addWork(news, started.length, () => started.filter((row) => !serves(lanes, row)).length);
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
@@ -348,8 +371,9 @@ function addNews(
     news.change += working;
     if (news.hinted.includes("c")) news.hintedChange += working;
   } else if (kind === "due") {
-    news.work += Number(rows[0]!.woken);
-    news.foreign += Number(rows[0]!.woken);
+    const left = Number(rows[0]!.left ?? rows[0]!.woken);
+    news.work += left;
+    news.foreign += left;
   } else if (kind === "claim") {
     // The last kind: a claim that left nothing behind has taken what this process may take of all that. Else it would ask again, and who asks
     // leases no start at birth until it has its answer.
@@ -377,7 +401,9 @@ function addWork(news: News, count: number, foreign: () => number): void {
 }
 
 function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[]): void {
-  for (const { ord, verdict } of rows) if (verdict === "ok") touched.add((items[ord - 1]!.row as Fenced).run);
+  rows.forEach((row, index) => {
+    if (row.verdict === "ok") touched.add((items[placeOf(row, index)]!.row as Fenced).run);
+  });
 }
 
 /** Runs that were told of ends: whose they are is not known here. */

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:128415fd454ff903f12c8fa14a8b48bdd3e9ba19
+--! Hash: sha1:8a488b28f10a836d569d3d8ff4faeb3240a116f9
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -480,7 +480,7 @@ begin
       left join unnest(v_parents, v_parent_epochs, v_parent_deadlines) as f(key, epoch, deadline) on f.key = g.parent and f.epoch = g.epoch
       cross join lateral (select greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later) l
       where g.parent is null or f.key is not null
-      order by g.id collate "C", g.ord -- two processes that start the same ids do not wait for each other crosswise
+      order by g.id, g.ord -- two processes that start the same ids do not wait for each other crosswise
     ), made as (
       insert into :SCHEMA.run (key, id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
         parent, detached, followed, tags, schedule, slot_at, created_at, started_at) overriding system value
@@ -557,38 +557,7 @@ begin
     left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
 end $perdure$;
 
--- Makes runs that may begin at once, have no parent, schedule or tags, and are left to be claimed, under ids that nobody else can have, as the
--- library has drawn them: as start_runs, without looking whether an id is taken. One row answers for all. An id that is taken after all, because
--- the statement is issued again, is an error (unique_violation), and nothing is made: then start_runs is asked.
--- Called by the client's start, for many at once. Locks: the new rows.
-create function :SCHEMA.start_new_runs(
-  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[], p_timeouts float8[],
-  p_args text[], p_hashes text[], p_options text[]
-) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
-#variable_conflict use_column
-declare
-  v_now timestamptz := :SCHEMA.clock();
-begin
-  with given as materialized (
-    select nextval($seq$:SCHEMA.run_key_seq$seq$) as key, v_now + g.ord * interval '1 microsecond' as ready_at, g.* -- the claim keeps the order of the batch
-    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_timeouts, p_args, p_hashes, p_options)
-      with ordinality as g(id, workflow, version, queue, priority, timeout_ms, args, hash, options, ord)
-  ), made as (
-    insert into :SCHEMA.run (key, id, workflow, version, queue, priority, state, ready_at, timeout_ms, created_at) overriding system value
-    select key, id, workflow, version, queue, priority, 'pending', ready_at, timeout_ms, v_now from given
-  ), placed as (
-    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
-    select workflow, version, queue, priority, ready_at, key, 0 from given
-  )
-  insert into :SCHEMA.input (run, args, hash, options) select key, args::json, hash, options::json from given;
-  verdict := 'created';
-  leased := false;
-  now_ms := :SCHEMA.to_ms(v_now);
-  return next;
-end $perdure$;
-
--- As start_runs, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
+-- The same, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
 -- were, the rest is 'busy' untried: a stranger that holds so many holds them too, and each costs a wait.
 -- Called by the flusher when a batch has met a lock. Locks: as start_runs.
 create function :SCHEMA.start_runs_apart(
@@ -1054,7 +1023,8 @@ end $perdure$;
 --   busy   a stranger's open transaction holds the run's row: write it alone, waiting
 --   stale  the claim is over
 
--- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
+-- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null. record_steps and end_runs take one
+-- element of p_epochs, p_attempts, p_kinds, p_names, p_outcomes, p_tries and p_states for all rows: most of a batch are alike in these.
 
 -- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
 -- may have been recorded before. Not the first time, as a claim writes each outcome once: then many are written without a look for those that are there.
@@ -1069,10 +1039,19 @@ create function :SCHEMA.record_steps(
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
   v_steps boolean := not p_again and 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer;
   v_ords integer[];
   v_crashed boolean;
 begin
+  if v_many is not null then
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_kinds) = 1 then p_kinds := array_fill(p_kinds[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_tries) = 1 then p_tries := array_fill(p_tries[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -1557,10 +1536,18 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer := 0;
   v_followed bigint[];
   v_said text[];
 begin
+  if v_many is not null then -- see record_steps
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_states) = 1 then p_states := array_fill(p_states[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;

@@ -108,9 +108,8 @@ export class Flusher {
       queueMicrotask(() => told.reject(busy()));
       return;
     }
-    const lane = laneOf(kind, row);
-    const since = performance.now();
-    this.#queue.push({ kind, row, lane, since, told });
+    const since = isFromOutside({ kind, row }) ? performance.now() : 0;
+    this.#queue.push({ kind, row, lane: laneOf(kind, row), since, told });
     if (this.#flying) this.#offer();
     else this.#schedule();
   }
@@ -219,7 +218,8 @@ export class Flusher {
     const { guard, most = guard ? 1 : ROOM.rows } = this.#options;
     const lanes = this.#queue.size < CROWD ? ROOM.lanes : Math.max(CROWD, Math.ceil((this.#queue.lanes + landed) / 2));
     const room = { ...ROOM, rows: most, lanes: Math.min(ROOM.lanes, lanes) };
-    return this.#queue.take(room).filter((item) => !this.#setAside(item));
+    const items = this.#queue.take(room);
+    return this.#alone.size === 0 ? items : items.filter((item) => !this.#setAside(item));
   }
 
   #setAside(item: Item): boolean {

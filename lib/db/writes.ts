@@ -211,7 +211,7 @@ interface Answered {
   readonly verdict: Verdict;
 }
 interface Timed extends Answered {
-  /** Milliseconds until the first timer; null: none. */
+  /** When the first timer is due, in ms since 1970; null: none. */
   readonly due_ms: number | null;
 }
 
@@ -235,7 +235,12 @@ export interface Writes {
   send: { row: SendRow; answer: SendAnswer };
   due: {
     row: { readonly limit: number };
-    answer: { readonly woken: number; readonly next_ms: number | null; readonly scheduled: boolean };
+    answer: {
+      readonly woken: number;
+      readonly next_ms: number | null;
+      readonly now_ms: number;
+      readonly scheduled: boolean;
+    };
   };
   claim: {
     /** `warmFrom`: the runs of suspensions before are not in memory any more. Both are asked when the batch is put together. */
@@ -284,6 +289,8 @@ export interface WriteShape {
   readonly fn: string;
   /** The fields of a row that travel as arrays, in the order of the function's parameters. */
   readonly columns: readonly string[];
+  /** Those of which the function takes one element for all rows, where all have the same. None of them is ever null. */
+  readonly alike?: ReadonlySet<string>;
   /** The parameters after the arrays. */
   readonly rest: (context: BatchContext) => unknown[];
   /** One row only: its parameters in all. */
@@ -297,6 +304,8 @@ const lanes = (c: BatchContext): unknown[] => [c.lanes.workflows, c.lanes.versio
 const none = (): unknown[] => [];
 const fenced = ["run", "epoch"];
 const slotted = [...fenced, "slot", "attempt"];
+/** What most checkpoints of a batch have the same of. */
+const alike: ReadonlySet<string> = new Set(["epoch", "attempt", "kind", "name", "outcome", "tries", "state"]);
 
 export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   handBack: {
@@ -337,6 +346,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   record: {
     fn: "record_steps",
     columns: [...slotted, "no", "kind", "name", "outcome", "value", "hash", "tries", "started", "at", "mail"],
+    alike,
     rest: again,
   },
   deliver: { fn: "record_deliveries", columns: [...slotted, "no"], rest: wait },
@@ -367,6 +377,7 @@ export const ENDS = {
   fn: "end_runs",
   step: [...slotted, "no", "name", "outcome", "value", "hash", "started", "at"],
   end: ["state", "value", "reopened"],
+  alike,
   rest: again,
 } as const;
 
