@@ -3,23 +3,21 @@ import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News, Told } from "./flusher.ts";
-import { type Group, groupByKind, joinEnds } from "./groups.ts";
 import type { Lane } from "./hint.ts";
-import { columnsOf, NEW_RUNS, partNew } from "./new-runs.ts";
-import { channelOf } from "./notifier.ts";
+import { partNew } from "./new-runs.ts";
 import { TYPES } from "./reading.ts";
-import { quoteSchema } from "./schema-name.ts";
+import { statementOf } from "./statement.ts";
 import { didSwiftly, mayBeSwift, START_LOCK_MS, swift } from "./swift.ts";
 import {
   type BatchContext,
-  ENDS,
   type Told as Ends,
   type Fenced,
+  type RecordRow,
   type SendAnswer,
   SHAPES,
   type StartRow,
+  WRITE_ORDER,
   type WriteKind,
-  type WriteShape,
 } from "./writes.ts";
 
 /** A queued write. */
@@ -171,64 +169,57 @@ async function sendOneByOne(client: ClientBase, queries: readonly (string | Quer
   return results;
 }
 
-function statementOf({ kind, items, steps, isNew }: Group, context: BatchContext & { readonly schema: string }) {
-  if (isNew)
-    return call(
-      context.schema,
-      NEW_RUNS,
-      columnsOf(items, (column) => arrayOf(items, column)),
-    );
-  if (!steps) return statement(kind, items, context);
-  const { fn, step, end, alike, rest } = ENDS;
-  const arrays = [
-    ...step.map((column) => arrayOf(steps, column, alike)),
-    ...end.map((column) => arrayOf(items, column, alike)),
-  ];
-  return call(context.schema, fn, [...arrays, ...rest(context)]);
+/** What becomes one statement. */
+export interface Group {
+  readonly kind: WriteKind;
+  readonly items: Item[];
+  /** Of starts: see new-runs.ts. */
+  readonly isNew?: boolean;
+  /** Of finishes: the last steps of the same runs, in the same order, which are recorded in the same statement. */
+  readonly steps?: Item[];
 }
 
-/** The statement that writes rows of one kind. */
-export function statement(
-  kind: WriteKind,
-  items: readonly Pick<Item, "row">[],
-  context: BatchContext & { readonly schema: string },
-): ReturnType<typeof call> {
-  const shape = SHAPES[kind];
-  const values = shape.single
-    ? shape.single(items[0]!.row as never, context)
-    : [...shape.columns.map((column) => arrayOf(items, column, shape.alike)), ...shape.rest(context)];
-  return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
-}
-
-/** What JSON writes in letters, which Postgres would read as such. */
-const IN_LETTERS = /\\[bfnrtu]/;
-
-/**
- * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
- * where there is nothing but null: the functions take what an array lacks for null. One element where that stands for all of them.
- */
-function arrayOf(items: readonly Pick<Item, "row">[], column: string, alike?: WriteShape["alike"]): string {
-  let values = items.map(({ row }) => {
-    const given = (row as Record<string, unknown>)[column] ?? null;
-    return typeof given === "function" ? given() : given;
-  });
-  const [first] = values;
-  if ((first === null || alike?.has(column)) && values.every((value) => value === first)) {
-    if (first === null) return "{}";
-    values = [first];
+function groupByKind(items: readonly Item[]): Group[] {
+  const groups = new Map<WriteKind, Item[]>();
+  for (const item of items) {
+    const group = groups.get(item.kind);
+    if (group) group.push(item);
+    else groups.set(item.kind, [item]);
   }
-  // JSON quotes as Postgres does, many at once.
-  const json = JSON.stringify(values);
-  return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
+  return WRITE_ORDER.flatMap((kind) => {
+    const group = groups.get(kind);
+    if (!group) return [];
+    // A single statement serves one row: the rest of a kind that takes one come in statements of their own.
+    return SHAPES[kind].single ? group.map((item) => ({ kind, items: [item] })) : [{ kind, items: group }];
+  });
 }
 
-const literal = (value: unknown): string =>
-  typeof value === "string" ? `"${value.replace(/["\\]/g, "\\$&")}"` : String(value);
-
-/** A call of one of our set-returning functions, prepared once per connection. */
-export function call(schema: string, fn: string, values: unknown[]): { name: string; text: string; values: unknown[] } {
-  const places = values.map((_, i) => `$${i + 1}`).join(", ");
-  return { name: `${channelOf(schema)}:${fn}`, text: `select * from ${quoteSchema(schema)}.${fn}(${places})`, values };
+/** Runs whose last step and whose end are in one batch: one statement writes both. */
+function joinEnds(groups: Group[]): Group[] {
+  const record = groups.find(({ kind }) => kind === "record");
+  const finish = groups.find(({ kind }) => kind === "finish");
+  if (!record || !finish) return groups;
+  const ends = new Map(finish.items.map((item) => [(item.row as Fenced).run, item]));
+  const joined: { step: Item; end: Item }[] = [];
+  const before: Item[] = [];
+  for (let at = record.items.length - 1; at >= 0; at -= 1) {
+    const step = record.items[at]!;
+    const { run, kind, tries } = step.row as RecordRow;
+    const end = kind === "step" && tries === 1 ? ends.get(run) : undefined;
+    if (end) joined.push({ step, end });
+    else before.push(step);
+    ends.delete(run); // what was recorded before the last stays before it
+  }
+  if (joined.length === 0) return groups;
+  joined.reverse();
+  const ended = new Set(joined.map(({ end }) => end));
+  const rest = finish.items.filter((item) => !ended.has(item));
+  return groups.flatMap((group) => {
+    if (group === record) return before.length > 0 ? [{ kind: "record", items: before.reverse() }] : [];
+    if (group !== finish) return [group];
+    const both: Group = { kind: "finish", items: joined.map(({ end }) => end), steps: joined.map(({ step }) => step) };
+    return rest.length > 0 ? [both, { kind: "finish", items: rest }] : [both];
+  });
 }
 
 function readBatch(
