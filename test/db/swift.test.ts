@@ -360,6 +360,11 @@ test("a claim of a few new runs is answered and written as the function does it;
   await both[0]!.batch([send("g", "1")]);
   await both[1]!.batch([send("g", "1")]);
   t.match(await same("one has mail", [claim()]), [{ loaded: [{ id: "g", mail: 1, mails: 1 }, { id: "h" }] }]);
+
+  // The claim before took long, twice running.
+  for (const side of both) await side.client.query("select set_config('perdure.claimed_until', '7 0 0 0', false)");
+  await pending("i");
+  t.match(await same("not from the front", [claim()]), [{ loaded: [{ id: "i" }] }]);
 });
 
 test("what is recorded already is told as it is told when a batch is issued again", async (t) => {
