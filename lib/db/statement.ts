@@ -1,5 +1,6 @@
 /** The rows of one kind as one statement: a call of a function over arrays, one for each column. */
-import type { Group, Item } from "./batch.ts";
+import type { Item } from "./batch.ts";
+import type { Group } from "./groups.ts";
 import { columnsOf, NEW_RUNS } from "./new-runs.ts";
 import { channelOf } from "./notifier.ts";
 import { quoteSchema } from "./schema-name.ts";
