@@ -233,15 +233,20 @@ const IN_LETTERS = /\\[bfnrtu]/;
  * where there is nothing but null: the functions take what an array lacks for null. One element where that stands for all of them.
  */
 function arrayOf(items: readonly Pick<Item, "row">[], column: string, alike: WriteShape["alike"]): string {
-  let values = items.map(({ row }) => {
-    const given = (row as Record<string, unknown>)[column] ?? null;
-    return typeof given === "function" ? given() : given;
-  });
-  const [first] = values;
-  if ((first === null || alike?.has(column)) && values.every((value) => value === first)) {
-    if (first === null) return "{}";
-    values = [first];
+  if (alike?.has(column)) {
+    const first = (items[0]!.row as Record<string, unknown>)[column];
+    if (items.every(({ row }) => (row as Record<string, unknown>)[column] === first)) return `{${literal(first)}}`;
   }
+  let nulls = 0;
+  const values = items.map(({ row }) => {
+    const given = (row as Record<string, unknown>)[column] ?? null;
+    const value = typeof given === "function" ? given() : given;
+    if (value === null) nulls += 1;
+    return value;
+  });
+  if (nulls === values.length) return "{}";
+  // Instants repeat, and `join` remembers how it wrote a number.
+  if (nulls === 0 && typeof values[0] === "number") return `{${values.join(",")}}`;
   // JSON quotes as Postgres does, many at once.
   const json = JSON.stringify(values);
   return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
