@@ -4,6 +4,7 @@ import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News, Told } from "./flusher.ts";
 import type { Lane } from "./hint.ts";
+import { columnsOf, NEW_RUNS, partNew } from "./new-runs.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -56,18 +57,33 @@ export async function runBatch(
   context: BatchContext & { readonly schema: string },
   hintTurn: HintTurn,
 ): Promise<Batch> {
-  const groups = joinEnds(groupByKind(items));
-  let after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
+  const kinds = groupByKind(items);
+  const after = isPipelined(client) ? hintBehind(kinds, context, hintTurn) : NO_HINT;
+  const groups = partNew(joinEnds(kinds), context);
+  const quick = quickly(client, groups, context);
+  if (!quick) return readBatch(groups, await runPlain(client, groups, context, after), after.letters, context);
+  const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
+  const done = didSwiftly(client, groups as [Group, ...Group[]], answer);
+  // The hint has been, before there is anything to hear of.
+  if (!done) return readBatch(groups, await runPlain(client, groups, context, NO_HINT), "", context);
+  const rest = groups.slice(done.length);
+  const results = rest.length > 0 ? [...done, ...(await runPlain(client, rest, context, NO_HINT))] : done;
+  return readBatch(groups, results, after.letters, context);
+}
+
+const quickly = (client: ClientBase, groups: readonly Group[], context: BatchContext & { readonly schema: string }) =>
+  isPipelined(client) && mayBeSwift(client) ? swift(client, groups, context) : null;
+
+/** By the functions, in one transaction. */
+async function runPlain(
+  client: ClientBase,
+  groups: readonly Group[],
+  context: BatchContext & { readonly schema: string },
+  after: After,
+): Promise<QueryResult[]> {
   if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
-    const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
-    if (quick) {
-      const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
-      const result = didSwiftly(client, groups[0]!, answer);
-      if (result) return readBatch(groups, [result], after.letters, context);
-      after = NO_HINT; // it has been, before there is anything to hear of
-    }
     const result = await runLone(client, groups[0]!, context, after);
-    if (result) return readBatch(groups, [result], after.letters, context);
+    if (result) return [result];
   }
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
   const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
@@ -75,7 +91,7 @@ export async function runBatch(
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries, after) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), after.letters, context);
+  return results.slice(1);
 }
 
 /** Connections: whether their transactions are by default what BEGIN asks for. */
@@ -98,12 +114,16 @@ async function runLone(
   const wait = `$${values.length})`;
   // An argument is evaluated before the function.
   const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
-  const timed = group.kind === "start" && !context.apart ? text.replace(wait, withTimeout) : text;
+  const timed = group.kind === "start" && !group.isNew && !context.apart ? text.replace(wait, withTimeout) : text;
   const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
   const [result] = (await sendAll(client, [query], after)) as [QueryResult];
-  // A claim that found nothing has no rows either: what it is told by, another statement has shown.
   if (result.rows.length > 0) asBegun.set(client, true);
   else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
+  // A claim that found nothing has no rows either: without another statement before it, the session is asked.
+  else if (!asBegun.has(client)) {
+    const [asked] = (await sendAll(client, [`select ${IS_AS_BEGUN} as "is"`], NO_HINT)) as [QueryResult];
+    asBegun.set(client, asked.rows[0].is);
+  }
   return asBegun.get(client) ? result : null;
 }
 
@@ -152,9 +172,12 @@ async function sendOneByOne(client: ClientBase, queries: readonly (string | Quer
   return results;
 }
 
-interface Group {
+/** What becomes one statement. */
+export interface Group {
   readonly kind: WriteKind;
   readonly items: Item[];
+  /** Of starts: see new-runs.ts. */
+  readonly isNew?: boolean;
   /** Of finishes: the last steps of the same runs, in the same order, which are recorded in the same statement. */
   readonly steps?: Item[];
 }
@@ -202,7 +225,13 @@ function joinEnds(groups: Group[]): Group[] {
   });
 }
 
-function statementOf({ kind, items, steps }: Group, context: BatchContext & { readonly schema: string }) {
+function statementOf({ kind, items, steps, isNew }: Group, context: BatchContext & { readonly schema: string }) {
+  if (isNew)
+    return call(
+      context.schema,
+      NEW_RUNS,
+      columnsOf(items, (column) => arrayOf(items, column)),
+    );
   if (!steps) return statement(kind, items, context);
   const { fn, step, end, alike, rest } = ENDS;
   const arrays = [
@@ -283,8 +312,9 @@ function readBatch(
     hinted,
   };
   groups.forEach((group, at) => {
-    const rows = ofEach(results[at]!.rows as Answer[], group);
-    if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
+    const rows = group.isNew ? (results[at]!.rows as Answer[]) : ofEach(results[at]!.rows as Answer[], group);
+    if (group.isNew) for (const item of group.items) answered.push({ item, answer: rows[0] });
+    else if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
     else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
       rows.forEach((row, index) => {
@@ -325,9 +355,15 @@ function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch,
   };
 }
 
-function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { lanes, worker }: BatchContext): void {
+function addNews(
+  news: News,
+  { kind, items, isNew }: Group,
+  rows: readonly Answer[],
+  { lanes, worker }: BatchContext,
+): void {
   const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
-  if (kind === "start") {
+  if (isNew) addWork(news, items.length, () => items.filter(({ row }) => !serves(lanes, row as StartRow)).length);
+  else if (kind === "start") {
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
       .map((row) => items[row.ord! - 1]!.row as StartRow);
@@ -340,8 +376,9 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
     news.change += working;
     if (news.hinted.includes("c")) news.hintedChange += working;
   } else if (kind === "due") {
-    news.work += Number(rows[0]!.woken);
-    news.foreign += Number(rows[0]!.woken);
+    const left = Number(rows[0]!.left ?? rows[0]!.woken);
+    news.work += left;
+    news.foreign += left;
   } else if (kind === "claim") {
     // The last kind: a claim that left nothing behind has taken what this process may take of all that. Else it would ask again, and who asks
     // leases no start at birth until it has its answer.

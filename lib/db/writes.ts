@@ -14,6 +14,8 @@ export type Verdict = "ok" | "stale" | "mail" | "due" | "resumed";
 
 export interface StartRow {
   readonly id: string;
+  /** Nobody else can have the id: it was drawn for this start. */
+  readonly isNew?: boolean;
   readonly workflow: string;
   readonly version: string;
   readonly queue: string;
@@ -39,7 +41,8 @@ export interface StartRow {
 }
 export interface StartAnswer {
   readonly verdict: "created" | "existing" | "conflict" | "circle" | "stale";
-  readonly key: string;
+  /** Null: it is none that its process works on, and was not asked for. */
+  readonly key: string | null;
   readonly leased: boolean;
   readonly workflow: string | null;
   readonly state: string | null;
@@ -208,7 +211,7 @@ interface Answered {
   readonly verdict: Verdict;
 }
 interface Timed extends Answered {
-  /** Milliseconds until the first timer; null: none. */
+  /** When the first timer is due, in ms since 1970; null: none. */
   readonly due_ms: number | null;
 }
 
@@ -232,7 +235,12 @@ export interface Writes {
   send: { row: SendRow; answer: SendAnswer };
   due: {
     row: { readonly limit: number };
-    answer: { readonly woken: number; readonly next_ms: number | null; readonly scheduled: boolean };
+    answer: {
+      readonly woken: number;
+      readonly next_ms: number | null;
+      readonly now_ms: number;
+      readonly scheduled: boolean;
+    };
   };
   claim: {
     /** `warmFrom`: the runs of suspensions before are not in memory any more. Both are asked when the batch is put together. */
@@ -242,10 +250,19 @@ export interface Writes {
 }
 export type WriteKind = keyof Writes;
 
+/** Who is told of a write, in the midst of all the answers of its batch: none of this throws. */
+export interface Hearer<K extends WriteKind> {
+  /** It waits for a stranger's lock, beside the batches. */
+  onAside(): void;
+  resolve(answer: Writes[K]["answer"]): void;
+  reject(error: unknown): void;
+}
+
 /** Where writes are handed in, for those who need no more of the flusher. Free of the driver's types, which applications may lack. */
 export interface Writer {
   /** `onAside`: it is not in a batch, but waits for a stranger's lock; a start is not leased then. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"], onAside?: () => void): Promise<Writes[K]["answer"]>;
+  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], hearer: Hearer<K>): void;
 }
 
 /** What a worker serves: parallel arrays of workflow, version and queue. */

@@ -258,11 +258,11 @@ export class Pass {
     void this.look();
   }
 
-  gaveUp(dueMs: number | null, paused: boolean): void {
+  gaveUp(due: number | null, paused: boolean): void {
     this.#alarms.clear();
     this.ends.clear();
     this.#onDrained?.();
-    this.ports.onEnd(this, { how: "suspended", dueMs });
+    this.ports.onEnd(this, { how: "suspended", due });
     // The body went on meanwhile, from an await of its own.
     if (paused) return;
     if (this.#calls.held.length > 0 || !this.handover.empty || this.#settled) void this.#hold.resume();

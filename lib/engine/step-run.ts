@@ -385,7 +385,7 @@ export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
       tries: this.#failed,
     };
     const answer = await pass.ledger.write("wait", row);
-    if (answer && call.state === "waiting") pass.waits(call, pass.ports.clock.now() + answer.due_ms!);
+    if (answer && call.state === "waiting") pass.waits(call, answer.due_ms!);
   }
 
   /** The delay until the next try, null: none. What shouldRetry throws takes the place of the error. */
