@@ -2,6 +2,7 @@
 import type { Writable } from "node:stream";
 import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
+import { arrayOf } from "./columns.ts";
 import type { News, Told } from "./flusher.ts";
 import type { Lane } from "./hint.ts";
 import { columnsOf, NEW_RUNS, partNew } from "./new-runs.ts";
@@ -20,7 +21,6 @@ import {
   type StartRow,
   WRITE_ORDER,
   type WriteKind,
-  type WriteShape,
 } from "./writes.ts";
 
 /** A queued write. */
@@ -253,36 +253,6 @@ export function statement(
     : [...shape.columns.map((column) => arrayOf(items, column, shape.alike)), ...shape.rest(context)];
   return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
 }
-
-/** What JSON writes in letters, which Postgres would read as such. */
-const IN_LETTERS = /\\[bfnrtu]/;
-
-/**
- * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
- * where there is nothing but null: the functions take what an array lacks for null. One element where that stands for all of them.
- */
-function arrayOf(items: readonly Pick<Item, "row">[], column: string, alike: WriteShape["alike"]): string {
-  if (alike?.has(column)) {
-    const first = (items[0]!.row as Record<string, unknown>)[column];
-    if (items.every(({ row }) => (row as Record<string, unknown>)[column] === first)) return `{${literal(first)}}`;
-  }
-  let nulls = 0;
-  const values = items.map(({ row }) => {
-    const given = (row as Record<string, unknown>)[column] ?? null;
-    const value = typeof given === "function" ? given() : given;
-    if (value === null) nulls += 1;
-    return value;
-  });
-  if (nulls === values.length) return "{}";
-  // Instants repeat, and `join` remembers how it wrote a number.
-  if (nulls === 0 && typeof values[0] === "number") return `{${values.join(",")}}`;
-  // JSON quotes as Postgres does, many at once.
-  const json = JSON.stringify(values);
-  return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
-}
-
-const literal = (value: unknown): string =>
-  typeof value === "string" ? `"${value.replace(/["\\]/g, "\\$&")}"` : String(value);
 
 /** A call of one of our set-returning functions, prepared once per connection. */
 export function call(schema: string, fn: string, values: unknown[]): { name: string; text: string; values: unknown[] } {
