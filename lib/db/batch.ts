@@ -168,8 +168,6 @@ async function sendOneByOne(client: ClientBase, queries: readonly (string | Quer
   return results;
 }
 
-}
-
 function readBatch(
   groups: readonly Group[],
   results: readonly QueryResult[],
