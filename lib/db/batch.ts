@@ -4,6 +4,7 @@ import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News, Told } from "./flusher.ts";
 import type { Lane } from "./hint.ts";
+import { columnsOf, NEW_RUNS, partNew } from "./new-runs.ts";
 import { channelOf } from "./notifier.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -19,6 +20,7 @@ import {
   type StartRow,
   WRITE_ORDER,
   type WriteKind,
+  type WriteShape,
 } from "./writes.ts";
 
 /** A queued write. */
@@ -27,7 +29,7 @@ export interface Item {
   readonly row: unknown;
   /** Writes of the same lane keep their order; null: none. */
   readonly lane: string | null;
-  /** When it was queued, in ms by the monotonic clock. */
+  /** When it was queued, in ms by the monotonic clock; of a run's own writes, which wait for as long as it takes, 0. */
   readonly since: number;
   readonly told: Told<any>;
 }
@@ -43,7 +45,7 @@ export interface Batch {
 const BEGIN = "begin isolation level read committed read write";
 const beginWith = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
 
-type Answer = { ord: number; verdict: string; [column: string]: unknown };
+type Answer = { ord: number | null; verdict: string; [column: string]: unknown };
 
 /**
  * Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. A hint may follow it at once,
@@ -55,8 +57,9 @@ export async function runBatch(
   context: BatchContext & { readonly schema: string },
   hintTurn: HintTurn,
 ): Promise<Batch> {
-  const groups = joinEnds(groupByKind(items));
-  const after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
+  const kinds = groupByKind(items);
+  const after = isPipelined(client) ? hintBehind(kinds, context, hintTurn) : NO_HINT;
+  const groups = partNew(joinEnds(kinds), context);
   const quick = quickly(client, groups, context);
   if (!quick) return readBatch(groups, await runPlain(client, groups, context, after), after.letters, context);
   const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
@@ -111,12 +114,16 @@ async function runLone(
   const wait = `$${values.length})`;
   // An argument is evaluated before the function.
   const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
-  const timed = group.kind === "start" && !context.apart ? text.replace(wait, withTimeout) : text;
+  const timed = group.kind === "start" && !group.isNew && !context.apart ? text.replace(wait, withTimeout) : text;
   const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
   const [result] = (await sendAll(client, [query], after)) as [QueryResult];
-  // A claim that found nothing has no rows either: what it is told by, another statement has shown.
   if (result.rows.length > 0) asBegun.set(client, true);
   else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
+  // A claim that found nothing has no rows either: without another statement before it, the session is asked.
+  else if (!asBegun.has(client)) {
+    const [asked] = (await sendAll(client, [`select ${IS_AS_BEGUN} as "is"`], NO_HINT)) as [QueryResult];
+    asBegun.set(client, asked.rows[0].is);
+  }
   return asBegun.get(client) ? result : null;
 }
 
@@ -165,9 +172,12 @@ async function sendOneByOne(client: ClientBase, queries: readonly (string | Quer
   return results;
 }
 
-interface Group {
+/** What becomes one statement. */
+export interface Group {
   readonly kind: WriteKind;
   readonly items: Item[];
+  /** Of starts: see new-runs.ts. */
+  readonly isNew?: boolean;
   /** Of finishes: the last steps of the same runs, in the same order, which are recorded in the same statement. */
   readonly steps?: Item[];
 }
@@ -215,10 +225,19 @@ function joinEnds(groups: Group[]): Group[] {
   });
 }
 
-function statementOf({ kind, items, steps }: Group, context: BatchContext & { readonly schema: string }) {
+function statementOf({ kind, items, steps, isNew }: Group, context: BatchContext & { readonly schema: string }) {
+  if (isNew)
+    return call(
+      context.schema,
+      NEW_RUNS,
+      columnsOf(items, (column) => arrayOf(items, column)),
+    );
   if (!steps) return statement(kind, items, context);
-  const { fn, step, end, rest } = ENDS;
-  const arrays = [...step.map((column) => arrayOf(steps, column)), ...end.map((column) => arrayOf(items, column))];
+  const { fn, step, end, alike, rest } = ENDS;
+  const arrays = [
+    ...step.map((column) => arrayOf(steps, column, alike)),
+    ...end.map((column) => arrayOf(items, column, alike)),
+  ];
   return call(context.schema, fn, [...arrays, ...rest(context)]);
 }
 
@@ -231,7 +250,7 @@ export function statement(
   const shape = SHAPES[kind];
   const values = shape.single
     ? shape.single(items[0]!.row as never, context)
-    : [...shape.columns.map((column) => arrayOf(items, column)), ...shape.rest(context)];
+    : [...shape.columns.map((column) => arrayOf(items, column, shape.alike)), ...shape.rest(context)];
   return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
 }
 
@@ -240,17 +259,18 @@ const IN_LETTERS = /\\[bfnrtu]/;
 
 /**
  * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
- * where there is nothing but null: the functions take what an array lacks for null.
+ * where there is nothing but null: the functions take what an array lacks for null. One element where that stands for all of them.
  */
-function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
-  let isEmpty = true;
-  const values = items.map(({ row }) => {
+function arrayOf(items: readonly Pick<Item, "row">[], column: string, alike: WriteShape["alike"]): string {
+  let values = items.map(({ row }) => {
     const given = (row as Record<string, unknown>)[column] ?? null;
-    const value = typeof given === "function" ? given() : given;
-    isEmpty &&= value === null;
-    return value;
+    return typeof given === "function" ? given() : given;
   });
-  if (isEmpty) return "{}";
+  const [first] = values;
+  if ((first === null || alike?.has(column)) && values.every((value) => value === first)) {
+    if (first === null) return "{}";
+    values = [first];
+  }
   // JSON quotes as Postgres does, many at once.
   const json = JSON.stringify(values);
   return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
@@ -287,20 +307,22 @@ function readBatch(
     hinted,
   };
   groups.forEach((group, at) => {
-    const rows = ofEach(results[at]!.rows as Answer[], group);
-    if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
+    const rows = group.isNew ? (results[at]!.rows as Answer[]) : ofEach(results[at]!.rows as Answer[], group);
+    if (group.isNew) for (const item of group.items) answered.push({ item, answer: rows[0] });
+    else if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
     else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
-      for (const row of rows) {
-        const item = group.items[row.ord - 1]!;
-        const step = group.steps?.[row.ord - 1];
+      rows.forEach((row, index) => {
+        const place = placeOf(row, index);
+        const item = group.items[place]!;
+        const step = group.steps?.[place];
         if (step) {
           if (row.recorded === "busy") busy.push(step);
-          else answered.push({ item: step, answer: { verdict: row.recorded } });
+          else answered.push({ item: step, answer: row.recorded === row.verdict ? row : { verdict: row.recorded } });
         }
         if (row.verdict === "busy") busy.push(item);
         else answered.push({ item, answer: row });
-      }
+      });
     }
     addNews(news, group, rows, context);
   });
@@ -310,8 +332,11 @@ function readBatch(
 /** The answers to the rows of a group: one without a number is the answer to each, as all are well. */
 function ofEach(rows: Answer[], { items }: Group): Answer[] {
   const [first] = rows;
-  return first?.ord === null ? items.map((_, at) => ({ ...first, ord: at + 1 })) : rows;
+  return first?.ord === null ? items.map(() => first) : rows;
 }
+
+/** Of which item an answer is. */
+const placeOf = ({ ord }: Answer, index: number): number => (ord === null ? index : ord - 1);
 
 /** Events for runs whose start waits for a lock: they wait behind it. */
 function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch, "answered" | "busy"> {
@@ -325,12 +350,18 @@ function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch,
   };
 }
 
-function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { lanes, worker }: BatchContext): void {
+function addNews(
+  news: News,
+  { kind, items, isNew }: Group,
+  rows: readonly Answer[],
+  { lanes, worker }: BatchContext,
+): void {
   const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
-  if (kind === "start") {
+  if (isNew) addWork(news, items.length, () => items.filter(({ row }) => !serves(lanes, row as StartRow)).length);
+  else if (kind === "start") {
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
-      .map((row) => items[row.ord - 1]!.row as StartRow);
+      .map((row) => items[row.ord! - 1]!.row as StartRow);
     addWork(news, started.length, () => started.filter((row) => !serves(lanes, row)).length);
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
@@ -370,7 +401,9 @@ function addWork(news: News, count: number, foreign: () => number): void {
 }
 
 function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[]): void {
-  for (const { ord, verdict } of rows) if (verdict === "ok") touched.add((items[ord - 1]!.row as Fenced).run);
+  rows.forEach((row, index) => {
+    if (row.verdict === "ok") touched.add((items[placeOf(row, index)]!.row as Fenced).run);
+  });
 }
 
 /** Runs that were told of ends: whose they are is not known here. */

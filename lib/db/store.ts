@@ -213,8 +213,7 @@ export class Store {
   }
 
   async hint(worker: string, letters: string): Promise<void> {
-    const { text, values, types } = hint(this.#schema, worker, letters);
-    await this.#db.query({ text, values, types });
+    await this.#db.query(hint(this.#schema, worker, letters));
   }
 
   async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:7c8147a32ab732dc21f69038c3a244593dab1bdf
+--! Hash: sha1:8a488b28f10a836d569d3d8ff4faeb3240a116f9
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1018,7 +1018,8 @@ end $perdure$;
 --   busy   a stranger's open transaction holds the run's row: write it alone, waiting
 --   stale  the claim is over
 
--- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
+-- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null. record_steps and end_runs take one
+-- element of p_epochs, p_attempts, p_kinds, p_names, p_outcomes, p_tries and p_states for all rows: most of a batch are alike in these.
 
 -- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
 -- may have been recorded before. Not the first time, as a claim writes each outcome once: then many are written without a look for those that are there.
@@ -1033,10 +1034,19 @@ create function :SCHEMA.record_steps(
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
   v_steps boolean := not p_again and 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer;
   v_ords integer[];
   v_crashed boolean;
 begin
+  if v_many is not null then
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_kinds) = 1 then p_kinds := array_fill(p_kinds[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_tries) = 1 then p_tries := array_fill(p_tries[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -1175,7 +1185,7 @@ $perdure$;
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
 -- Begins waits. A wait that is there keeps its start, so a changed length counts from it, and stays woken; a retry of a step begins anew.
--- due_ms: when it is due, in milliseconds since 1970; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
+-- due_ms: milliseconds from now until it is due; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
 -- before, when nobody was told: that is news, so the mail counter is raised, and no suspension gets past it.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.begin_waits(
@@ -1215,7 +1225,7 @@ begin
     update :SCHEMA.run r set mail = r.mail + 1 where r.key in (select run from own where ord = any(v_ended))
   )
   select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end,
-    :SCHEMA.to_ms(p.due),
+    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now),
     coalesce(g.ord = any(v_ended), false)
   from given g left join own o using (ord) left join put p on p.run = g.run and p.slot = g.slot;
 end $perdure$;
@@ -1223,7 +1233,7 @@ end $perdure$;
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
 -- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
 -- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
--- due_ms: when the run's first timer is due, in milliseconds since 1970: so the time that the answer takes is none of it. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
+-- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
 -- how-manieth of its suspensions; null: it does not.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_warm_nos integer[], p_worker bigint, p_wait boolean)
@@ -1264,7 +1274,7 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('suspended', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(o.due)
+    :SCHEMA.to_ms(o.due) - :SCHEMA.to_ms(v_now)
   from given g left join own o using (ord) left join done d on d.key = g.run;
 end $perdure$;
 
@@ -1347,11 +1357,11 @@ begin
 end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
--- the next slot of a schedule, counted from now_ms; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
+-- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, now_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_due integer;
@@ -1372,7 +1382,6 @@ begin
   if woken < v_due then
     next_ms := least(next_ms, 100);
   end if;
-  now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
 
@@ -1522,10 +1531,18 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer := 0;
   v_followed bigint[];
   v_said text[];
 begin
+  if v_many is not null then -- see record_steps
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_states) = 1 then p_states := array_fill(p_states[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -1664,7 +1681,7 @@ end $perdure$;
 
 -- Begins the next attempt of workflows: the failures that ended this one are set aside, what else is recorded stays.
 -- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt; the workflow's timeout does not wait for it.
--- due_ms: when the run is claimable by the clock, in milliseconds since 1970; null: it is now.
+-- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.next_attempts(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -1698,12 +1715,12 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.attempt = g.attempt + 1) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(d.due)
+    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
 -- Hands back runs whose body could not begin, as the application could not make its context: nothing has run, and it is no attempt. They
--- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: when that is, in milliseconds since 1970.
+-- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: milliseconds until then.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.postpone_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_delays float8[], p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -1729,7 +1746,7 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('pending', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(d.due)
+    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
