@@ -6,9 +6,9 @@
 import { randomUUID } from "node:crypto";
 import { PerdureError } from "../core/errors.ts";
 import type { CallerClient } from "../core/types.ts";
-import { statement } from "./batch.ts";
 import { toPerdureError } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { statement } from "./statement.ts";
 import type { Queryable } from "./store.ts";
 import type { BatchContext, Hearer, StartRow, WriteKind, Writer, Writes } from "./writes.ts";
 

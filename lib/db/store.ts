@@ -3,11 +3,11 @@
 import type { Claim, Recorded } from "../core/claim.ts";
 import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
-import { call } from "./batch.ts";
 import { hint } from "./hint.ts";
 import { toClaims, toFork } from "./loaded.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { call } from "./statement.ts";
 import { WHOLE, type WholeRow } from "./whole.ts";
 import type { Lanes, LoadedRow } from "./writes.ts";
 
