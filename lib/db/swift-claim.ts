@@ -11,7 +11,7 @@ const FEW = 8;
 
 /**
  * As claim_runs. The rows that are locked may be younger than what this statement sees: where mail has come in between, or an end that a run in
- * memory waits for, it takes none.
+ * memory waits for, it takes none; nor where a claim has taken long before, and this one is to begin where that ended.
  */
 const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
   select c.* from unnest($4::text[], $5::text[], $6::text[]) as lane(workflow, version, queue)
