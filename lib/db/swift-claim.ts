@@ -26,7 +26,7 @@ const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
     order by q.priority, q.ready_at, q.run
     limit ${FEW + 1}
   ) c
-  where ${IS_SOUND} and ${ANYWHERE}
+  where ${IS_SOUND} and ${ANYWHERE} -- or nothing is free here, and nothing usual
 ), judged as materialized (
   select ${ANYWHERE} and count(*) <= least($3::integer, ${FEW}) and coalesce(bool_and(f.fresh or (f.warm and s.key is not null)), true) as usual
   from free f left join :SCHEMA.run s on s.key = f.run and s.epoch = f.epoch and s.mail = f.mail

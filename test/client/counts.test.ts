@@ -6,6 +6,7 @@ import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
 import { PATIENCE_MS, reaches } from "../support/gate.ts";
 import { commitsIn, traffic } from "../support/traffic.ts";
+import { needs } from "../support/without.ts";
 
 const ping = event<number>("ping");
 const add = step("add", async (n: number) => n + 1);
@@ -74,17 +75,22 @@ test("a replay of a thousand records asks nothing beyond its claim", async (t) =
   t.same(after.map(nameOf), ["claim_runs", "record_steps", "finish_runs"]);
 });
 
-test("an event wakes a run in memory for two commits: the sender's, which takes it, and the end's", async (t) => {
-  const counted = traffic(t);
-  const listen = workflow("listen", async () => (await ping.wait()).data);
-  const { perdure } = await bench(t, { workflows: [listen] });
-  const run = await perdure.start(listen);
-  await reaches(run, "suspended");
-  counted.take();
-  await run.send(ping, 4);
-  t.equal(await run.result(), 4);
-  t.equal(commitsIn(ofRuns(counted.take())), 2);
-});
+const together = needs("swift", "batch", "pipeline", "warm");
+test(
+  "an event wakes a run in memory for two commits: the sender's, which takes it, and the end's",
+  together,
+  async (t) => {
+    const counted = traffic(t);
+    const listen = workflow("listen", async () => (await ping.wait()).data);
+    const { perdure } = await bench(t, { workflows: [listen] });
+    const run = await perdure.start(listen);
+    await reaches(run, "suspended");
+    counted.take();
+    await run.send(ping, 4);
+    t.equal(await run.result(), 4);
+    t.equal(commitsIn(ofRuns(counted.take())), 2);
+  },
+);
 
 test("a process with nothing to do sends at most one statement a second", async (t) => {
   const counted = traffic(t);

@@ -97,6 +97,12 @@ class Side {
       from :SCHEMA.run r order by r.id`);
   }
 
+  /** A claim has taken long: those that follow look from where it ended. */
+  async claimedSlowly(): Promise<void> {
+    const text = `select "${this.#schema}".note_claimed(7, 0::smallint, now() - interval '1 minute', interval '1 second')`;
+    await this.client.query(text);
+  }
+
   async dump(): Promise<unknown> {
     return JSON.parse((await this.sql(DUMP))[0].dump);
   }
@@ -309,11 +315,12 @@ test("a claim of a few new runs is answered and written as the function does it;
     (answers as any[]).map(({ kind, loaded }) => ({
       kind,
       loaded: loaded
-        ?.map(({ key, sound, usual, tidied, now_ms, started_ms, deadline_ms, unread, ...said }: any) => ({
+        ?.map(({ key, sound, usual, tidied, now_ms, started_ms, deadline_ms, unread, news, ...said }: any) => ({
           ...{
             key: typeof key,
             at: typeof now_ms + typeof started_ms + typeof deadline_ms,
             mails: unread && JSON.parse(unread).length,
+            due: news && JSON.parse(news)[0]?.length,
           },
           ...Object.fromEntries(Object.entries(said).filter(([, value]) => value !== null)),
         }))
@@ -360,11 +367,15 @@ test("a claim of a few new runs is answered and written as the function does it;
   await both[0]!.batch([send("g", "1")]);
   await both[1]!.batch([send("g", "1")]);
   t.match(await same("one has mail", [claim()]), [{ loaded: [{ id: "g", mail: 1, mails: 1 }, { id: "h" }] }]);
-
-  // The claim before took long, twice running.
-  for (const side of both) await side.client.query("select set_config('perdure.claimed_until', '7 0 0 0', false)");
-  await pending("i");
-  t.match(await same("not from the front", [claim()]), [{ loaded: [{ id: "i" }] }]);
+  await Promise.all(both.map((side) => side.claimedSlowly()));
+  await pending("m");
+  t.match(await same("where claims have taken long", [claim()]), [{ loaded: [{ id: "m" }] }]);
+  await Promise.all(both.map((side) => side.suspend(["n"], -1)));
+  await Promise.all(both.map((side) => side.claimedSlowly()));
+  t.match(await same("timers there", [due, claim()]), [{}, { loaded: [{ id: "n" }] }]);
+  await Promise.all(both.map((side) => side.suspend(["o"], 60_000)));
+  await Promise.all(both.map((side) => side.claimedSlowly()));
+  t.match(await same("an event there", [send("o", "1"), claim()]), [{}, { loaded: [{ id: "o" }] }]);
 });
 
 test("what is recorded already is told as it is told when a batch is issued again", async (t) => {
