@@ -123,9 +123,12 @@ export class Engine {
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => connectSwift(database.clientConfig({ pipeline: !without.has("pipeline") } as object)),
+      connect: () => {
+        const config = database.clientConfig({ pipeline: !without.has("pipeline") } as object);
+        return without.has("swift") ? connectClient(config) : connectSwift(config);
+      },
       beside: (work) => database.beside(work),
-      hintTurn: () => (settings.notify ? this.#hints.turn() : null),
+      hintTurn: () => (settings.notify && !without.has("behind") ? this.#hints.turn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),
