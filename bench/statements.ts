@@ -6,8 +6,8 @@
 import { readFileSync } from "node:fs";
 import { setImmediate as turn } from "node:timers/promises";
 import type pg from "pg";
-import { call, statement } from "../lib/db/batch.ts";
 import { uuidv7 } from "../lib/db/start-row.ts";
+import { call, statement } from "../lib/db/statement.ts";
 import { ENDS, type WriteKind } from "../lib/db/writes.ts";
 import { Bare, PLANNED } from "./support/bare.ts";
 import { median, number, table } from "./support/figures.ts";

@@ -139,8 +139,8 @@ export class Engine {
     });
     this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
-      reserve: (start) =>
-        this.#serves(start) ? !without.has("lease") && this.#worker.reserve() : this.#unserved.meet(start),
+      serves: (start) => this.#serves(start) || this.#unserved.meet(start),
+      reserve: () => !without.has("lease") && this.#worker.reserve(),
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.timers.watch(dueMs),
     };

@@ -2,7 +2,7 @@
 import { type BulkParts, type ControlledMany, control } from "./client/bulk.ts";
 import { checkReason, isFlexible, type RetryOptions } from "./client/control.ts";
 import { explain } from "./client/explain.ts";
-import { type HandleParts, makeHandle, type RunHandle } from "./client/handle.ts";
+import { type HandleParts, handleOf, makeHandle, type RunHandle } from "./client/handle.ts";
 import { type ListOptions, list, type RunPage } from "./client/list.ts";
 import {
   deleteSchedule,
@@ -21,16 +21,16 @@ import { plainly, refuseInBody } from "./core/context.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import { checkInstant, checkInteger, checkKeys, nearest, shorten } from "./core/options.ts";
+import { checkInstant, checkInteger, checkKeys, shorten } from "./core/options.ts";
 import { UNFINISHED_STATES } from "./core/states.ts";
-import type { CallerClient, RunFilter, ScheduleDefinition, StartOptions, WorkflowDefinition } from "./core/types.ts";
+import type { CallerClient, RunFilter, ScheduleDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
 import { migrate } from "./db/migrate.ts";
 import { publicationOf } from "./define/publish.ts";
 import type { ArgumentsOf, Started, StartedByName } from "./define/refused.ts";
-import { isRegistered } from "./define/registry.ts";
+import { findWorkflow, type Startee } from "./define/registry.ts";
 import { type Schedule, scheduleOf } from "./define/schedule.ts";
-import { internalsOf, notAWorkflow, type Startable } from "./define/workflow.ts";
+import { internalsOf, type Startable } from "./define/workflow.ts";
 import { Engine, engineOf } from "./launched.ts";
 import { checkOptions, checkServed, type PerdureOptions, type Settings } from "./settings.ts";
 import { endBy } from "./signals.ts";
@@ -67,6 +67,12 @@ export interface Schedules {
   delete(name: string): Promise<void>;
 }
 
+interface Handles {
+  readonly engine: Engine;
+  readonly found: HandleParts;
+  readonly started: HandleParts;
+}
+
 const SHUTDOWN_TIMEOUT_MS = 30_000;
 const SHUT_DOWN = "this engine was shut down; make a new one with new Perdure()";
 
@@ -93,6 +99,7 @@ export class Perdure {
   readonly #signalled: (signal: NodeJS.Signals) => void;
   readonly #launched: Launched;
   #engine: Engine | null = null;
+  #shared: Handles | null = null;
   #launching: Promise<void> | null = null;
   #ending: Promise<void> | null = null;
 
@@ -104,7 +111,10 @@ export class Perdure {
     this.#signalled = (signal) => void endBy(signal, end);
     this.#launched = {
       registered: ({ name, version }) => this.#settings.workflows.get(registeredName(name, version)),
-      call: async (definition, startOptions, args) => (await this.#start(definition, startOptions, args)).result(),
+      call: async (definition, startOptions, args) => {
+        const { engine, started } = this.#handles();
+        return handleOf(await startRun(definition, startOptions, args, engine.starter), started).result();
+      },
       transact: (definition, args) =>
         this.#live().transactor.plain((tx) => plainly(definition.name, tx, () => definition.fn(tx, ...args))),
       outside: this.#settings.outside,
@@ -171,34 +181,14 @@ export class Perdure {
   async start(workflow: unknown, ...args: unknown[]): Promise<RunHandle> {
     refuseInBody("perdure.start()", "call the workflow itself or start() for a child, or perdure.start() in a step");
     const { definition, options } = this.#find(workflow);
-    return this.#start(definition, options, args);
-  }
-
-  async #start(definition: WorkflowDefinition, options: StartOptions, args: unknown[]): Promise<RunHandle> {
     // Taken first: a shutdown meanwhile hides no durable run.
-    const parts = { ...this.#parts(), exists: true };
-    return makeHandle(await startRun(definition, options, args, this.#engine!.starter), parts);
+    const { engine, started } = this.#handles();
+    return handleOf(await startRun(definition, options, args, engine.starter), started);
   }
 
-  #find(workflow: unknown): { definition: WorkflowDefinition; options: StartOptions } {
+  #find(workflow: unknown): Startee {
     const { workflows, works } = this.#settings;
-    const internals = internalsOf(workflow);
-    if (!internals && typeof workflow !== "string") {
-      throw notAWorkflow("start() needs a workflow made by workflow(), or the name of one", workflow);
-    }
-    const versions = [...workflows.values()].filter(({ name }) => name === workflow);
-    if (!internals && versions.length > 0) return { definition: versions.at(-1)!, options: {} };
-    // A pure client starts what others work on.
-    const foreign = !works && workflows.size === 0;
-    if (internals && (foreign || isRegistered(internals.definition, workflows))) return internals;
-    if (foreign) {
-      const text = `start() cannot know workflow ${shorten(workflow)}, as this engine registers none; pass the workflow itself in place of its name`;
-      throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
-    }
-    throw unknownWorkflow(
-      internals?.definition.name ?? (workflow as string),
-      [...workflows.values()].map(({ name }) => name),
-    );
+    return findWorkflow(workflow, workflows, works);
   }
 
   /**
@@ -213,7 +203,7 @@ export class Perdure {
       const text = `get(workflow, id) needs a workflow made by workflow() first, not ${shorten(given[0])}; get(id) needs none`;
       throw new PerdureError("PERDURE_OPTION", text);
     }
-    return makeHandle(given.at(-1) as string, this.#parts());
+    return makeHandle(given.at(-1) as string, this.#handles().found);
   }
 
   /**
@@ -324,7 +314,7 @@ export class Perdure {
    */
   using(client: CallerClient): CallerTransaction {
     const { schema, notify } = this.#settings;
-    return callerVerbs(client, { ...this.#parts(), schema, notify, find: (workflow) => this.#find(workflow) });
+    return callerVerbs(client, { ...this.#handles().found, schema, notify, find: (workflow) => this.#find(workflow) });
   }
 
   /** Schedules at run time: see `schedule`. */
@@ -347,20 +337,25 @@ export class Perdure {
     throw new PerdureError("PERDURE_OPTION", text);
   }
 
-  #parts(): HandleParts {
+  /** What handles need, made once for all of them: of runs that are known to exist, and of others. */
+  #handles(): Handles {
     const engine = this.#live();
-    return {
-      store: engine.store,
-      codec: engine.codec,
-      ancestors: (run) => engine.store.ancestors(run),
-      publications: engine.publications,
-      publicationOf,
-      results: engine.results,
-      sender: engine.sender,
-      onChange: () => engine.changed(),
-      checkLive: () => void this.#live(),
-      exists: false,
-    };
+    if (this.#shared?.engine !== engine) {
+      const found: HandleParts = {
+        store: engine.store,
+        codec: engine.codec,
+        ancestors: (run) => engine.store.ancestors(run),
+        publications: engine.publications,
+        publicationOf,
+        results: engine.results,
+        sender: engine.sender,
+        onChange: () => engine.changed(),
+        checkLive: () => void this.#live(),
+        exists: false,
+      };
+      this.#shared = { engine, found, started: { ...found, exists: true } };
+    }
+    return this.#shared;
   }
 
   /**
@@ -389,9 +384,3 @@ export class Perdure {
 }
 
 const nameOf = (workflow: unknown): string | undefined => internalsOf(workflow)?.definition.name;
-
-function unknownWorkflow(name: string, known: readonly string[]): PerdureError {
-  const meant = nearest(name, known);
-  const help = meant && meant !== name ? `did you mean "${meant}"?` : "add it to `workflows` of new Perdure()";
-  return new PerdureError("PERDURE_UNKNOWN_WORKFLOW", `workflow "${name}" is not registered in this engine; ${help}`);
-}

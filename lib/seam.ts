@@ -9,7 +9,7 @@ import type { PassHooks } from "./engine/ports.ts";
  * What only makes an engine faster, and can be left out for a test: everything else must hold as before.
  *
  * lease: a run is leased at birth. batch: writes travel together. gather: a batch waits for what its answers set going. follow: a batch leaves
- * before the answers of the one before it are told. ride: a claim rides in
+ * before the answers of the one before it are told, and many starts beside it. ride: a claim rides in
  * the batch that ends what it waits for. told: a run's end, and what it publishes, is told within the process. pipeline: a batch is one round trip.
  * swift: one row alone is a prepared statement instead of a function. behind: a hint goes in the packet of the batch that it tells of.
  */

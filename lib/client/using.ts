@@ -17,7 +17,7 @@ export interface UsingParts extends HandleParts {
 }
 
 /** Whether the run will exist is not known before the commit: no slot is kept for it. */
-const NO_SLOTS: Slots = { reserve: () => false, adopt: () => {}, watch: () => {} };
+const NO_SLOTS: Slots = { serves: () => false, reserve: () => false, adopt: () => {}, watch: () => {} };
 
 /** The verbs of `perdure.using()`, which gives them their types. */
 export function callerVerbs(client: CallerClient, parts: UsingParts) {

@@ -63,6 +63,11 @@ export class ValueCodec {
     return this.#checked(this.#stringify(copy, snapshot.plain, what), what);
   }
 
+  /** As `encode`, of a list that is the library's own: nothing but its items is to be looked at. */
+  encodeList(values: readonly unknown[], what: What): string {
+    return values.every(isJson) ? this.#checked(`{"json":${JSON.stringify(values)}}`, what) : this.encode(values, what);
+  }
+
   /**
    * The value that `encode` was given, or the plain JSON that SQL wrote.
    * @throws PERDURE_DECODE for text that this codec cannot have written.

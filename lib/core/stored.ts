@@ -53,6 +53,11 @@ export class StoredCodec {
     return this.seal(this.#values.encode(value, what), what, place);
   }
 
+  /** The same of arguments, a list that is the library's own. */
+  encodeList(values: readonly unknown[], what: What, place: CodecPlace): string {
+    return this.seal(this.#values.encodeList(values, what), what, place);
+  }
+
   /** The value of a stored text: see ValueCodec. Throws PERDURE_DECODE also for what is not of this place. */
   decode(text: string, what: What, place: Place): unknown {
     return this.#values.decode(this.open(text, what, place), what);

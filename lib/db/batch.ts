@@ -4,13 +4,12 @@ import type { ClientBase, QueryConfig, QueryResult } from "pg";
 import { type After, type HintTurn, hintBehind, NO_HINT, serves } from "./behind.ts";
 import type { News, Told } from "./flusher.ts";
 import type { Lane } from "./hint.ts";
-import { channelOf } from "./notifier.ts";
+import { partNew } from "./new-runs.ts";
 import { TYPES } from "./reading.ts";
-import { quoteSchema } from "./schema-name.ts";
+import { statementOf } from "./statement.ts";
 import { didSwiftly, mayBeSwift, START_LOCK_MS, swift } from "./swift.ts";
 import {
   type BatchContext,
-  ENDS,
   type Told as Ends,
   type Fenced,
   type RecordRow,
@@ -27,7 +26,7 @@ export interface Item {
   readonly row: unknown;
   /** Writes of the same lane keep their order; null: none. */
   readonly lane: string | null;
-  /** When it was queued, in ms by the monotonic clock. */
+  /** When it was queued, in ms by the monotonic clock; of a run's own writes, which wait for as long as it takes, 0. */
   readonly since: number;
   readonly told: Told<any>;
 }
@@ -43,7 +42,7 @@ export interface Batch {
 const BEGIN = "begin isolation level read committed read write";
 const beginWith = (lockMs: number): string => `${BEGIN}; set local lock_timeout = ${lockMs}`;
 
-type Answer = { ord: number; verdict: string; [column: string]: unknown };
+type Answer = { ord: number | null; verdict: string; [column: string]: unknown };
 
 /**
  * Runs a batch. Throws what the database throws; then nothing of the batch is written, or its answer was lost. A hint may follow it at once,
@@ -55,18 +54,33 @@ export async function runBatch(
   context: BatchContext & { readonly schema: string },
   hintTurn: HintTurn,
 ): Promise<Batch> {
-  const groups = joinEnds(groupByKind(items));
-  let after = isPipelined(client) ? hintBehind(groups, context, hintTurn) : NO_HINT;
+  const kinds = groupByKind(items);
+  const after = isPipelined(client) ? hintBehind(kinds, context, hintTurn) : NO_HINT;
+  const groups = partNew(joinEnds(kinds), context);
+  const quick = quickly(client, groups, context);
+  if (!quick) return readBatch(groups, await runPlain(client, groups, context, after), after.letters, context);
+  const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
+  const done = didSwiftly(client, groups as [Group, ...Group[]], answer);
+  // The hint has been, before there is anything to hear of.
+  if (!done) return readBatch(groups, await runPlain(client, groups, context, NO_HINT), "", context);
+  const rest = groups.slice(done.length);
+  const results = rest.length > 0 ? [...done, ...(await runPlain(client, rest, context, NO_HINT))] : done;
+  return readBatch(groups, results, after.letters, context);
+}
+
+const quickly = (client: ClientBase, groups: readonly Group[], context: BatchContext & { readonly schema: string }) =>
+  isPipelined(client) && mayBeSwift(client) ? swift(client, groups, context) : null;
+
+/** By the functions, in one transaction. */
+async function runPlain(
+  client: ClientBase,
+  groups: readonly Group[],
+  context: BatchContext & { readonly schema: string },
+  after: After,
+): Promise<QueryResult[]> {
   if (groups.length === 1 && context.lockMs === null && isPipelined(client)) {
-    const quick = mayBeSwift(client) ? swift(groups[0]!, context) : null;
-    if (quick) {
-      const [answer] = (await sendAll(client, [quick], after)) as [QueryResult];
-      const result = didSwiftly(client, groups[0]!, answer);
-      if (result) return readBatch(groups, [result], after.letters, context);
-      after = NO_HINT; // it has been, before there is anything to hear of
-    }
     const result = await runLone(client, groups[0]!, context, after);
-    if (result) return readBatch(groups, [result], after.letters, context);
+    if (result) return [result];
   }
   const lockMs = context.lockMs ?? (!context.apart && groups.some((g) => g.kind === "start") ? START_LOCK_MS : null);
   const queries: (string | (QueryConfig & { types?: typeof TYPES }))[] = [lockMs === null ? BEGIN : beginWith(lockMs)];
@@ -74,7 +88,7 @@ export async function runBatch(
   queries.push("commit");
   const results = await (isPipelined(client) ? sendAll(client, queries, after) : sendOneByOne(client, queries));
   if (results.at(-1)!.command !== "COMMIT") throw new Error("the batch was rolled back");
-  return readBatch(groups, results.slice(1), after.letters, context);
+  return results.slice(1);
 }
 
 /** Connections: whether their transactions are by default what BEGIN asks for. */
@@ -97,12 +111,16 @@ async function runLone(
   const wait = `$${values.length})`;
   // An argument is evaluated before the function.
   const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
-  const timed = group.kind === "start" && !context.apart ? text.replace(wait, withTimeout) : text;
+  const timed = group.kind === "start" && !group.isNew && !context.apart ? text.replace(wait, withTimeout) : text;
   const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
   const [result] = (await sendAll(client, [query], after)) as [QueryResult];
-  // A claim that found nothing has no rows either: what it is told by, another statement has shown.
   if (result.rows.length > 0) asBegun.set(client, true);
   else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);
+  // A claim that found nothing has no rows either: without another statement before it, the session is asked.
+  else if (!asBegun.has(client)) {
+    const [asked] = (await sendAll(client, [`select ${IS_AS_BEGUN} as "is"`], NO_HINT)) as [QueryResult];
+    asBegun.set(client, asked.rows[0].is);
+  }
   return asBegun.get(client) ? result : null;
 }
 
@@ -151,9 +169,12 @@ async function sendOneByOne(client: ClientBase, queries: readonly (string | Quer
   return results;
 }
 
-interface Group {
+/** What becomes one statement. */
+export interface Group {
   readonly kind: WriteKind;
   readonly items: Item[];
+  /** Of starts: see new-runs.ts. */
+  readonly isNew?: boolean;
   /** Of finishes: the last steps of the same runs, in the same order, which are recorded in the same statement. */
   readonly steps?: Item[];
 }
@@ -201,56 +222,6 @@ function joinEnds(groups: Group[]): Group[] {
   });
 }
 
-function statementOf({ kind, items, steps }: Group, context: BatchContext & { readonly schema: string }) {
-  if (!steps) return statement(kind, items, context);
-  const { fn, step, end, rest } = ENDS;
-  const arrays = [...step.map((column) => arrayOf(steps, column)), ...end.map((column) => arrayOf(items, column))];
-  return call(context.schema, fn, [...arrays, ...rest(context)]);
-}
-
-/** The statement that writes rows of one kind. */
-export function statement(
-  kind: WriteKind,
-  items: readonly Pick<Item, "row">[],
-  context: BatchContext & { readonly schema: string },
-): ReturnType<typeof call> {
-  const shape = SHAPES[kind];
-  const values = shape.single
-    ? shape.single(items[0]!.row as never, context)
-    : [...shape.columns.map((column) => arrayOf(items, column)), ...shape.rest(context)];
-  return call(context.schema, kind === "start" && context.apart ? "start_runs_apart" : shape.fn, values);
-}
-
-/** What JSON writes in letters, which Postgres would read as such. */
-const IN_LETTERS = /\\[bfnrtu]/;
-
-/**
- * One column of the rows, as Postgres writes an array: the driver's own way is several times slower, as it treats every element alike. Empty
- * where there is nothing but null: the functions take what an array lacks for null.
- */
-function arrayOf(items: readonly Pick<Item, "row">[], column: string): string {
-  let isEmpty = true;
-  const values = items.map(({ row }) => {
-    const given = (row as Record<string, unknown>)[column] ?? null;
-    const value = typeof given === "function" ? given() : given;
-    isEmpty &&= value === null;
-    return value;
-  });
-  if (isEmpty) return "{}";
-  // JSON quotes as Postgres does, many at once.
-  const json = JSON.stringify(values);
-  return `{${IN_LETTERS.test(json) ? values.map(literal).join(",") : json.slice(1, -1)}}`;
-}
-
-const literal = (value: unknown): string =>
-  typeof value === "string" ? `"${value.replace(/["\\]/g, "\\$&")}"` : String(value);
-
-/** A call of one of our set-returning functions, prepared once per connection. */
-export function call(schema: string, fn: string, values: unknown[]): { name: string; text: string; values: unknown[] } {
-  const places = values.map((_, i) => `$${i + 1}`).join(", ");
-  return { name: `${channelOf(schema)}:${fn}`, text: `select * from ${quoteSchema(schema)}.${fn}(${places})`, values };
-}
-
 function readBatch(
   groups: readonly Group[],
   results: readonly QueryResult[],
@@ -273,20 +244,22 @@ function readBatch(
     hinted,
   };
   groups.forEach((group, at) => {
-    const rows = ofEach(results[at]!.rows as Answer[], group);
-    if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
+    const rows = group.isNew ? (results[at]!.rows as Answer[]) : ofEach(results[at]!.rows as Answer[], group);
+    if (group.isNew) for (const item of group.items) answered.push({ item, answer: rows[0] });
+    else if (group.kind === "claim") answered.push({ item: group.items[0]!, answer: { loaded: rows } });
     else if (SHAPES[group.kind].single) answered.push({ item: group.items[0]!, answer: rows[0] ?? {} });
     else {
-      for (const row of rows) {
-        const item = group.items[row.ord - 1]!;
-        const step = group.steps?.[row.ord - 1];
+      rows.forEach((row, index) => {
+        const place = placeOf(row, index);
+        const item = group.items[place]!;
+        const step = group.steps?.[place];
         if (step) {
           if (row.recorded === "busy") busy.push(step);
-          else answered.push({ item: step, answer: { verdict: row.recorded } });
+          else answered.push({ item: step, answer: row.recorded === row.verdict ? row : { verdict: row.recorded } });
         }
         if (row.verdict === "busy") busy.push(item);
         else answered.push({ item, answer: row });
-      }
+      });
     }
     addNews(news, group, rows, context);
   });
@@ -296,8 +269,11 @@ function readBatch(
 /** The answers to the rows of a group: one without a number is the answer to each, as all are well. */
 function ofEach(rows: Answer[], { items }: Group): Answer[] {
   const [first] = rows;
-  return first?.ord === null ? items.map((_, at) => ({ ...first, ord: at + 1 })) : rows;
+  return first?.ord === null ? items.map(() => first) : rows;
 }
+
+/** Of which item an answer is. */
+const placeOf = ({ ord }: Answer, index: number): number => (ord === null ? index : ord - 1);
 
 /** Events for runs whose start waits for a lock: they wait behind it. */
 function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch, "answered" | "busy"> {
@@ -311,12 +287,18 @@ function behind(answered: Batch["answered"], busy: readonly Item[]): Pick<Batch,
   };
 }
 
-function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { lanes, worker }: BatchContext): void {
+function addNews(
+  news: News,
+  { kind, items, isNew }: Group,
+  rows: readonly Answer[],
+  { lanes, worker }: BatchContext,
+): void {
   const ok = (): number => rows.filter((row) => row.verdict === "ok").length;
-  if (kind === "start") {
+  if (isNew) addWork(news, items.length, () => items.filter(({ row }) => !serves(lanes, row as StartRow)).length);
+  else if (kind === "start") {
     const started = rows
       .filter((row) => row.verdict === "created" && !row.leased)
-      .map((row) => items[row.ord - 1]!.row as StartRow);
+      .map((row) => items[row.ord! - 1]!.row as StartRow);
     addWork(news, started.length, () => started.filter((row) => !serves(lanes, row)).length);
   } else if (kind === "send") {
     const woken = rows.filter((row) => row.woken);
@@ -326,8 +308,9 @@ function addNews(news: News, { kind, items }: Group, rows: readonly Answer[], { 
     news.change += working;
     if (news.hinted.includes("c")) news.hintedChange += working;
   } else if (kind === "due") {
-    news.work += Number(rows[0]!.woken);
-    news.foreign += Number(rows[0]!.woken);
+    const left = Number(rows[0]!.left ?? rows[0]!.woken);
+    news.work += left;
+    news.foreign += left;
   } else if (kind === "claim") {
     // The last kind: a claim that left nothing behind has taken what this process may take of all that. Else it would ask again, and who asks
     // leases no start at birth until it has its answer.
@@ -355,7 +338,9 @@ function addWork(news: News, count: number, foreign: () => number): void {
 }
 
 function touch({ touched }: News, items: readonly Item[], rows: readonly Answer[]): void {
-  for (const { ord, verdict } of rows) if (verdict === "ok") touched.add((items[ord - 1]!.row as Fenced).run);
+  rows.forEach((row, index) => {
+    if (row.verdict === "ok") touched.add((items[placeOf(row, index)]!.row as Fenced).run);
+  });
 }
 
 /** Runs that were told of ends: whose they are is not known here. */

@@ -6,11 +6,11 @@
 import { randomUUID } from "node:crypto";
 import { PerdureError } from "../core/errors.ts";
 import type { CallerClient } from "../core/types.ts";
-import { statement } from "./batch.ts";
 import { toPerdureError } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { statement } from "./statement.ts";
 import type { Queryable } from "./store.ts";
-import type { BatchContext, StartRow, WriteKind, Writer, Writes } from "./writes.ts";
+import type { BatchContext, Hearer, StartRow, WriteKind, Writer, Writes } from "./writes.ts";
 
 export interface CallerOptions {
   readonly schema: string;
@@ -33,8 +33,7 @@ const MARK = "select set_config('perdure.caller', $1, true), current_setting('tr
 interface Gathered {
   readonly kind: WriteKind;
   readonly row: unknown;
-  readonly resolve: (answer: any) => void;
-  readonly reject: (error: unknown) => void;
+  readonly hearer: Hearer<any>;
 }
 
 export class CallerWriter implements Writer, Queryable {
@@ -52,10 +51,12 @@ export class CallerWriter implements Writer, Queryable {
 
   /** Resolves when it is written; it is durable once the caller commits. What is asked for in one go is one statement. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"]): Promise<Writes[K]["answer"]> {
-    return new Promise((resolve, reject) => {
-      if (this.#gathered.length === 0) this.#last = this.#last.then(() => this.#writeGathered());
-      this.#gathered.push({ kind, row, resolve, reject });
-    });
+    return new Promise((resolve, reject) => this.put(kind, row, { resolve, reject, onAside: () => {} }));
+  }
+
+  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], hearer: Hearer<K>): void {
+    if (this.#gathered.length === 0) this.#last = this.#last.then(() => this.#writeGathered());
+    this.#gathered.push({ kind, row, hearer });
   }
 
   async #writeGathered(): Promise<void> {
@@ -72,9 +73,9 @@ export class CallerWriter implements Writer, Queryable {
     const { text, values } = statement(kind, group, { ...CONTEXT, schema: this.#options.schema });
     try {
       const rows = await this.#rows(`select f.*${this.#hint(kind, group, values)} from (${text}) f`, values);
-      for (const row of rows) group[row.ord - 1]!.resolve(row);
+      for (const row of rows) group[row.ord - 1]!.hearer.resolve(row);
     } catch (error) {
-      for (const { reject } of group) reject(error);
+      for (const { hearer } of group) hearer.reject(error);
     }
   }
 

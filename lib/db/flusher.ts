@@ -12,9 +12,11 @@ import type { HintTurn } from "./behind.ts";
 import { answered } from "./deadline.ts";
 import { hangUp } from "./direct.ts";
 import type { Guard } from "./guard.ts";
+import type { News } from "./news.ts";
 import { isConnectionLost, isLocked, isTaken, isTooSlow, isTransient, toPerdureError } from "./pg-errors.ts";
-import { isFromOutside, Queue, type Room } from "./queue.ts";
-import type { Lanes, WriteKind, Writes } from "./writes.ts";
+import { isFromOutside, laneOf, lanesOf, Queue, type Room } from "./queue.ts";
+import { Sideline } from "./sideline.ts";
+import type { Hearer, Lanes, StartRow, WriteKind, Writes } from "./writes.ts";
 
 /** What a batch holds at most. */
 const ROOM: Room = { rows: 1000, lanes: 256, bytes: 4 * 1024 * 1024 };
@@ -27,6 +29,8 @@ const PATIENCE_MS = 30_000;
 
 /** No answer to a batch by then: the connection is replaced, and the batch issued again. */
 const ANSWER_MS = 15_000;
+
+export type { News };
 
 export interface FlusherOptions {
   readonly schema: string;
@@ -49,52 +53,26 @@ export interface FlusherOptions {
   readonly most?: number | undefined;
   /** Whether a batch waits for what the answers of the last set going. */
   readonly gathers: boolean;
-  /** Whether a batch may leave before the answers of the last are told. */
+  /** Whether a batch may leave before the answers of the last are told, and starts of many beside it. */
   readonly follows: boolean;
 }
 
-/** What a batch brought about for others. */
-export interface News {
-  /** Runs that became claimable. */
-  work: number;
-  /** Of these, those that this process may not serve, and that others were not hinted at. */
-  foreign: number;
-  /** Of these, those that others were hinted at where it is theirs. */
-  hintedWork: number;
-  done: number;
-  change: number;
-  /** Of these, those that others were hinted at. */
-  hintedChange: number;
-  /** Milliseconds until the first run that is to be woken later; null: none. */
-  laterMs: number | null;
-  /** Runs have ended of which not all have been told that wait for it. */
-  untold: boolean;
-  /** How often something was published. */
-  published: number;
-  /** The keys of runs that published or ended: who reads them here looks. */
-  readonly touched: Set<string>;
-  /** What others were hinted at already, right behind the commit. */
-  readonly hinted: string;
-}
-
 /** Who is told of a write. */
-export interface Told<K extends WriteKind> {
+export interface Told<K extends WriteKind> extends Hearer<K> {
   /** It leaves as soon as it may, whatever else might ride along a moment later. */
   readonly prompt?: boolean | undefined;
-  /** It waits for a lock, beside the batches. */
-  onAside(): void;
-  resolve(answer: Writes[K]["answer"]): void;
-  reject(error: unknown): void;
 }
 
 export class Flusher {
   readonly #options: FlusherOptions;
   readonly #alone: Alone;
+  readonly #sideline: Sideline | null;
   readonly #queue = new Queue();
   #flying = false;
   /** The batch that left before the answers of the one before it were told. */
   #following: Promise<void> | null = null;
   #scheduled = false;
+  #offering = false;
   #closed = false;
   #client: Client | null = null;
   #idle: (() => void)[] = [];
@@ -105,6 +83,7 @@ export class Flusher {
       run: (items, lockMs) => this.#runAlone(items, lockMs),
       onWritten: () => this.#wakeIdle(),
     });
+    this.#sideline = this.#sidelineOf(options);
   }
 
   /** Queues a write. Resolves after the commit that holds it; rejects only for a row that the database cannot take, or once closed; from outside a run also when too much waits. */
@@ -129,15 +108,15 @@ export class Flusher {
       queueMicrotask(() => told.reject(busy()));
       return;
     }
-    const lane = laneOf(kind, row);
-    const since = performance.now();
-    this.#queue.push({ kind, row, lane, since, told });
-    this.#schedule();
+    const since = isFromOutside({ kind, row }) ? performance.now() : 0;
+    this.#queue.push({ kind, row, lane: laneOf(kind, row), since, told });
+    if (this.#flying) this.#offer();
+    else this.#schedule();
   }
 
   /** Resolves when nothing is queued or in flight. */
   async settled(): Promise<void> {
-    while (this.#flying || this.#queue.size > 0 || this.#alone.size > 0) {
+    while (this.#flying || this.#sideline?.busy || this.#queue.size > 0 || this.#alone.size > 0) {
       await new Promise<void>((resolve) => this.#idle.push(resolve));
     }
   }
@@ -152,6 +131,7 @@ export class Flusher {
     clearTimeout(timer);
     this.#closed = true;
     const client = this.#client;
+    await this.#sideline?.close();
     // A half-open socket does not answer a goodbye either.
     if (client) await hangUp(() => client.end(), { cut: () => client.connection.stream.destroy() });
   }
@@ -160,7 +140,41 @@ export class Flusher {
   kill(): void {
     this.#closed = true;
     reject(this.#queue.clear(), closed());
+    this.#sideline?.kill();
     this.#client?.connection.stream.destroy();
+  }
+
+  /** Many starts of others' runs need not wait for the batch that is on its way. A turn of the event loop gathers them. */
+  #offer(): void {
+    if (!this.#sideline || this.#offering || this.#sideline.busy) return;
+    this.#offering = true;
+    setImmediate(() => {
+      this.#offering = false;
+      // Else they are in the batch that is about to leave.
+      if (this.#flying) this.#sideline?.offer();
+    });
+  }
+
+  /** As if nothing had been tried: but they may be there. */
+  #takeBack(items: Item[]): void {
+    if (this.#closed) reject(items.splice(0), closed());
+    for (const item of items) this.#queue.push({ ...item, row: { ...(item.row as StartRow), isNew: false } });
+    this.#wakeIdle();
+  }
+
+  #sidelineOf({ connect, guard, most, follows }: FlusherOptions): Sideline | null {
+    if (!follows || guard || most !== undefined) return null;
+    return new Sideline({
+      take: (least, count) => this.#queue.takeNew(least, count),
+      connect,
+      commit: (client, items) => this.#commit(client, items, this.#context(false, null)),
+      onLanded: (batch) => {
+        for (const item of batch.busy) this.#putAside(item);
+        this.#settle(batch);
+        this.#wakeIdle();
+      },
+      onTrouble: (items) => this.#takeBack(items),
+    });
   }
 
   // Two turns of the event loop: what a pass does with an outcome in its next turn, its finish for one, rides along.
@@ -189,7 +203,9 @@ export class Flusher {
   /** The next batch leaves. Of many, half waits for the one after it: then the database works on one half while this process works on the other. */
   #takeOff(landed: number): Promise<void> | null {
     const items = this.#take(this.#options.follows ? landed : Infinity);
-    return items.length > 0 ? this.#send(items) : null;
+    if (items.length === 0) return null;
+    this.#offer();
+    return this.#send(items);
   }
 
   #wakeIdle(): void {
@@ -202,7 +218,8 @@ export class Flusher {
     const { guard, most = guard ? 1 : ROOM.rows } = this.#options;
     const lanes = this.#queue.size < CROWD ? ROOM.lanes : Math.max(CROWD, Math.ceil((this.#queue.lanes + landed) / 2));
     const room = { ...ROOM, rows: most, lanes: Math.min(ROOM.lanes, lanes) };
-    return this.#queue.take(room).filter((item) => !this.#setAside(item));
+    const items = this.#queue.take(room);
+    return this.#alone.size === 0 ? items : items.filter((item) => !this.#setAside(item));
   }
 
   #setAside(item: Item): boolean {
@@ -379,12 +396,3 @@ function dropImpatient(items: Item[], error: unknown): Item[] {
   reject(given, toPerdureError(error, text));
   return items.filter((item) => !impatient(item));
 }
-
-/** Writes of one lane keep their order: a run's own writes, the starts of its children among them; others' starts of one id, and the sends to it. */
-function laneOf(kind: WriteKind, row: unknown): string | null {
-  const { run, id } = row as { run?: string | null; id?: string };
-  return run ?? (kind === "start" || kind === "send" ? `id:${id}` : null);
-}
-
-/** Of how many runs, and of how many ids from outside, a batch held something. */
-const lanesOf = ({ answered }: Batch): number => new Set(answered.map(({ item }) => item.lane)).size;

@@ -62,7 +62,7 @@ export function hint(
   worker: string,
   letters: string,
   about: About | null = null,
-): QueryConfig & { values: unknown[]; types: typeof TYPES } {
+): QueryConfig & { name: string; values: unknown[]; types: typeof TYPES } {
   const channel = channelOf(schema);
   const [kind, text, more] = ofAbout(about);
   const values = [worker, channel, letters, ...more];

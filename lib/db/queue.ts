@@ -2,8 +2,9 @@
  * What waits to be written, and which of it goes next when not all of it fits into a batch: half for runs, each in its turn, and half for
  * what comes from outside, in the order in which it came. Pure: no I/O, no clock.
  */
-import type { Item } from "./batch.ts";
-import type { Writes } from "./writes.ts";
+import type { Batch, Item } from "./batch.ts";
+import { isForOthers } from "./new-runs.ts";
+import type { WriteKind, Writes } from "./writes.ts";
 
 /** What a batch holds at most; its last row may go beyond the bytes. */
 export interface Room {
@@ -81,6 +82,17 @@ export class Queue {
     this.#outsideFirst = !this.#outsideFirst;
     for (const item of taken.items) this.#gone(item);
     return taken.items;
+  }
+
+  /** Starts under new ids, of runs that others work on: nothing is in their way, and they are in no one's. At least so many, or none. */
+  takeNew(least: number, most: number): Item[] | null {
+    if (this.#outside.length < least) return null;
+    const taken: Item[] = [];
+    const left = this.#outside.filter((item) => taken.length === most || !isForOthers(item) || taken.push(item) === 0);
+    if (taken.length < least) return null;
+    this.#outside = left;
+    for (const item of taken) this.#gone(item);
+    return taken;
   }
 
   /** All of it. */
@@ -201,3 +213,12 @@ function sizeOf({ row }: Item): number {
   const { value, args, data, error } = row as { value?: string; args?: string; data?: string; error?: string };
   return ROW_BYTES + (value?.length ?? 0) + (args?.length ?? 0) + (data?.length ?? 0) + (error?.length ?? 0);
 }
+
+/** Writes of one lane keep their order: a run's own writes, the starts of its children among them; others' starts of one id, and the sends to it. */
+export function laneOf(kind: WriteKind, row: unknown): string | null {
+  const { run, id } = row as { run?: string | null; id?: string };
+  return run ?? (kind === "start" || kind === "send" ? `id:${id}` : null);
+}
+
+/** Of how many runs, and of how many ids from outside, a batch held something. */
+export const lanesOf = ({ answered }: Batch): number => new Set(answered.map(({ item }) => item.lane)).size;

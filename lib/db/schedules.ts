@@ -1,7 +1,8 @@
 /** What is asked of the database about schedules: one method per SQL function or view of sql/schema/12-schedule.sql. No decisions. */
-import { call } from "./batch.ts";
+
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { call } from "./statement.ts";
 import type { Queryable } from "./store.ts";
 
 /** When a schedule fires, as its row says: a cron with its zone, or an interval. */

@@ -3,11 +3,11 @@
 import type { Claim, Recorded } from "../core/claim.ts";
 import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
-import { call } from "./batch.ts";
 import { hint } from "./hint.ts";
 import { toClaims, toFork } from "./loaded.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { call } from "./statement.ts";
 import { WHOLE, type WholeRow } from "./whole.ts";
 import type { Lanes, LoadedRow } from "./writes.ts";
 
@@ -213,8 +213,7 @@ export class Store {
   }
 
   async hint(worker: string, letters: string): Promise<void> {
-    const { text, values, types } = hint(this.#schema, worker, letters);
-    await this.#db.query({ text, values, types });
+    await this.#db.query(hint(this.#schema, worker, letters));
   }
 
   async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {

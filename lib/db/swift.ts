@@ -6,11 +6,12 @@
 import type { Client, ClientBase, ClientConfig, QueryConfig, QueryResult } from "pg";
 import type { Item } from "./batch.ts";
 import { connectClient } from "./connect.ts";
-import { channelOf } from "./notifier.ts";
-import { TYPES } from "./reading.ts";
-import { quoteSchema } from "./schema-name.ts";
 import { isDue } from "./start-row.ts";
-import type { BatchContext, FinishRow, Lanes, RecordRow, StartRow } from "./writes.ts";
+import { claim, claimed } from "./swift-claim.ts";
+import { type Context, IS_SOUND, insteadOf, isNext, lanesOf, NO_LANES, prepared, tidied } from "./swift-parts.ts";
+import { send, sent } from "./swift-send.ts";
+import { wake, woken } from "./swift-wake.ts";
+import type { FinishRow, RecordRow, SendRow, StartRow, Writes } from "./writes.ts";
 
 /** Plans are made once, perhaps when the tables are still empty and a scan of them looks cheap: they keep to the indexes, as the functions do. */
 const PLANS = "-c enable_seqscan=off -c jit=off -c plan_cache_mode=force_generic_plan";
@@ -28,24 +29,9 @@ export async function connectSwift(config: ClientConfig): Promise<Client> {
 /** How long a start waits for a stranger that has made a run of the same id and not committed. Nothing else in a batch waits for rows. */
 export const START_LOCK_MS = 100;
 
-/** Whether this session and its transactions are as such a statement needs them; otherwise it does nothing. */
-const IS_SOUND = `current_setting('transaction_isolation') = 'read committed' and current_setting('transaction_read_only') = 'off'
-  and current_setting('enable_seqscan') = 'off'`;
-
-/** What it stands for: whoever looks at what is executed finds it by that. */
-const insteadOf = (fn: string): string => `/* :SCHEMA.${fn}() of one row */ `;
-
 /** As start_runs, of a run that may begin at once and has no parent, schedule or tags. */
 const START = `${insteadOf("start_runs")}with gate as materialized (
-  select $10::bigint is not null and case when coalesce(current_setting('perdure.claimed_until', true), '') = ''
-    then not exists (
-      select from unnest($11::text[], $12::text[], $13::text[]) as lane(workflow, version, queue)
-      cross join lateral (
-        select from :SCHEMA.ready q where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue limit 1
-      ) one
-    )
-    else (select not :SCHEMA.claimable($11, $12, $13, u.priority, u.ready_at) from :SCHEMA.claimed_until($10) u)
-  end as leased
+  select ${isNext(10)} as leased
   where ${IS_SOUND} and set_config('lock_timeout', '${START_LOCK_MS}ms', true) is not null
 ), made as (
   insert into :SCHEMA.run as r (id, workflow, version, queue, priority, state, epoch, worker, ready_at, deadline, timeout_ms, created_at, started_at)
@@ -69,7 +55,7 @@ const START = `${insteadOf("start_runs")}with gate as materialized (
 )
 select 1 as ord, 'created' as verdict, m.key, m.worker is not null as leased, null as workflow, null as state,
   :SCHEMA.to_ms(m.deadline) as deadline_ms, :SCHEMA.to_ms(:SCHEMA.clock()) as now_ms, exists (select from gate) as sound,
-  (select :SCHEMA.tidy_taken($10, n.no - 64)::text from noted n where n.no % 16 = 0) as tidied
+  ${tidied(10)}
 from (select) one left join made m on true`;
 
 const HELD = `held as materialized (
@@ -112,20 +98,25 @@ const END = `${insteadOf("end_runs")}with ${HELD.replace(":USUAL", NOBODY_WAITS)
   d.key, ${RECORDED} as recorded, ${NOBODY_TOLD}, ${SOUND} done d on true`;
 const FINISH = `${insteadOf("finish_runs")}with ${HELD.replace(":USUAL", NOBODY_WAITS)}, ${done("$3", "$4", "$5", "")}, d.key, ${NOBODY_TOLD}, ${SOUND} done d on true`;
 
-/** A batch of one row, or of a step and the end of its run. */
+/** One row of a batch, or a step and the end of its run. */
 export interface Single {
   readonly kind: Item["kind"];
   readonly items: readonly Item[];
   readonly steps?: readonly Item[];
 }
 
-type Context = BatchContext & { readonly schema: string };
-
-/** The statement for it; null: it is none of the usual. */
-export function swift({ kind, items, steps }: Single, context: Context): QueryConfig | null {
+/** The statement for all of a batch; null: it is none of the usual. */
+export function swift(client: ClientBase, groups: readonly Single[], context: Context): QueryConfig | null {
+  const [group, next] = groups as [Single, ...Single[]];
+  if (groups.length > 2 || (next ? !isNews(group, next) : group.kind === "due")) return null;
+  const { kind, items, steps } = group;
   if (items.length !== 1 || context.lockMs !== null || context.apart || context.again) return null;
   const { row } = items[0]!;
   if (kind === "start") return start(row as StartRow, context);
+  const nextRow = (next ? next.items[0]!.row : null) as Writes["claim"]["row"] | null;
+  if (kind === "due") return wake(nextRow!, context);
+  if (kind === "send") return send(row as SendRow, nextRow, context);
+  if (kind === "claim") return claim(client, row as Writes["claim"]["row"], context);
   if (kind === "record")
     return isPlainStep(row as RecordRow) ? prepared("record", RECORD, stepOf(row as RecordRow), context) : null;
   if (kind !== "finish") return null;
@@ -133,6 +124,10 @@ export function swift({ kind, items, steps }: Single, context: Context): QueryCo
   if (!steps) return prepared("finish", FINISH, [run, epoch, state, value, reopened], context);
   return prepared("end", END, [...stepOf(steps[0]!.row as RecordRow), state, value, reopened], context);
 }
+
+/** An event or timers, and the claim of who waits for them. */
+const isNews = (group: Single, then: Single): boolean =>
+  (group.kind === "send" || group.kind === "due") && then.kind === "claim";
 
 function start(row: StartRow, context: Context): QueryConfig | null {
   if (!isDue(row) || row.run !== null || row.schedule !== null || row.tags !== null) return null;
@@ -159,41 +154,25 @@ const stepOf = ({ run, epoch, slot, attempt, no, name, outcome, value, hash, sta
   at,
 ];
 
-const texts = new Map<string, string>();
-
-function prepared(name: string, text: string, values: unknown[], { schema }: Context): QueryConfig {
-  const full = `${channelOf(schema)}:${name}:swift`;
-  let known = texts.get(full);
-  if (known === undefined) {
-    known = text.replaceAll(":SCHEMA", quoteSchema(schema));
-    texts.set(full, known);
-  }
-  return { name: full, text: known, values, types: TYPES } as QueryConfig;
-}
-
-const NO_LANES = ["{}", "{}", "{}"];
-const written = new WeakMap<Lanes, string[]>();
-
-/** What a worker serves, as Postgres writes arrays. */
-function lanesOf(lanes: Lanes): string[] {
-  let texts = written.get(lanes);
-  if (!texts) {
-    const quoted = (text: string): string => `"${text.replace(/["\\]/g, "\\$&")}"`;
-    texts = [lanes.workflows, lanes.versions, lanes.queues].map((column) => `{${column.map(quoted).join(",")}}`);
-    written.set(lanes, texts);
-  }
-  return texts;
-}
-
 /** Sessions where such statements do nothing. */
 const unsound = new WeakSet<ClientBase>();
 
 export const mayBeSwift = (client: ClientBase): boolean => !unsound.has(client);
 
-/** What the statement has done; null: nothing. */
-export function didSwiftly(client: ClientBase, { kind }: Single, result: QueryResult): QueryResult | null {
+/** What the statement has done, of one group after the other; null: nothing. */
+export function didSwiftly(
+  client: ClientBase,
+  [{ kind }, next]: readonly [Single, ...Single[]],
+  result: QueryResult,
+): QueryResult[] | null {
   const [row] = result.rows;
-  if (!row.sound) unsound.add(client);
+  if (!row.sound) {
+    unsound.add(client);
+    return null;
+  }
+  if (kind === "claim") return claimed(client, result);
+  if (kind === "due") return woken(result);
   const isDone = kind === "record" ? row.verdict !== null : row.key !== null;
-  return isDone ? result : null;
+  if (!isDone) return null;
+  return next ? sent(result) : [result];
 }

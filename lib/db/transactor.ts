@@ -5,12 +5,12 @@
 import pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import type { TransactionClient } from "../core/types.ts";
-import { call } from "./batch.ts";
 import { discard } from "./connect.ts";
 import { answered } from "./deadline.ts";
 import type { Guard } from "./guard.ts";
 import { isConnectionLost, isTransient } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
+import { call } from "./statement.ts";
 import { type RecordRow, SHAPES } from "./writes.ts";
 
 const BEGIN = "begin isolation level read committed read write";

@@ -14,6 +14,8 @@ export type Verdict = "ok" | "stale" | "mail" | "due" | "resumed";
 
 export interface StartRow {
   readonly id: string;
+  /** Nobody else can have the id: it was drawn for this start. */
+  readonly isNew?: boolean;
   readonly workflow: string;
   readonly version: string;
   readonly queue: string;
@@ -39,7 +41,8 @@ export interface StartRow {
 }
 export interface StartAnswer {
   readonly verdict: "created" | "existing" | "conflict" | "circle" | "stale";
-  readonly key: string;
+  /** Null: it is none that its process works on, and was not asked for. */
+  readonly key: string | null;
   readonly leased: boolean;
   readonly workflow: string | null;
   readonly state: string | null;
@@ -208,7 +211,7 @@ interface Answered {
   readonly verdict: Verdict;
 }
 interface Timed extends Answered {
-  /** Milliseconds until the first timer; null: none. */
+  /** When the first timer is due, in ms since 1970; null: none. */
   readonly due_ms: number | null;
 }
 
@@ -232,7 +235,12 @@ export interface Writes {
   send: { row: SendRow; answer: SendAnswer };
   due: {
     row: { readonly limit: number };
-    answer: { readonly woken: number; readonly next_ms: number | null; readonly scheduled: boolean };
+    answer: {
+      readonly woken: number;
+      readonly next_ms: number | null;
+      readonly now_ms: number;
+      readonly scheduled: boolean;
+    };
   };
   claim: {
     /** `warmFrom`: the runs of suspensions before are not in memory any more. Both are asked when the batch is put together. */
@@ -242,10 +250,19 @@ export interface Writes {
 }
 export type WriteKind = keyof Writes;
 
+/** Who is told of a write, in the midst of all the answers of its batch: none of this throws. */
+export interface Hearer<K extends WriteKind> {
+  /** It waits for a stranger's lock, beside the batches. */
+  onAside(): void;
+  resolve(answer: Writes[K]["answer"]): void;
+  reject(error: unknown): void;
+}
+
 /** Where writes are handed in, for those who need no more of the flusher. Free of the driver's types, which applications may lack. */
 export interface Writer {
   /** `onAside`: it is not in a batch, but waits for a stranger's lock; a start is not leased then. */
   write<K extends WriteKind>(kind: K, row: Writes[K]["row"], onAside?: () => void): Promise<Writes[K]["answer"]>;
+  put<K extends WriteKind>(kind: K, row: Writes[K]["row"], hearer: Hearer<K>): void;
 }
 
 /** What a worker serves: parallel arrays of workflow, version and queue. */
@@ -272,6 +289,8 @@ export interface WriteShape {
   readonly fn: string;
   /** The fields of a row that travel as arrays, in the order of the function's parameters. */
   readonly columns: readonly string[];
+  /** Those of which the function takes one element for all rows, where all have the same. None of them is ever null. */
+  readonly alike?: ReadonlySet<string>;
   /** The parameters after the arrays. */
   readonly rest: (context: BatchContext) => unknown[];
   /** One row only: its parameters in all. */
@@ -285,6 +304,8 @@ const lanes = (c: BatchContext): unknown[] => [c.lanes.workflows, c.lanes.versio
 const none = (): unknown[] => [];
 const fenced = ["run", "epoch"];
 const slotted = [...fenced, "slot", "attempt"];
+/** What most checkpoints of a batch have the same of. */
+const alike: ReadonlySet<string> = new Set(["epoch", "attempt", "kind", "name", "outcome", "tries", "state"]);
 
 export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   handBack: {
@@ -325,6 +346,7 @@ export const SHAPES: { readonly [K in WriteKind]: WriteShape } = {
   record: {
     fn: "record_steps",
     columns: [...slotted, "no", "kind", "name", "outcome", "value", "hash", "tries", "started", "at", "mail"],
+    alike,
     rest: again,
   },
   deliver: { fn: "record_deliveries", columns: [...slotted, "no"], rest: wait },
@@ -355,6 +377,7 @@ export const ENDS = {
   fn: "end_runs",
   step: [...slotted, "no", "name", "outcome", "value", "hash", "started", "at"],
   end: ["state", "value", "reopened"],
+  alike,
   rest: again,
 } as const;
 

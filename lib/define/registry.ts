@@ -1,12 +1,12 @@
 /** The workflows of an engine: functions, and the methods of instances. Two of one name are refused, with both places. */
 import { otherInstance, registeredName } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkArray, shorten } from "../core/options.ts";
+import { checkArray, nearest, shorten } from "../core/options.ts";
 import { placeText, type Stack } from "../core/place.ts";
-import type { WorkflowDefinition } from "../core/types.ts";
+import type { StartOptions, WorkflowDefinition } from "../core/types.ts";
 import { broughtBy } from "./instances.ts";
 import { instanceText, type Member, memberOf } from "./member.ts";
-import { internalsOf } from "./workflow.ts";
+import { internalsOf, notAWorkflow } from "./workflow.ts";
 
 /** What has a name in an engine. */
 interface Owned {
@@ -58,6 +58,42 @@ export function isRegistered(
   const found = workflows.get(registeredName(definition.name, definition.version));
   if (found && definition.instance && found.instance !== definition.instance) throw otherInstance(definition);
   return found !== undefined;
+}
+
+/** What is to be started, and how. */
+export interface Startee {
+  readonly definition: WorkflowDefinition;
+  readonly options: StartOptions;
+}
+
+/** The workflow that a start is given, by itself or by its name. `works`: its process works on what it starts. */
+export function findWorkflow(
+  workflow: unknown,
+  workflows: ReadonlyMap<string, WorkflowDefinition>,
+  works: boolean,
+): Startee {
+  const internals = internalsOf(workflow);
+  // A pure client starts what others work on.
+  const foreign = !works && workflows.size === 0;
+  if (internals) {
+    if (foreign || isRegistered(internals.definition, workflows)) return internals;
+    throw unknownWorkflow(internals.definition.name, workflows);
+  }
+  if (typeof workflow !== "string") {
+    throw notAWorkflow("start() needs a workflow made by workflow(), or the name of one", workflow);
+  }
+  const definition = [...workflows.values()].findLast(({ name }) => name === workflow);
+  if (definition) return { definition, options: {} };
+  if (!foreign) throw unknownWorkflow(workflow, workflows);
+  const text = `start() cannot know workflow ${shorten(workflow)}, as this engine registers none; pass the workflow itself in place of its name`;
+  throw new PerdureError("PERDURE_UNKNOWN_WORKFLOW", text);
+}
+
+function unknownWorkflow(name: string, workflows: ReadonlyMap<string, WorkflowDefinition>): PerdureError {
+  const known = [...workflows.values()].map((workflow) => workflow.name);
+  const meant = nearest(name, known);
+  const help = meant && meant !== name ? `did you mean "${meant}"?` : "add it to `workflows` of new Perdure()";
+  return new PerdureError("PERDURE_UNKNOWN_WORKFLOW", `workflow "${name}" is not registered in this engine; ${help}`);
 }
 
 function workflowIn(value: unknown, where: string): WorkflowDefinition {

@@ -1,5 +1,4 @@
-/** One try at a step: its function, in a scope and with a signal of its own, within its time. */
-import { type Body, scope } from "../core/context.ts";
+/** One try at a step: what its function sees of it, with a signal of its own, and its time. */
 import { TimeoutError } from "../core/errors.ts";
 import type { StepInfo, TransactionClient } from "../core/types.ts";
 
@@ -16,11 +15,11 @@ export class Attempt implements StepInfo {
   #aborter: AbortController | undefined;
   #aborted: { readonly reason: unknown } | undefined;
 
-  constructor(info: Pick<StepInfo, "name" | "attempt" | "idempotencyKey" | "tx">) {
-    this.name = info.name;
-    this.attempt = info.attempt;
-    this.idempotencyKey = info.idempotencyKey;
-    this.tx = info.tx;
+  constructor(name: string, attempt: number, idempotencyKey: string, tx: TransactionClient | undefined) {
+    this.name = name;
+    this.attempt = attempt;
+    this.idempotencyKey = idempotencyKey;
+    this.tx = tx;
   }
 
   /** Made when it is asked for: few steps do. */
@@ -35,10 +34,8 @@ export class Attempt implements StepInfo {
     this.#aborter?.abort(reason);
   }
 
-  /** Runs `work`. At the end of its time aborts it and throws a TimeoutError, whatever it does later. */
-  run(body: Body, timeoutMs: number | null, what: () => string, work: () => unknown): unknown {
-    const result = scope.run({ body, step: this }, work);
-    if (timeoutMs === null) return result;
+  /** What it comes to within its time. At the end of that aborts it and throws a TimeoutError, whatever it does later. */
+  within(timeoutMs: number, what: string, result: unknown): Promise<unknown> {
     const running = Promise.resolve(result);
     // What comes after the timeout is nobody's error.
     running.catch(() => {});
@@ -51,7 +48,7 @@ export class Attempt implements StepInfo {
           timer = setTimeout(ring, Math.min(left, LONGEST));
           return;
         }
-        const error = new TimeoutError(`${what()} took longer than its timeout of ${timeoutMs} ms`);
+        const error = new TimeoutError(`${what} took longer than its timeout of ${timeoutMs} ms`);
         this.abort(error);
         reject(error);
       };

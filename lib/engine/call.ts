@@ -3,7 +3,7 @@ import type { Recorded } from "../core/claim.ts";
 import type { CallKind } from "../core/types.ts";
 import type { RecordRow } from "../db/writes.ts";
 import type { Pass } from "./pass.ts";
-import { type Deferred, defer } from "./promise.ts";
+import { type Deferred, Handles } from "./promise.ts";
 
 /** What a call came to: the value or the error for the body, and what is written when it is handed over. */
 export interface Outcome {
@@ -47,20 +47,25 @@ export interface Entry {
   replay(recorded: Recorded): Outcome["settle"];
 }
 
-export class Call {
+export class Call extends Handles {
   readonly slot: string;
   readonly kind: CallKind;
   readonly name: string;
   readonly entry: Entry;
-  readonly deferred: Deferred = defer();
   state: CallState = "held";
+  /** While it is in line. */
+  outcome: Outcome | null = null;
+  /** Its neighbours among the open calls of its pass. */
+  before: Call | null = null;
+  after: Call | null = null;
   /** Since when the timer it waits for is known to be written, by performance.now(); Infinity: it is not. */
   timedAt = Infinity;
   /** Nothing at all was known of it: strict replay asks before it begins. */
   readonly isNew: boolean;
-  readonly #pass: Pick<Pass, "guard">;
+  readonly #pass: Pick<Pass, "refused">;
 
-  constructor(pass: Pick<Pass, "guard">, entry: Entry, isNew: boolean) {
+  constructor(pass: Pick<Pass, "refused">, entry: Entry, isNew: boolean) {
+    super();
     const { slot, kind, name } = entry;
     this.slot = slot;
     this.kind = kind;
@@ -75,10 +80,22 @@ export class Call {
   }
 
   begin(): void {
-    this.#pass.guard(() => this.entry.begin(this));
+    try {
+      this.#follow(this.entry.begin(this));
+    } catch (error) {
+      this.#pass.refused(error);
+    }
   }
 
   ring(woken: boolean): void {
-    this.#pass.guard(() => this.entry.ring(this, woken));
+    try {
+      this.#follow(this.entry.ring(this, woken));
+    } catch (error) {
+      this.#pass.refused(error);
+    }
+  }
+
+  #follow(work: void | Promise<void>): void {
+    work?.catch((error) => this.#pass.refused(error));
   }
 }

@@ -14,8 +14,12 @@ export class Calls {
   /** On the clock, on news, or on their next try. Most runs never wait. */
   #waiting: Set<Call> | undefined;
   readonly #ordinals = new Ordinals();
-  /** Without an outcome, or not awaited as far as is known: a run does not keep what it was given. */
-  readonly #open = new Set<Call>();
+  /**
+   * Without an outcome, or not awaited as far as is known: a run does not keep what it was given. A list by the calls themselves, the last
+   * one of it: a set would cost each run a table, and each call a place in it.
+   */
+  #last: Call | null = null;
+  #size = 0;
   /** By slot, those that a second call with the same address is. */
   #shared: Map<string, Call> | undefined;
   #working = 0;
@@ -32,8 +36,11 @@ export class Calls {
   }
 
   add(call: Call): void {
-    if (this.#open.size >= this.#sweepAt) this.#sweep();
-    this.#open.add(call);
+    if (this.#size >= this.#sweepAt) this.#sweep();
+    call.before = this.#last;
+    if (this.#last) this.#last.after = call;
+    this.#last = call;
+    this.#size += 1;
     if (!call.entry.shared) return;
     this.#shared ??= new Map();
     this.#shared.set(call.slot, call);
@@ -42,24 +49,41 @@ export class Calls {
   /** A call's outcome is handed over. */
   done(call: Call): void {
     call.state = "done";
-    if (call.deferred.promise.awaited) this.#open.delete(call);
+    if (call.promise.awaited) this.#close(call);
   }
 
   /** Lets go of what was awaited only after it was handed over. */
   #sweep(): void {
-    for (const call of this.#open) if (call.state === "done" && call.deferred.promise.awaited) this.#open.delete(call);
-    this.#sweepAt = Math.max(SWEEP_AT, 2 * this.#open.size);
+    for (const call of this.#open()) if (call.state === "done" && call.promise.awaited) this.#close(call);
+    this.#sweepAt = Math.max(SWEEP_AT, 2 * this.#size);
+  }
+
+  #close(call: Call): void {
+    const { before, after } = call;
+    if (before) before.after = after;
+    if (after) after.before = before;
+    else this.#last = before;
+    call.before = null;
+    call.after = null;
+    this.#size -= 1;
+  }
+
+  /** In the order in which they were made. */
+  #open(): Call[] {
+    const open: Call[] = [];
+    for (let call = this.#last; call; call = call.before) open.push(call);
+    return open.reverse();
   }
 
   /** What the body has asked for and never awaited, named. */
   get floating(): string[] {
-    const calls = [...this.#open].filter((call) => !call.deferred.promise.awaited);
+    const calls = this.#open().filter((call) => !call.promise.awaited);
     return calls.map((call) => `${call.kind} "${call.name}"`);
   }
 
   /** Whether the body has asked for anything that it has not been given. */
   get outstanding(): boolean {
-    return [...this.#open].some((call) => call.state !== "done");
+    return this.#open().some((call) => call.state !== "done");
   }
 
   get waiting(): ReadonlySet<Call> {
@@ -73,7 +97,7 @@ export class Calls {
 
   /** Whether a function of the application's runs for any of them. */
   get running(): boolean {
-    for (const { entry } of this.#open) if (entry.running) return true;
+    for (let call = this.#last; call; call = call.before) if (call.entry.running) return true;
     return false;
   }
 
@@ -101,7 +125,7 @@ export class Calls {
 
   /** Tells what runs that nobody waits for it. */
   abort(reason: unknown): void {
-    for (const { entry } of this.#open) entry.abort?.(reason);
+    for (const { entry } of this.#open()) entry.abort?.(reason);
   }
 
   /** Tells those that wait what a look has found: news, then timers, in the order of their instants, those of one instant as they were called. */

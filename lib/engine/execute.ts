@@ -29,8 +29,8 @@ export interface Finish {
 export interface ExecutePorts extends EnginePorts {
   /** The run is not in work here any more. `finish`: it has ended for good. */
   readonly onGone: (pass: Pass, finish: Finish | null) => void;
-  /** A run is to be tried again in so many milliseconds: whoever claims it then is not to wait for a poll. */
-  readonly onDelayed: (dueMs: number) => void;
+  /** A run is to be tried again at an instant, in ms since 1970: whoever claims it then is not to wait for a poll. */
+  readonly onDelayed: (due: number) => void;
   /** An end that another run may wait for is being written: a claim in the same batch finds that run. */
   readonly onFollowed: () => void;
   /** This process holds a run that it could not conclude. */

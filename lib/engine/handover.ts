@@ -7,7 +7,7 @@ import type { Claim, Recorded } from "../core/claim.ts";
 import type { DatabaseClock } from "../core/clock.ts";
 import type { Call, Outcome } from "./call.ts";
 import type { History } from "./history.ts";
-import type { Ledger } from "./ledger.ts";
+import { type Ledger, RecordedRow } from "./ledger.ts";
 import type { EnginePorts } from "./ports.ts";
 import { Voice } from "./voice.ts";
 
@@ -23,7 +23,7 @@ export class Handover {
   readonly #attempt: number;
   readonly #warn: (text: string) => void;
   #recorded: Map<string, Call> | undefined;
-  readonly #ready: { call: Call; outcome: Outcome }[] = [];
+  readonly #ready: Call[] = [];
   #no: number;
   #now: number;
   #handed = 0;
@@ -74,7 +74,8 @@ export class Handover {
 
   /** A new outcome is in line, behind all others. */
   push(call: Call, outcome: Outcome): void {
-    this.#ready.push({ call, outcome });
+    call.outcome = outcome;
+    this.#ready.push(call);
   }
 
   /** Whether nothing is in line. */
@@ -87,9 +88,9 @@ export class Handover {
     const recorded = this.#history.next();
     if (recorded) return this.#replay(recorded);
     const ready = this.#ready.shift();
-    if (ready) this.#give(ready.call, ready.outcome, instantOf(ready.outcome) ?? this.#clock.now());
+    if (ready) this.#give(ready, ready.outcome!, instantOf(ready.outcome!) ?? this.#clock.now());
     else this.voice.rests(this.#history.replaying);
-    return ready?.call;
+    return ready;
   }
 
   #replay(recorded: Recorded): Call {
@@ -120,13 +121,14 @@ export class Handover {
     this.characters += lengthOf(write);
     if (write.kind === "deliver") this.#ledger.send("deliver", { slot, attempt: write.attempt, no });
     if (write.kind === "record") {
-      this.#ledger.send("record", { slot, attempt: this.#attempt, no, kind, name, at: this.#now, ...write.row });
+      this.#ledger.send("record", new RecordedRow(call, this.#attempt, no, this.#now, write.row));
     }
     if (write.kind === "publish") {
       const row = { slot, attempt: this.#attempt, no, kind, name, value: write.value, at: this.#now };
       this.#ledger.send("publish", { ...row, seq: this.#ledger.sent });
     }
-    settle(call.deferred);
+    call.outcome = null;
+    settle(call);
   }
 }
 

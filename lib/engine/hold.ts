@@ -12,8 +12,8 @@ type State = "active" | "suspending" | "suspended" | "resuming" | "ended";
 export interface HoldEvents {
   /** There is news for the run, or it is not to be paused any more: it was not given up. */
   readonly kept: () => void;
-  /** `dueMs`: until its first timer; null: none. `paused`: a person lets it go on. */
-  readonly gaveUp: (dueMs: number | null, paused: boolean) => void;
+  /** `due`: its first timer, in ms since 1970; null: none. `paused`: a person lets it go on. */
+  readonly gaveUp: (due: number | null, paused: boolean) => void;
   /** It is held again, and nothing is known of what came meanwhile but this. */
   readonly heldAgain: (news: News | null) => void;
 }
@@ -103,9 +103,9 @@ export class Hold {
     this.#events.kept();
   }
 
-  #giveUp(dueMs: number | null, paused: boolean): void {
+  #giveUp(due: number | null, paused: boolean): void {
     this.#state = "suspended";
-    this.#events.gaveUp(dueMs, paused);
+    this.#events.gaveUp(due, paused);
   }
 
   #renew(news: News | null): void {

@@ -1,40 +1,57 @@
 /** Tells of tries that have run for a second, so that a person sees what is running: one timer for all of them, as few last that long. */
 
-const LONG_MS = 1000;
+const LONG_TICKS = 4;
+const TICK_MS = 250;
 
+/** A try, which is its own place among those that run: a table would cost each try an entry, and the process the growing of it. */
 export interface Lasts {
-  /** It has run for a second. */
+  /** It has run for a second, or up to a tick more. */
   lasts(): void;
+  /** In which tick it began; null: it does not run. */
+  since: number | null;
+  earlier: Lasts | null;
+  later: Lasts | null;
 }
 
 export class Lasting {
-  /** By when each is to be told, in the order in which they began. */
-  readonly #running = new Map<Lasts, number>();
+  /** In the order in which they began. */
+  #first: Lasts | null = null;
+  #last: Lasts | null = null;
+  #tick = 0;
   #timer: NodeJS.Timeout | undefined;
 
   watch(one: Lasts): void {
-    this.#running.set(one, performance.now() + LONG_MS);
-    this.#timer ??= this.#arm(LONG_MS);
+    one.since = this.#tick;
+    one.earlier = this.#last;
+    if (this.#last) this.#last.later = one;
+    else this.#first = one;
+    this.#last = one;
+    this.#timer ??= this.#arm();
   }
 
   leave(one: Lasts): void {
-    this.#running.delete(one);
+    if (one.since === null) return;
+    const { earlier, later } = one;
+    if (earlier) earlier.later = later;
+    else this.#first = later;
+    if (later) later.earlier = earlier;
+    else this.#last = earlier;
+    one.since = null;
+    one.earlier = null;
+    one.later = null;
   }
 
-  #arm(ms: number): NodeJS.Timeout {
-    return setTimeout(() => this.#ring(), ms).unref();
+  #arm(): NodeJS.Timeout {
+    return setTimeout(() => this.#ring(), TICK_MS).unref();
   }
 
   #ring(): void {
-    this.#timer = undefined;
-    for (const [one, due] of this.#running) {
-      const left = due - performance.now();
-      if (left > 0) {
-        this.#timer = this.#arm(left);
-        return;
-      }
-      this.#running.delete(one);
+    this.#tick += 1;
+    // One more than that many, as it may have begun late in its first.
+    for (let one = this.#first; one && this.#tick - one.since! > LONG_TICKS; one = this.#first) {
+      this.leave(one);
       one.lasts();
     }
+    this.#timer = this.#first ? this.#arm() : undefined;
   }
 }

@@ -1,7 +1,7 @@
 /** The writes of one claim: sent in order, and what must not begin before they are committed. */
 import type { Claim } from "../core/claim.ts";
 import type { Flusher, Told } from "../db/flusher.ts";
-import type { Fenced, WriteKind, Writes } from "../db/writes.ts";
+import type { Fenced, RecordRow, WriteKind, Writes } from "../db/writes.ts";
 
 /** Kinds whose rows belong to a claim; a start does when it is a child's. */
 export type ClaimKind = { [K in WriteKind]: Writes[K]["row"] extends Fenced ? K : never }[WriteKind] | "start";
@@ -14,11 +14,64 @@ export interface LedgerEvents {
   refused(error: unknown): void;
 }
 
+/** What must not begin before all that was written is committed. */
+export interface Effect {
+  committed(): void;
+  /** It will never be committed. */
+  abandoned?(): void;
+}
+
 type Then<K extends ClaimKind> = (answer: Writes[K]["answer"] | undefined) => void;
+
+/** A checkpoint. A class, as V8 puts what a long literal or a spread makes among old objects, and those keep what they refer to. */
+export class RecordedRow implements RecordRow {
+  run = "";
+  epoch = 0;
+  readonly slot: string;
+  readonly attempt: number;
+  readonly no: number;
+  readonly kind: string;
+  readonly name: string;
+  readonly outcome: string;
+  readonly value: string | null;
+  readonly hash: string | null;
+  readonly tries: number;
+  readonly started: number;
+  readonly at: number;
+  readonly mail: string | null;
+
+  constructor(
+    { slot, kind, name }: Pick<RecordRow, "slot" | "kind" | "name">,
+    attempt: number,
+    no: number,
+    at: number,
+    {
+      outcome,
+      value,
+      hash,
+      tries,
+      started,
+      mail,
+    }: Pick<RecordRow, "outcome" | "value" | "hash" | "tries" | "started" | "mail">,
+  ) {
+    this.slot = slot;
+    this.attempt = attempt;
+    this.no = no;
+    this.kind = kind;
+    this.name = name;
+    this.outcome = outcome;
+    this.value = value;
+    this.hash = hash;
+    this.tries = tries;
+    this.started = started;
+    this.at = at;
+    this.mail = mail;
+  }
+}
 
 const nothing = (): void => {};
 
-/** A write on its way: a run makes so many that each has one object in place of a closure for each way that it may end. */
+/** A write on its way whose answer is waited for: one object in place of a closure for each way that it may end. */
 class Sent<K extends ClaimKind> implements Told<K> {
   readonly #ledger: Ledger;
   readonly #then: Then<K>;
@@ -39,7 +92,7 @@ class Sent<K extends ClaimKind> implements Told<K> {
   }
 }
 
-export class Ledger {
+export class Ledger implements Told<ClaimKind> {
   readonly #flusher: Pick<Flusher, "put">;
   readonly #run: string;
   readonly #events: LedgerEvents;
@@ -48,7 +101,7 @@ export class Ledger {
   #committed = 0;
   /** What the database could not take of this run, if anything. */
   refusal: { readonly error: unknown } | null = null;
-  #parked: { after: number; effect: () => void; orElse: (() => void) | undefined }[] = [];
+  #parked: { readonly after: number; readonly effect: Effect }[] = [];
 
   constructor(flusher: Pick<Flusher, "put">, claim: Pick<Claim, "key" | "epoch">, events: LedgerEvents) {
     this.#flusher = flusher;
@@ -86,8 +139,20 @@ export class Ledger {
     const fenced = row as { -readonly [F in keyof Fenced]?: Fenced[F] };
     fenced.run = this.#run;
     fenced.epoch = this.#epoch;
-    this.#flusher.put(kind, row as unknown as Writes[K]["row"], new Sent(this, then, onAside));
+    const told = then === nothing && onAside === nothing ? this : new Sent(this, then, onAside);
+    this.#flusher.put(kind, row as unknown as Writes[K]["row"], told);
   }
+
+  /** The answer to a write that nothing waits for but what is parked. */
+  resolve(answer: Writes[ClaimKind]["answer"]): void {
+    this.answered(answer, nothing);
+  }
+
+  reject(error: unknown): void {
+    this.refused(error, nothing);
+  }
+
+  onAside(): void {}
 
   answered<K extends ClaimKind>(answer: Writes[K]["answer"], then: Then<K>): void {
     const isStale = (answer as { verdict: string }).verdict === "stale";
@@ -104,14 +169,14 @@ export class Ledger {
     this.#giveUp();
   }
 
-  /** Runs an effect once all that was written before is committed: now, if it is. `orElse`: it will never be. */
-  afterCommit(effect: () => void, orElse?: () => void): void {
-    if (this.#committed === this.#sent) effect();
-    else this.#parked.push({ after: this.#sent, effect, orElse });
+  /** Tells an effect once all that was written before is committed: now, if it is. */
+  afterCommit(effect: Effect): void {
+    if (this.#committed === this.#sent) effect.committed();
+    else this.#parked.push({ after: this.#sent, effect });
   }
 
   #giveUp(): void {
-    for (const { orElse } of this.#parked.splice(0)) orElse?.();
+    for (const { effect } of this.#parked.splice(0)) effect.abandoned?.();
   }
 
   /** The claim was taken again in place. */
@@ -122,6 +187,7 @@ export class Ledger {
   // Writes of one run are committed in the order in which they were sent, so a count is enough.
   #commit(): void {
     this.#committed += 1;
-    while (this.#parked.length > 0 && this.#parked[0]!.after <= this.#committed) this.#parked.shift()!.effect();
+    while (this.#parked.length > 0 && this.#parked[0]!.after <= this.#committed)
+      this.#parked.shift()!.effect.committed();
   }
 }

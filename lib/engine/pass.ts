@@ -23,7 +23,7 @@ import { Ledger } from "./ledger.ts";
 import { Mailbox } from "./mailbox.ts";
 import { Patches } from "./patches.ts";
 import type { Ending, EnginePorts, News } from "./ports.ts";
-import { defer } from "./promise.ts";
+import { Handles } from "./promise.ts";
 import { Publisher } from "./publish.ts";
 import { runBody } from "./run-body.ts";
 import { RunView } from "./run-view.ts";
@@ -139,29 +139,23 @@ export class Pass {
   /** Enters a call. One that is recorded is handed its record in its turn; another begins when it may. */
   enter(entry: Entry): Promise<unknown> {
     // A call from a pass that has ended never runs and never settles.
-    if (this.over || this.#settled) return defer().promise;
+    if (this.over || this.#settled) return new Handles().promise;
     this.#stall?.called(entry);
     const call = new Call(this, entry, this.history.isNew(entry.slot));
     this.#calls.add(call);
+    const { held } = this.#calls;
+    const mayBegin = this.#mayBegin();
     if (this.history.recorded(call.slot)) this.handover.recorded(call);
-    else this.#calls.held.push(call);
+    else if (mayBegin && held.length === 0) call.begin();
+    else held.push(call);
     if (this.#hold.suspended) void this.#hold.resume();
-    else if (this.#mayBegin()) this.#beginHeld();
+    else if (mayBegin) this.#beginHeld();
     this.#schedule();
-    return call.deferred.promise;
+    return call.promise;
   }
 
   #mayBegin(): boolean {
     return this.#hold.active && !this.draining && !this.#stale && (this.#flexing || !this.history.replaying);
-  }
-
-  /** What goes wrong around a call, a stored value that cannot be read for one, ends the pass and not the process. */
-  guard(work: () => void | Promise<void>): void {
-    try {
-      work()?.catch((error) => this.refused(error));
-    } catch (error) {
-      this.refused(error);
-    }
   }
 
   /** A call's step begins to run. */
@@ -194,7 +188,12 @@ export class Pass {
 
   readonly #onTurn = (): void => {
     this.#scheduled = false;
-    if (this.#hold.active) this.guard(() => this.#turn());
+    if (!this.#hold.active) return;
+    try {
+      this.#turn();
+    } catch (error) {
+      this.refused(error);
+    }
   };
 
   /** One turn: whatever the turn before woke has run as far as it can. */
@@ -212,7 +211,7 @@ export class Pass {
       this.#schedule();
     } else if (this.#stale) {
       this.#hold.stop();
-      this.ledger.afterCommit(() => this.end({ how: "replayed" }));
+      this.ledger.afterCommit({ committed: () => this.end({ how: "replayed" }) });
     } else if (this.#settled) this.end({ how: "settled", settled: this.#settled });
     else if (this.#onDrained) this.#drained();
     else if (this.#pausing) {
@@ -241,7 +240,8 @@ export class Pass {
   }
 
   #beginHeld(): void {
-    for (const call of this.#calls.held.splice(0)) call.begin();
+    const { held } = this.#calls;
+    if (held.length > 0) for (const call of held.splice(0)) call.begin();
   }
 
   // ---- giving up, looking, going on
@@ -258,11 +258,11 @@ export class Pass {
     void this.look();
   }
 
-  gaveUp(dueMs: number | null, paused: boolean): void {
+  gaveUp(due: number | null, paused: boolean): void {
     this.#alarms.clear();
     this.ends.clear();
     this.#onDrained?.();
-    this.ports.onEnd(this, { how: "suspended", dueMs });
+    this.ports.onEnd(this, { how: "suspended", due });
     // The body went on meanwhile, from an await of its own.
     if (paused) return;
     if (this.#calls.held.length > 0 || !this.handover.empty || this.#settled) void this.#hold.resume();
@@ -343,7 +343,7 @@ export class Pass {
   }
 
   #drained(): void {
-    if (!this.#calls.working) this.ledger.afterCommit(this.#onDrained!);
+    if (!this.#calls.working) this.ledger.afterCommit({ committed: this.#onDrained! });
   }
 
   /** Tells what still runs that nobody waits for it. */

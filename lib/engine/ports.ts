@@ -17,7 +17,7 @@ import type { Turns } from "./turns.ts";
 /** How a pass ends. `suspended` may be followed by onResumed; after the others nothing comes. */
 export type Ending =
   | { readonly how: "settled"; readonly settled: Settled }
-  | { readonly how: "suspended"; readonly dueMs: number | null }
+  | { readonly how: "suspended"; readonly due: number | null }
   | { readonly how: "blocked"; readonly reason: string }
   | { readonly how: "late" }
   | { readonly how: "lost"; readonly why: string }

@@ -25,24 +25,36 @@ Reflect.defineProperty(DurablePromise.prototype, "constructor", {
 
 export interface Deferred {
   readonly promise: DurablePromise<unknown>;
-  readonly resolve: (value: unknown) => void;
-  readonly reject: (reason: unknown) => void;
+  resolve(value: unknown): void;
+  reject(reason: unknown): void;
 }
 
+type Settle = (given: unknown) => void;
+
+// One for all: each promise asks it at once for where its handles go.
+let resolveLast: Settle;
+let rejectLast: Settle;
+const give = (resolve: Settle, reject: Settle): void => {
+  resolveLast = resolve;
+  rejectLast = reject;
+};
+
 /** A durable promise with its handles. */
-export function defer(): Deferred {
-  let resolve!: Deferred["resolve"];
-  let fail!: Deferred["reject"];
-  const promise = new DurablePromise<unknown>((resolved, rejected) => {
-    resolve = resolved;
-    fail = rejected;
-  });
-  const reject = (reason: unknown): void => {
+export class Handles implements Deferred {
+  readonly promise: DurablePromise<unknown> = new DurablePromise<unknown>(give);
+  readonly #resolve: Settle = resolveLast;
+  readonly #reject: Settle = rejectLast;
+
+  resolve(value: unknown): void {
+    this.#resolve(value);
+  }
+
+  reject(reason: unknown): void {
+    const { promise } = this;
     // A rejection that nobody awaited yet is no news for the host, which does not count as awaiting.
     const { awaited } = promise;
     void Promise.prototype.then.call(promise, undefined, () => {});
     promise.awaited = awaited;
-    fail(reason);
-  };
-  return { promise, resolve, reject };
+    this.#reject(reason);
+  }
 }

@@ -75,7 +75,7 @@ export class Publisher {
       pass.ready(call, { settle: (deferred) => deferred.resolve(undefined), write: { kind: "publish", value } });
     if (pass.ledger.ahead > AHEAD) {
       pass.working(call);
-      pass.ledger.afterCommit(ready);
+      pass.ledger.afterCommit({ committed: ready });
     } else ready();
   }
 
@@ -117,7 +117,7 @@ export class Publisher {
       };
       const text = `run "${run.id}" is not in work here any more, so its step can publish nothing`;
       const lost = (): void => reject(new PerdureError("PERDURE_STATE", text));
-      ledger.afterCommit(settle(resolve), settle(lost));
+      ledger.afterCommit({ committed: settle(resolve), abandoned: settle(lost) });
     });
     // Nobody need await a write.
     done.catch(() => {});

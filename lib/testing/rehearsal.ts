@@ -107,7 +107,7 @@ class Rehearsal {
       },
       // A transaction that begins is new.
       transactor: { run: (work) => work(undefined as never).then(() => never()) },
-      slots: { reserve: () => false, adopt: silent, watch: silent },
+      slots: { serves: () => false, reserve: () => false, adopt: silent, watch: silent },
       outside: { send: outside, cancel: outside },
       hooks: {
         replays: false,

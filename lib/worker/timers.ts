@@ -34,17 +34,24 @@ export class Timers {
     this.#alarm = new Alarm(options.clock, () => void this.ring());
   }
 
-  /** A timer of a run that was suspended, tried again or started for later here is due in so many milliseconds. */
+  /** A timer of a run that was started for later here, or told of an end, is due in so many milliseconds. */
   watch(dueMs: number): void {
-    const due = this.#options.clock.now() + dueMs;
+    this.watchFor(this.#options.clock.now() + dueMs);
+  }
+
+  /** A timer of a run that was suspended here, or is tried again, is due at an instant, in ms since 1970. */
+  watchFor(due: number): void {
     this.#horizon = Math.max(this.#horizon, due);
     this.#alarm.at(due);
   }
 
-  /** The next timer of all, as a poll found it: the leader wakes for it. What is overdue was left behind: a dead leader leads for a while yet. */
-  hear(nextMs: number | null): void {
+  /**
+   * The next timer of all, as a poll found it: the leader wakes for it. What is overdue was left behind: a dead leader leads for a while yet.
+   * `now`: the database's instant from which it counts; null: when the answer came.
+   */
+  hear(nextMs: number | null, now: number | null = null): void {
     if (nextMs === null) return;
-    const due = this.#options.clock.now() + nextMs;
+    const due = (now ?? this.#options.clock.now()) + nextMs;
     // At once: the alarm may be set for this very instant, by a clock that stood still with the machine.
     if (nextMs < -OVERDUE_MS) void this.ring();
     else if (this.leads || due <= this.#horizon) this.#alarm.at(due);
@@ -55,17 +62,17 @@ export class Timers {
     if (this.#stopped) return;
     const due = this.#due();
     this.#options.onWork();
-    const { woken, next_ms, scheduled } = await due;
+    const { woken, next_ms, now_ms, scheduled } = await due;
     if (woken >= DUE_PER_BATCH) void this.ring();
-    if (woken > 0) this.#options.onWork();
-    this.hear(next_ms);
+    // Where nothing was due this process's clock is ahead of the database's.
+    this.hear(next_ms, woken > 0 ? now_ms : null);
     if (scheduled) await this.#fire();
   }
 
   #due(): Promise<Writes["due"]["answer"]> {
     return this.#options.flusher.write("due", { limit: DUE_PER_BATCH }).catch((error: unknown) => {
       this.#options.logger.error("perdure: waking runs whose timers are due failed; the next poll tries again", error);
-      return { woken: 0, next_ms: null, scheduled: false };
+      return { woken: 0, next_ms: null, now_ms: 0, scheduled: false };
     });
   }
 

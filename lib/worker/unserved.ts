@@ -28,6 +28,7 @@ export class Unserved {
 
   /** A run that this process starts and leaves to others: where its lane is met for the first time, soon it is looked whether others serve it. */
   meet({ workflow, version, queue }: Lane): false {
+    if (!this.#options.works) return false;
     const lane = JSON.stringify([workflow, version, queue]);
     if (this.#met.size < MOST && !this.#met.has(lane)) {
       this.#met.add(lane);

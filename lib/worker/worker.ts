@@ -102,7 +102,7 @@ export class Worker {
       loadMore: (key, after) => store.loadMore(key, after),
       onEnd: (pass, ending) => this.#ended(pass, ending),
       onGone: (pass, finish) => this.#gone(pass, finish),
-      onDelayed: (dueMs) => this.timers.watch(dueMs),
+      onDelayed: (due) => this.timers.watchFor(due),
       onFollowed: () => options.rides && this.poke(),
       onStray: options.onStray,
       onResumed: (pass) => this.#resumed(pass),
@@ -249,7 +249,7 @@ export class Worker {
       this.#concludes(pass);
       return;
     }
-    if (ending.dueMs !== null) this.timers.watch(ending.dueMs);
+    if (ending.due !== null) this.timers.watchFor(ending.due);
     if (!this.#stopping) this.#warm.keep(pass);
     this.#freed(pass);
   }

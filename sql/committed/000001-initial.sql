@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:7e557e4c5143172a1b109e642c8c7836cf08ece6
+--! Hash: sha1:4e7fb08116127ae2902011b4bc58b2d8dd9e991b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -475,7 +475,7 @@ begin
       left join unnest(v_parents, v_parent_epochs, v_parent_deadlines) as f(key, epoch, deadline) on f.key = g.parent and f.epoch = g.epoch
       cross join lateral (select greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later) l
       where g.parent is null or f.key is not null
-      order by g.id, g.ord -- two processes that start the same ids do not wait for each other crosswise
+      order by g.id collate "C", g.ord -- two processes that start the same ids do not wait for each other crosswise
     ), made as (
       insert into :SCHEMA.run (key, id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
         parent, detached, followed, tags, schedule, slot_at, created_at, started_at) overriding system value
@@ -552,7 +552,38 @@ begin
     left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
 end $perdure$;
 
--- The same, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
+-- Makes runs that may begin at once, have no parent, schedule or tags, and are left to be claimed, under ids that nobody else can have, as the
+-- library has drawn them: as start_runs, without looking whether an id is taken. One row answers for all. An id that is taken after all, because
+-- the statement is issued again, is an error (unique_violation), and nothing is made: then start_runs is asked.
+-- Called by the client's start, for many at once. Locks: the new rows.
+create function :SCHEMA.start_new_runs(
+  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[], p_timeouts float8[],
+  p_args text[], p_hashes text[], p_options text[]
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  with given as materialized (
+    select nextval($seq$:SCHEMA.run_key_seq$seq$) as key, v_now + g.ord * interval '1 microsecond' as ready_at, g.* -- the claim keeps the order of the batch
+    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_timeouts, p_args, p_hashes, p_options)
+      with ordinality as g(id, workflow, version, queue, priority, timeout_ms, args, hash, options, ord)
+  ), made as (
+    insert into :SCHEMA.run (key, id, workflow, version, queue, priority, state, ready_at, timeout_ms, created_at) overriding system value
+    select key, id, workflow, version, queue, priority, 'pending', ready_at, timeout_ms, v_now from given
+  ), placed as (
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    select workflow, version, queue, priority, ready_at, key, 0 from given
+  )
+  insert into :SCHEMA.input (run, args, hash, options) select key, args::json, hash, options::json from given;
+  verdict := 'created';
+  leased := false;
+  now_ms := :SCHEMA.to_ms(v_now);
+  return next;
+end $perdure$;
+
+-- As start_runs, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
 -- were, the rest is 'busy' untried: a stranger that holds so many holds them too, and each costs a wait.
 -- Called by the flusher when a batch has met a lock. Locks: as start_runs.
 create function :SCHEMA.start_runs_apart(
@@ -1026,7 +1057,8 @@ end $perdure$;
 --   busy   a stranger's open transaction holds the run's row: write it alone, waiting
 --   stale  the claim is over
 
--- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
+-- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null. record_steps and end_runs take one
+-- element of p_epochs, p_attempts, p_kinds, p_names, p_outcomes, p_tries and p_states for all rows: most of a batch are alike in these.
 
 -- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
 -- may have been recorded before. Not the first time, as a claim writes each outcome once: then many are written without a look for those that are there.
@@ -1041,10 +1073,19 @@ create function :SCHEMA.record_steps(
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
   v_steps boolean := not p_again and 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer;
   v_ords integer[];
   v_crashed boolean;
 begin
+  if v_many is not null then
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_kinds) = 1 then p_kinds := array_fill(p_kinds[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_tries) = 1 then p_tries := array_fill(p_tries[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -1183,7 +1224,7 @@ $perdure$;
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
 -- Begins waits. A wait that is there keeps its start, so a changed length counts from it, and stays woken; a retry of a step begins anew.
--- due_ms: milliseconds from now until it is due; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
+-- due_ms: when it is due, in milliseconds since 1970; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
 -- before, when nobody was told: that is news, so the mail counter is raised, and no suspension gets past it.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.begin_waits(
@@ -1223,7 +1264,7 @@ begin
     update :SCHEMA.run r set mail = r.mail + 1 where r.key in (select run from own where ord = any(v_ended))
   )
   select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end,
-    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now),
+    :SCHEMA.to_ms(p.due),
     coalesce(g.ord = any(v_ended), false)
   from given g left join own o using (ord) left join put p on p.run = g.run and p.slot = g.slot;
 end $perdure$;
@@ -1231,7 +1272,7 @@ end $perdure$;
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
 -- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
 -- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
--- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
+-- due_ms: when the run's first timer is due, in milliseconds since 1970: so the time that the answer takes is none of it. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
 -- how-manieth of its suspensions; null: it does not.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_warm_nos integer[], p_worker bigint, p_wait boolean)
@@ -1272,7 +1313,7 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('suspended', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(o.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(o.due)
   from given g left join own o using (ord) left join done d on d.key = g.run;
 end $perdure$;
 
@@ -1355,11 +1396,11 @@ begin
 end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
--- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
+-- the next slot of a schedule, counted from now_ms; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, now_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_due integer;
@@ -1380,6 +1421,7 @@ begin
   if woken < v_due then
     next_ms := least(next_ms, 100);
   end if;
+  now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;
 
@@ -1529,10 +1571,18 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer := 0;
   v_followed bigint[];
   v_said text[];
 begin
+  if v_many is not null then -- see record_steps
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_states) = 1 then p_states := array_fill(p_states[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -1671,7 +1721,7 @@ end $perdure$;
 
 -- Begins the next attempt of workflows: the failures that ended this one are set aside, what else is recorded stays.
 -- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt; the workflow's timeout does not wait for it.
--- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
+-- due_ms: when the run is claimable by the clock, in milliseconds since 1970; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.next_attempts(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -1705,12 +1755,12 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.attempt = g.attempt + 1) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(d.due)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
 -- Hands back runs whose body could not begin, as the application could not make its context: nothing has run, and it is no attempt. They
--- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: milliseconds until then.
+-- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: when that is, in milliseconds since 1970.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.postpone_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_delays float8[], p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -1736,7 +1786,7 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('pending', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(d.due)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 

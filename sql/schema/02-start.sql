@@ -90,7 +90,7 @@ begin
       left join unnest(v_parents, v_parent_epochs, v_parent_deadlines) as f(key, epoch, deadline) on f.key = g.parent and f.epoch = g.epoch
       cross join lateral (select greatest(:SCHEMA.from_ms(g.start_at), v_now + :SCHEMA.ms(g.delay)) as later) l
       where g.parent is null or f.key is not null
-      order by g.id, g.ord -- two processes that start the same ids do not wait for each other crosswise
+      order by g.id collate "C", g.ord -- two processes that start the same ids do not wait for each other crosswise
     ), made as (
       insert into :SCHEMA.run (key, id, workflow, version, queue, priority, state, epoch, worker, ready_at, due, deadline, timeout_ms,
         parent, detached, followed, tags, schedule, slot_at, created_at, started_at) overriding system value
@@ -167,7 +167,38 @@ begin
     left join unnest(v_ords, v_leased, v_deadlines) as m(ord, leased, deadline) on m.ord = g.ord;
 end $perdure$;
 
--- The same, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
+-- Makes runs that may begin at once, have no parent, schedule or tags, and are left to be claimed, under ids that nobody else can have, as the
+-- library has drawn them: as start_runs, without looking whether an id is taken. One row answers for all. An id that is taken after all, because
+-- the statement is issued again, is an error (unique_violation), and nothing is made: then start_runs is asked.
+-- Called by the client's start, for many at once. Locks: the new rows.
+create function :SCHEMA.start_new_runs(
+  p_ids text[], p_workflows text[], p_versions text[], p_queues text[], p_priorities smallint[], p_timeouts float8[],
+  p_args text[], p_hashes text[], p_options text[]
+) returns table (ord integer, verdict text, key bigint, leased boolean, workflow text, state text, deadline_ms float8, now_ms float8)
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
+#variable_conflict use_column
+declare
+  v_now timestamptz := :SCHEMA.clock();
+begin
+  with given as materialized (
+    select nextval($seq$:SCHEMA.run_key_seq$seq$) as key, v_now + g.ord * interval '1 microsecond' as ready_at, g.* -- the claim keeps the order of the batch
+    from unnest(p_ids, p_workflows, p_versions, p_queues, p_priorities, p_timeouts, p_args, p_hashes, p_options)
+      with ordinality as g(id, workflow, version, queue, priority, timeout_ms, args, hash, options, ord)
+  ), made as (
+    insert into :SCHEMA.run (key, id, workflow, version, queue, priority, state, ready_at, timeout_ms, created_at) overriding system value
+    select key, id, workflow, version, queue, priority, 'pending', ready_at, timeout_ms, v_now from given
+  ), placed as (
+    insert into :SCHEMA.ready (workflow, version, queue, priority, ready_at, run, crashes)
+    select workflow, version, queue, priority, ready_at, key, 0 from given
+  )
+  insert into :SCHEMA.input (run, args, hash, options) select key, args::json, hash, options::json from given;
+  verdict := 'created';
+  leased := false;
+  now_ms := :SCHEMA.to_ms(v_now);
+  return next;
+end $perdure$;
+
+-- As start_runs, each run by itself: an id that a stranger has inserted and not committed is 'busy', and the others do not wait for it. Once ten
 -- were, the rest is 'busy' untried: a stranger that holds so many holds them too, and each costs a wait.
 -- Called by the flusher when a batch has met a lock. Locks: as start_runs.
 create function :SCHEMA.start_runs_apart(

@@ -3,7 +3,8 @@
 --   busy   a stranger's open transaction holds the run's row: write it alone, waiting
 --   stale  the claim is over
 
--- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null.
+-- Where all of many rows are ok, record_steps, finish_runs and end_runs say so in one row whose ord is null. record_steps and end_runs take one
+-- element of p_epochs, p_attempts, p_kinds, p_names, p_outcomes, p_tries and p_states for all rows: most of a batch are alike in these.
 
 -- Records outcomes of steps and waits. A new checkpoint ends the count of crashes and takes the wait and the mail of its slot. p_again: some
 -- may have been recorded before. Not the first time, as a claim writes each outcome once: then many are written without a look for those that are there.
@@ -18,10 +19,19 @@ create function :SCHEMA.record_steps(
 declare
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
   v_steps boolean := not p_again and 'step' = all (p_kinds) and 1 = all (p_tries);
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer;
   v_ords integer[];
   v_crashed boolean;
 begin
+  if v_many is not null then
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_kinds) = 1 then p_kinds := array_fill(p_kinds[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_tries) = 1 then p_tries := array_fill(p_tries[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;

@@ -1,7 +1,7 @@
 -- Waiting: what a run waits for is written when the wait begins; the run is given up when nothing else is left to do.
 
 -- Begins waits. A wait that is there keeps its start, so a changed length counts from it, and stays woken; a retry of a step begins anew.
--- due_ms: milliseconds from now until it is due; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
+-- due_ms: when it is due, in milliseconds since 1970; null: no timer. p_topics: a JSON array each. ended: a run whose end it waits for has ended
 -- before, when nobody was told: that is news, so the mail counter is raised, and no suspension gets past it.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.begin_waits(
@@ -41,7 +41,7 @@ begin
     update :SCHEMA.run r set mail = r.mail + 1 where r.key in (select run from own where ord = any(v_ended))
   )
   select g.ord::integer, case when o.ord is not null then 'ok' else :SCHEMA.refusal(g.run, g.epoch) end,
-    :SCHEMA.to_ms(p.due) - :SCHEMA.to_ms(v_now),
+    :SCHEMA.to_ms(p.due),
     coalesce(g.ord = any(v_ended), false)
   from given g left join own o using (ord) left join put p on p.run = g.run and p.slot = g.slot;
 end $perdure$;
@@ -49,7 +49,7 @@ end $perdure$;
 -- Gives runs up until one of the named slots has news. Not if there is news already: the mail counter, read under the row's lock,
 -- is not the one that the claim has seen ('mail'), or a timer is due ('due'). Then the claim goes on and looks. A run that is to be paused
 -- is paused here. One that waits for many children is told of them by number ('children:1000'), so that its row stays narrow; see tell_followers.
--- due_ms: milliseconds until the run's first timer. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
+-- due_ms: when the run's first timer is due, in milliseconds since 1970: so the time that the answer takes is none of it. p_slots: a JSON array of slots per run. p_warm_nos: the worker keeps it in memory, as the
 -- how-manieth of its suspensions; null: it does not.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.suspend_runs(p_runs bigint[], p_epochs integer[], p_mails integer[], p_slots text[], p_warm_nos integer[], p_worker bigint, p_wait boolean)
@@ -90,7 +90,7 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('suspended', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(o.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(o.due)
   from given g left join own o using (ord) left join done d on d.key = g.run;
 end $perdure$;
 
@@ -173,11 +173,11 @@ begin
 end $perdure$;
 
 -- Makes runs claimable whose timer is due: sleeps, timeouts of waits, retries, delayed starts. next_ms: until the next timer of all, or
--- the next slot of a schedule; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
+-- the next slot of a schedule, counted from now_ms; a run that is due and that somebody holds is looked for again after 100 ms. scheduled: slots are due.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- Called by the leader's sweeper, and by a worker for the timers of runs that it suspended.
 -- Locks: runs, in the order of their timers, skipping what is locked.
-create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
+create function :SCHEMA.wake_due(p_limit integer) returns table (woken integer, next_ms float8, now_ms float8, scheduled boolean) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_due integer;
@@ -198,5 +198,6 @@ begin
   if woken < v_due then
     next_ms := least(next_ms, 100);
   end if;
+  now_ms := :SCHEMA.to_ms(v_now);
   return next;
 end $perdure$;

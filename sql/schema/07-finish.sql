@@ -74,10 +74,18 @@ language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = o
 declare
   v_now timestamptz := :SCHEMA.clock();
   v_skipped bigint[] := coalesce(nullif(current_setting('perdure.skipped', true), ''), '{}')::bigint[];
+  v_many integer[] := case when cardinality(p_runs) > 1 then array[cardinality(p_runs)] end;
   v_count integer := 0;
   v_followed bigint[];
   v_said text[];
 begin
+  if v_many is not null then -- see record_steps
+    if cardinality(p_epochs) = 1 then p_epochs := array_fill(p_epochs[1], v_many); end if;
+    if cardinality(p_attempts) = 1 then p_attempts := array_fill(p_attempts[1], v_many); end if;
+    if cardinality(p_names) = 1 then p_names := array_fill(p_names[1], v_many); end if;
+    if cardinality(p_outcomes) = 1 then p_outcomes := array_fill(p_outcomes[1], v_many); end if;
+    if cardinality(p_states) = 1 then p_states := array_fill(p_states[1], v_many); end if;
+  end if;
   if p_wait then
     perform from :SCHEMA.hold_runs(p_runs, true);
   end if;
@@ -216,7 +224,7 @@ end $perdure$;
 
 -- Begins the next attempt of workflows: the failures that ended this one are set aside, what else is recorded stays.
 -- p_reopened: a JSON array of slots per run. p_delays: milliseconds until the next attempt; the workflow's timeout does not wait for it.
--- due_ms: milliseconds until the run is claimable by the clock; null: it is now.
+-- due_ms: when the run is claimable by the clock, in milliseconds since 1970; null: it is now.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.next_attempts(p_runs bigint[], p_epochs integer[], p_attempts integer[], p_errors text[], p_reopened text[], p_delays float8[], p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -250,12 +258,12 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.attempt = g.attempt + 1) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(d.due)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 
 -- Hands back runs whose body could not begin, as the application could not make its context: nothing has run, and it is no attempt. They
--- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: milliseconds until then.
+-- are claimable again after p_delays milliseconds; a pause waits for its resume. due_ms: when that is, in milliseconds since 1970.
 -- Called by the flusher. Locks: runs, in key order.
 create function :SCHEMA.postpone_runs(p_runs bigint[], p_epochs integer[], p_reasons text[], p_delays float8[], p_wait boolean)
 returns table (ord integer, verdict text, due_ms float8) language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $perdure$
@@ -281,7 +289,7 @@ begin
       when exists (select from :SCHEMA.run r where r.key = g.run and r.epoch = g.epoch and r.state in ('pending', 'paused')) then 'ok'
       else :SCHEMA.refusal(g.run, g.epoch)
     end,
-    :SCHEMA.to_ms(d.due) - :SCHEMA.to_ms(v_now)
+    :SCHEMA.to_ms(d.due)
   from given g left join done d on d.key = g.run;
 end $perdure$;
 

@@ -1,6 +1,6 @@
 /** What batches say of a run, alone and among others; and how claims go on beside an old snapshot. On the SQL itself. */
 import { test } from "tap";
-import { statement } from "../../lib/db/batch.ts";
+import { statement } from "../../lib/db/statement.ts";
 import type { WriteKind } from "../../lib/db/writes.ts";
 import { step as stepOf, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";

@@ -3,7 +3,7 @@ import { test } from "tap";
 import { event, type Perdure, sleep, step, value, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
 import { eventually } from "../support/eventually.ts";
-import { PATIENCE_MS } from "../support/gate.ts";
+import { PATIENCE_MS, reaches } from "../support/gate.ts";
 
 const GATHERED = 30_000;
 const RUNS = 300;
@@ -60,6 +60,33 @@ test("beside large tables a run reads no more rows than beside empty ones, whate
     return ((await rowsRead(b.sql)) - before) / RUNS;
   };
   const [empty, large] = [await read([]), await read(GATHERING)];
+  t.ok(large < 2 * empty + 100, `${large} rows a run, and ${empty} beside empty tables`);
+});
+
+test("so does a run by itself, in its statements of one row", async (t) => {
+  const alone = 20;
+  const read = async (gathered: readonly string[]): Promise<number> => {
+    const b = await bench(t, { worker: false, workflows: [whole, child] });
+    await b.sql([...gathered, ""].join(";"));
+    await b.sql("vacuum analyze");
+    const before = await rowsRead(b.sql);
+    tried.clear();
+    const worker = await b.another({ worker: { concurrency: 10 } });
+    for (let n = 0; n < alone; n += 1) {
+      const run = await b.perdure.start(whole, n);
+      await reaches(run, "suspended");
+      await worker.send(run.id, go, 1);
+      await run.result();
+    }
+    await worker.shutdown();
+    await b.perdure.shutdown();
+    return ((await rowsRead(b.sql)) - before) / alone;
+  };
+  // Nothing is claimable in what the worker serves.
+  const [empty, large] = [
+    await read([]),
+    await read(GATHERING.filter((text) => !text.includes(`'whole', '1', 'default', 0, 'pending'`))),
+  ];
   t.ok(large < 2 * empty + 100, `${large} rows a run, and ${empty} beside empty tables`);
 });
 

@@ -73,6 +73,30 @@ class Side {
     return [...answers, ...busy.map(({ kind }) => ({ kind, busy: true }))];
   }
 
+  /** Starts runs and suspends them: each waits for news and for a timer that is due in so many milliseconds, and is kept by worker 7. */
+  async suspend(ids: readonly string[], due: number, warm = true): Promise<void> {
+    for (const [at, id] of ids.entries()) {
+      await this.batch([["start", { ...START, id }]]);
+      const wait = { run: id, epoch: 1, slot: "w#0", attempt: 1, kind: "event", topics: '["event:news"]' };
+      await this.batch([
+        ["wait", { ...wait, length: 60_000, until: null, tries: 0 }],
+        ["suspend", { run: id, epoch: 1, mail: 0, slots: '["w#0"]', warm: warm ? at + 1 : null }],
+      ]);
+    }
+    const past = `clock_timestamp() + ${due} * interval '1 millisecond'`;
+    await this.sql(`update :SCHEMA.wait set due = ${past}`);
+    await this.sql(`update :SCHEMA.run set due = ${past} where due is not null`);
+  }
+
+  /** What is claimable or held, and what waits in mailboxes. */
+  async state(): Promise<unknown> {
+    return this.sql(`select r.id, r.state, r.epoch, r.worker, r.mail, r.due is not null as due, r.topics, r.warm, r.warm_no, r.ready_at is not null as ready,
+      (select count(*) from :SCHEMA.ready q where q.run = r.key and q.ready_at = r.ready_at) as placed,
+      (select count(*) from :SCHEMA.taken t where t.worker = 7 and r.key = any(t.runs)) as noted,
+      (select json_agg(json_build_array(m.name, m.data, m.reference, m.token, m.slot) order by m.seq) from :SCHEMA.mail m where m.run = r.key) as mails
+      from :SCHEMA.run r order by r.id`);
+  }
+
   async dump(): Promise<unknown> {
     return JSON.parse((await this.sql(DUMP))[0].dump);
   }
@@ -84,7 +108,8 @@ class Side {
     );
     const sum = (of: RegExp): number =>
       rows.filter(({ name }) => of.test(name)).reduce((n, row) => n + Number(row.n), 0);
-    return { swift: sum(/:swift$/), function: sum(/:(start_runs|record_steps|end_runs|finish_runs)/) };
+    const functions = /:(start_runs|record_steps|end_runs|finish_runs|send_events|wake_due|claim_runs)/;
+    return { swift: sum(/:swift$/), function: sum(functions) };
   }
 }
 
@@ -156,6 +181,185 @@ test("one row alone is answered and written as the functions do it, and does not
     { verdict: "ok" },
     { verdict: "ok" },
   ]);
+});
+
+const MAIL = { name: "news", data: '{"json":1}', reference: null };
+const send = (id: string, token: string, more: object = {}) => ["send", { ...MAIL, id, token, ...more }] as const;
+const claim = (limit = 10, from = 1) => ["claim", { limit: () => limit, warmFrom: () => from }] as const;
+const due = ["due", { limit: 100 }] as const;
+
+/** What an engine reads of the answers to events, timers and claims, but for keys and instants. */
+function read(answers: readonly unknown[]): unknown[] {
+  return (answers as any[]).map(
+    ({ kind, verdict, busy, woken, working, warm, workflow, scheduled, next_ms, loaded }) => ({
+      ...{ kind, verdict, busy, woken, working, warm, workflow, scheduled, later: typeof next_ms === "number" },
+      loaded: loaded?.map(({ id, epoch, mail, followed, deadline_ms, unread, ended, news, backlog }: any) => ({
+        ...{ id, epoch, mail, followed, deadline_ms, ended, backlog },
+        mails:
+          unread &&
+          JSON.parse(unread).map(([, name, data, reference, , token]: unknown[]) => [name, data, reference, token]),
+        due: news && JSON.parse(news)[0]?.map(([slot, { woken }]: any) => [slot, woken]),
+        next: news && typeof JSON.parse(news)[1],
+      })),
+    }),
+  );
+}
+
+test("an event for one run, and its claim, are answered and written as the functions do it", async (t) => {
+  const both = await sides(t);
+  const same = async (what: string, rows: readonly (readonly [WriteKind, any])[], before?: string): Promise<any[]> => {
+    const [swift, plain] = await Promise.all(
+      both.map(async (side) => {
+        if (before) await side.sql(before);
+        return { said: read(await side.batch(rows)), left: await side.state() };
+      }),
+    );
+    t.strictSame(swift, plain, what);
+    return swift!.said as any[];
+  };
+  await Promise.all(both.map((side) => side.suspend(["a", "b", "c", "d", "e", "f", "g"], 60_000)));
+  await Promise.all(both.map((side) => side.suspend(["cold"], 60_000, false)));
+  const before = (await both[0]!.used()).function;
+
+  await same("another event", [send("a", "1", { name: "other", reference: "r" })]);
+  t.match(await same("taken, with all its mail", [send("a", "2"), claim()]), [
+    { verdict: "sent", woken: true },
+    { loaded: [{ id: "a", epoch: 2, mail: 2, mails: [["other"], ["news"]] }] },
+  ]);
+  await same("to one in work", [send("a", "3")]);
+  await same(
+    "a timer that is due with it",
+    [send("b", "1"), claim()],
+    "update :SCHEMA.wait set due = now() where run = 2",
+  );
+  t.equal((await both[0]!.used()).function, before, "all of that without a function");
+
+  t.match(await same("not what it waits for, with a claim", [send("c", "1", { name: "other" }), claim()]), [
+    { woken: false },
+    { loaded: [] },
+  ]);
+  t.match(await same("not in memory any more", [send("c", "2"), claim(10, 4)]), [
+    { woken: true },
+    { loaded: [{ id: "c", news: undefined }] },
+  ]);
+  t.match(await same("no slot", [send("d", "1"), claim(0)]), [{ woken: true }, { loaded: [] }]);
+  t.match(await same("behind that one", [send("e", "1"), claim()]), [{ woken: true }, { loaded: { length: 2 } }]);
+  t.match(await same("never kept", [send("cold", "1"), claim()]), [{ woken: true }, { loaded: [{ id: "cold" }] }]);
+  t.match(await same("without a claim", [send("f", "1")]), [{ woken: true, warm: "7" }]);
+  await same("its claim", [claim()]);
+  await same(
+    "a suspect is claimed by the function",
+    [send("g", "1"), claim()],
+    "update :SCHEMA.run set crashes = 3 where id = 'g'",
+  );
+
+  t.match(await same("a reference again", [send("a", "4", { name: "other", reference: "r" })]), [
+    { verdict: "duplicate" },
+  ]);
+  t.match(await same("to nobody", [send("z", "1"), claim()]), [{ verdict: "unknown" }, { loaded: [] }]);
+  await same("its end", [["finish", { ...FINISH, run: "a", epoch: 2 }]]);
+  t.match(await same("to one that has ended", [send("a", "5")]), [{ verdict: "finished" }]);
+});
+
+test("timers that are due, and the claim of their runs, are answered and written as the functions do it", async (t) => {
+  const both = await sides(t);
+  const same = async (what: string, rows: readonly (readonly [WriteKind, any])[], before?: string): Promise<any[]> => {
+    const [swift, plain] = await Promise.all(
+      both.map(async (side) => {
+        if (before) await side.sql(before);
+        return { said: read(await side.batch(rows)), left: await side.state() };
+      }),
+    );
+    t.strictSame(swift, plain, what);
+    return swift!.said as any[];
+  };
+  const again = "update :SCHEMA.run set due = now() where state = 'suspended'";
+  await Promise.all(both.map((side) => side.suspend(["a", "b", "c"], -1)));
+  await both[0]!.batch([send("b", "1", { name: "other" })]);
+  await both[1]!.batch([send("b", "1", { name: "other" })]);
+  const before = (await both[0]!.used()).function;
+  t.match(await same("all of them", [due, claim()]), [
+    { woken: 3 },
+    { loaded: [{ id: "a", epoch: 2, due: [["w#0", false]] }, { id: "b", mails: [["other"]] }, { id: "c" }] },
+  ]);
+  t.equal((await both[0]!.used()).function, before, "all of that without a function");
+  await Promise.all(both.map((side) => side.suspend(["d"], 60_000)));
+  t.match(await same("none", [due, claim()]), [{ woken: 0, later: true }, { loaded: [] }]);
+
+  await Promise.all(both.map((side) => side.suspend(["e", "f"], -1)));
+  t.match(await same("more than slots", [due, claim(1)]), [{ woken: 3 }, { loaded: { length: 1 } }]);
+  await same("the others", [claim()]);
+  await Promise.all(both.map((side) => side.suspend(["g", "h"], -1)));
+  t.match(await same("one has left the memory", [due, claim(10, 2)]), [{ woken: 2 }, { loaded: { length: 2 } }]);
+  await Promise.all(both.map((side) => side.suspend(["i"], -1)));
+  const late =
+    "insert into :SCHEMA.schedule (name, every_ms, anchor_at, workflow, version, queue, priority, args, hash, overlap, catch_up, next_at, due_at, created_at, updated_at) values ('s', 1000, now(), 'w', '1', 'default', 0, '[]', 'h', 'skip', 'none', now(), now(), now(), now())";
+  t.match(await same("a schedule is due too", [due, claim()], late), [
+    { woken: 1, scheduled: true },
+    { loaded: [{ id: "i" }] },
+  ]);
+  await Promise.all(both.map((side) => side.suspend(["j"], -1, false)));
+  t.match(await same("one that was never kept", [due, claim()]), [{ woken: 1 }, { loaded: [{ id: "j" }] }]);
+  t.match(await same("nobody", [due], again), [{ woken: 0 }]);
+});
+
+test("a claim of a few new runs is answered and written as the function does it; of others the function is asked, and not tried each time", async (t) => {
+  const both = await sides(t);
+  const whole = (answers: readonly unknown[]): unknown[] =>
+    (answers as any[]).map(({ kind, loaded }) => ({
+      kind,
+      loaded: loaded
+        ?.map(({ key, sound, usual, tidied, now_ms, started_ms, deadline_ms, unread, ...said }: any) => ({
+          ...{
+            key: typeof key,
+            at: typeof now_ms + typeof started_ms + typeof deadline_ms,
+            mails: unread && JSON.parse(unread).length,
+          },
+          ...Object.fromEntries(Object.entries(said).filter(([, value]) => value !== null)),
+        }))
+        .sort((one: any, other: any) => (one.id < other.id ? -1 : 1)),
+    }));
+  const same = async (what: string, rows: readonly (readonly [WriteKind, any])[], before?: string): Promise<any[]> => {
+    const [swift, plain] = await Promise.all(
+      both.map(async (side) => {
+        if (before) await side.sql(before);
+        return { said: whole(await side.batch(rows)), left: await side.state() };
+      }),
+    );
+    t.strictSame(swift, plain, what);
+    return swift!.said as any[];
+  };
+  const pending = async (...ids: string[]): Promise<void> => {
+    for (const side of both)
+      for (const [at, id] of ids.entries())
+        await side.batch([
+          ["start", { ...START, id, priority: 9 - at, timeout: at * 1000 || null, options: "{}", lease: () => false }],
+        ]);
+  };
+  const used = async (): Promise<number> => (await both[0]!.used()).function;
+  const before = await used();
+  t.match(await same("none", [claim()]), [{ loaded: [] }]);
+  await pending("a", "b", "c");
+  t.match(await same("all", [claim()]), [
+    { loaded: [{ id: "a", epoch: 1, args: START.args }, { id: "b" }, { id: "c" }] },
+  ]);
+  t.equal(await used(), before, "all of that without a function");
+
+  await pending("d", "e", "f");
+  t.match(await same("more than slots: those that stand first", [claim(2)]), [
+    { loaded: [{ id: "e" }, { id: "f", backlog: true }] },
+  ]);
+  t.match(await same("the rest", [claim(2)]), [{ loaded: [{ id: "d" }] }]);
+  await same("none, twice", [claim()]);
+  await same("none, twice", [claim()]);
+  const asked = await used();
+  await same("back to the statement", [claim()]);
+  t.equal(await used(), asked);
+
+  await pending("g", "h");
+  await both[0]!.batch([send("g", "1")]);
+  await both[1]!.batch([send("g", "1")]);
+  t.match(await same("one has mail", [claim()]), [{ loaded: [{ id: "g", mail: 1, mails: 1 }, { id: "h" }] }]);
 });
 
 test("what is recorded already is told as it is told when a batch is issued again", async (t) => {

@@ -15,7 +15,7 @@ export const SWITCHES = {
   ride: "a parent is claimed after the end of its child, not with it",
   told: "ends and publications are looked up in the database, also by the process that wrote them",
   pipeline: "a batch is as many round trips as it has statements",
-  follow: "a batch leaves once the answers of the one before it are told",
+  follow: "a batch leaves once the answers of the one before it are told, and no starts leave beside it",
   swift: "one row alone is written by the functions that write many",
   behind: "a hint is sent once the answer of its batch is known, in a packet of its own",
   warm: "no suspended run stays in memory: whatever goes on is replayed",

@@ -11,7 +11,7 @@ import { madeBefore, toStartRow } from "../../db/start-row.ts";
 import type { StartAnswer } from "../../db/writes.ts";
 import type { Call, Entry, Outcome } from "../call.ts";
 import type { Pass } from "../pass.ts";
-import { defer } from "../promise.ts";
+import { Handles } from "../promise.ts";
 import { type Awaited, beginEnd, ringEnd, settleEnd } from "./end.ts";
 import { waited } from "./wait.ts";
 
@@ -85,7 +85,7 @@ class ChildCall implements Entry {
 
   enter(): Promise<unknown> {
     const same = this.#same;
-    if (same) return this.#differs((same.entry as ChildCall).#hash) ? this.#conflict() : same.deferred.promise;
+    if (same) return this.#differs((same.entry as ChildCall).#hash) ? this.#conflict() : same.promise;
     return this.#pass.enter(this);
   }
 
@@ -103,15 +103,15 @@ class ChildCall implements Entry {
   }
 
   #conflict(): Promise<unknown> {
-    const { promise, reject } = defer();
+    const refused = new Handles();
     const text = `run "${this.#pass.run.id}": child "${this.#id}" of workflow "${this.#definition.name}" was started with another input. Give each input an id of its own, or say onConflict: "return_existing"`;
-    reject(new RunConflictError(this.#id, text));
-    return promise;
+    refused.reject(new RunConflictError(this.#id, text));
+    return refused.promise;
   }
 
   replay(recorded: Recorded): Outcome["settle"] {
     if (this.#options.id !== undefined && this.#differs(recorded.hash)) {
-      return (deferred) => void this.#conflict().catch(deferred.reject);
+      return (deferred) => void this.#conflict().catch((error) => deferred.reject(error));
     }
     const { outcome, value, slot, attempt } = recorded;
     if (outcome === "completed" && this.kind === "start") return this.#gives(idOf(value!));

@@ -114,5 +114,8 @@ function settle(
   if (!end) return give(null);
   const origins = entries.flatMap((entry) => (entry.kind === "child" && entry.id === end.id ? [entry.origin] : []));
   const settled = settleEnd(pass, end, [slot, ...origins]);
-  return ({ promise, resolve, reject }) => settled({ promise, reject, resolve: (value) => resolve({ winner, value }) });
+  return (deferred) => {
+    const resolve = (value: unknown): void => deferred.resolve({ winner, value });
+    settled({ promise: deferred.promise, reject: (error) => deferred.reject(error), resolve });
+  };
 }

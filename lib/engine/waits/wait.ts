@@ -29,7 +29,7 @@ export async function beginWait(pass: Pass, call: Call, waiting: Waiting): Promi
   const row = { slot, attempt, kind, topics: JSON.stringify(topics), length: lengthMs, until, tries: 0 };
   const answer = await pass.ledger.write("wait", row);
   if (!answer || call.state !== "waiting") return;
-  if (answer.due_ms !== null) pass.waits(call, pass.ports.clock.now() + answer.due_ms);
+  if (answer.due_ms !== null) pass.waits(call, answer.due_ms);
   // It ended before anybody waited for it, so nobody was told.
   if (answer.ended) void pass.look();
 }
