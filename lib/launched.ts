@@ -139,7 +139,7 @@ export class Engine {
     });
     this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
-      serves: (start) => this.#serves(start) || this.#unserved.meet(start),
+      serves: (start) => (this.#serves(start) ? this.#worker.takesRuns : this.#unserved.meet(start)),
       reserve: () => !without.has("lease") && this.#worker.reserve(),
       adopt: (claim) => this.#worker.adopt(claim),
       watch: (dueMs) => this.#worker.timers.watch(dueMs),

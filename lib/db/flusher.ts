@@ -200,9 +200,9 @@ export class Flusher {
     this.#wakeIdle();
   }
 
-  /** The next batch leaves. Of many, half waits for the one after it: then the database works on one half while this process works on the other. */
+  /** The next batch leaves. Of many, half waits for the one after it, so that the database works on one half while this process works on the other; not where another is on its way beside it. */
   #takeOff(landed: number): Promise<void> | null {
-    const items = this.#take(this.#options.follows ? landed : Infinity);
+    const items = this.#take(this.#options.follows && !this.#sideline?.busy ? landed : Infinity);
     if (items.length === 0) return null;
     this.#offer();
     return this.#send(items);

@@ -5,9 +5,9 @@ import type { StartAnswer, StartRow } from "./writes.ts";
 
 /** The slots of this process. */
 export interface Slots {
-  /** Whether this process serves the run. One that it does not is left to others. */
+  /** Whether this process takes such runs. Others are left to others. */
   readonly serves: (start: Pick<StartRow, "workflow" | "version" | "queue">) => boolean;
-  /** Takes a free slot for a run that this process serves, if it has one. */
+  /** Takes a free slot for a run that this process takes, if it has one. */
   readonly reserve: () => boolean;
   /** Fills the slot with the run, or gives it back. */
   readonly adopt: (claim: Claim | null) => void;

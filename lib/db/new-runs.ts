@@ -1,5 +1,6 @@
 /** The usual start from outside, of many at once: a run that may begin at once, is left to be claimed, and has an id that nobody else can have. */
-import type { Group, Item } from "./batch.ts";
+import type { Item } from "./batch.ts";
+import type { Group } from "./groups.ts";
 import { isDue, UNLEASED } from "./start-row.ts";
 import type { BatchContext, StartRow } from "./writes.ts";
 

@@ -11,7 +11,7 @@ const FEW = 8;
 
 /**
  * As claim_runs. The rows that are locked may be younger than what this statement sees: where mail has come in between, or an end that a run in
- * memory waits for, it takes none.
+ * memory waits for, it takes none; nor where a claim has taken long before, and this one is to begin where that ended.
  */
 const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
   select c.* from unnest($4::text[], $5::text[], $6::text[]) as lane(workflow, version, queue)
@@ -28,7 +28,7 @@ const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
   ) c
   where ${IS_SOUND} and ${ANYWHERE}
 ), judged as materialized (
-  select count(*) <= least($3::integer, ${FEW}) and coalesce(bool_and(f.fresh or (f.warm and s.key is not null)), true) as usual
+  select ${ANYWHERE} and count(*) <= least($3::integer, ${FEW}) and coalesce(bool_and(f.fresh or (f.warm and s.key is not null)), true) as usual
   from free f left join :SCHEMA.run s on s.key = f.run and s.epoch = f.epoch and s.mail = f.mail
 ), gone as ( -- a row that another has deleted since this statement began is not: then that one has had the run
   delete from :SCHEMA.ready q using free f cross join judged j where j.usual and q.ctid = f.place returning q.run, f.fresh

@@ -6,7 +6,7 @@ import { PerdureError, RunConflictError } from "../core/errors.ts";
 import { quietly } from "../core/quiet.ts";
 import { delayAfter, isNonRetryable } from "../core/retry.ts";
 import { validate } from "../core/schema.ts";
-import { type CodecPlace, type Place, tryIn } from "../core/stored-place.ts";
+import { type Place, tryIn } from "../core/stored-place.ts";
 import type { Schema, StepDefinition, TransactionClient } from "../core/types.ts";
 import type { RecordRow } from "../db/writes.ts";
 import { Attempt } from "./attempt.ts";
@@ -15,6 +15,7 @@ import type { Lasts } from "./lasting.ts";
 import type { Effect } from "./ledger.ts";
 import type { Pass } from "./pass.ts";
 import { Handles } from "./promise.ts";
+import { StepResult } from "./step-result.ts";
 
 /** Nothing that a function can throw. */
 const NOTHING = Symbol("nothing");
@@ -24,31 +25,6 @@ const plainCall = (step: StepRun, attempt: Attempt): unknown => step.call(attemp
 const checkedCall = (step: StepRun, attempt: Attempt): unknown => step.checkedCall(attempt);
 
 const UNTRACKED = { requireManualDestroy: true };
-
-/** The result of a step: what it is called in messages, and where it is stored. Few ask. */
-class Result implements Place {
-  readonly #step: StepRun;
-
-  constructor(step: StepRun) {
-    this.#step = step;
-  }
-
-  get run(): string {
-    return this.#step.place().run;
-  }
-
-  get slot(): string {
-    return this.#step.place().slot;
-  }
-
-  get copiedFrom(): readonly CodecPlace[] | undefined {
-    return this.#step.place().copiedFrom;
-  }
-
-  toString(): string {
-    return `result of ${this.#step.what}`;
-  }
-}
 
 /** The tries of one call of a step, in the async context of that call. */
 export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
@@ -219,7 +195,7 @@ export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
   #worked(call: Call, result: unknown): void | Promise<void> {
     this.#end();
     if (this.#pass.over) return;
-    const stored = new Result(this);
+    const stored = new StepResult(this);
     let text: string;
     try {
       text = this.#encode(result, stored);
@@ -245,12 +221,12 @@ export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
   }
 
   /** What the body gets is what replay will get: the value as it was stored. One that cannot be read back is no failure of the step's. */
-  #gives(result: unknown, text: string, stored: Result): Outcome["settle"] {
+  #gives(result: unknown, text: string, stored: StepResult): Outcome["settle"] {
     const copy = this.#pass.ports.codec.copy(result, text, stored, stored);
     return (deferred) => deferred.resolve(copy);
   }
 
-  #encode(result: unknown, stored: Result): string {
+  #encode(result: unknown, stored: StepResult): string {
     try {
       return this.#pass.ports.codec.encode(result, stored, stored);
     } catch (error) {
@@ -263,7 +239,7 @@ export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
   async #transact(call: Call): Promise<void> {
     const pass = this.#pass;
     const { attempt } = pass.claim;
-    const stored = new Result(this);
+    const stored = new StepResult(this);
     let value: unknown;
     let text = "";
     let at = 0;
