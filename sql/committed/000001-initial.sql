@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:b74153da49fa16999d58473f271fed039c95f21f
+--! Hash: sha1:4e7fb08116127ae2902011b4bc58b2d8dd9e991b
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -795,11 +795,13 @@ end $perdure$;
 -- A run that another worker has in memory is left to it for 50 ms after it became claimable, if that one is alive and has a free slot: the last
 -- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
--- do not wait for each other; what was locked beyond the limit is free again at once.
+-- do not wait for each other; what was locked beyond the limit is free again at once. The row of ready is locked before the run's: of what another
+-- has claimed since this statement began it is gone, and nothing is locked. The run's own row would be locked, and only then found to be claimed:
+-- the other's next write of that run would meet that lock.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
--- Locks: runs, skipping what is locked.
+-- Locks: rows of ready, each before its run, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
 returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 #variable_conflict use_column
@@ -828,7 +830,13 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        select q.place, q.priority, q.ready_at, q.run, r.warm from (
+          select q.ctid as place, q.priority, q.ready_at, q.run from :SCHEMA.ready q
+          where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
+            and (q.priority, q.ready_at) >= (v_priority, v_from)
+          order by q.priority, q.ready_at, q.run
+          for update skip locked
+        ) q
         cross join lateral (
           select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
           where r.key = q.run and r.ready_at = q.ready_at
@@ -836,21 +844,21 @@ begin
               or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
           for no key update skip locked
         ) r
-        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
-          and (q.priority, q.ready_at) >= (v_priority, v_from)
-        order by q.priority, q.ready_at, q.run
         limit p_limit
       ) c
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        select q.place, q.priority, q.ready_at, q.run, r.warm from (
+          select q.ctid as place, q.priority, q.ready_at, q.run from :SCHEMA.ready q
+          where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes >= 3
+          order by q.priority, q.ready_at, q.run
+          for update skip locked
+        ) q
         cross join lateral (
           select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r where r.key = q.run and r.ready_at = q.ready_at
           for no key update skip locked
         ) r
-        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes >= 3
-        order by q.priority, q.ready_at, q.run
         limit 1
       ) c
       order by c.priority, c.ready_at, c.run
@@ -1829,13 +1837,16 @@ create function :SCHEMA.tidy_taken(p_worker bigint, p_until bigint) returns void
     delete from :SCHEMA.taken t using old o where t.worker = p_worker and t.no = o.no
   )
   insert into :SCHEMA.taken (worker, runs)
-  select p_worker, array_agg(distinct r.key) from old o cross join unnest(o.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+  select p_worker, array_agg(distinct r.key) from old o
+  cross join lateral (select r.key from :SCHEMA.run r where r.key = any(o.runs) and r.worker = p_worker offset 0) r
   having count(*) > 0
 $perdure$;
 
--- The runs that a worker holds. Locks: nothing.
+-- The runs that a worker holds. Here, above and below a subquery of its own (offset) finds the runs by their keys: by its statistics, of a worker
+-- there is a run or none, and the planner would read the whole table for it first. Locks: nothing.
 create function :SCHEMA.held_runs(p_worker bigint) returns setof bigint language sql stable as $perdure$
-  select distinct r.key from :SCHEMA.taken t cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = t.worker
+  select distinct r.key from :SCHEMA.taken t
+  cross join lateral (select r.key from :SCHEMA.run r where r.key = any(t.runs) and r.worker = t.worker offset 0) r
   where t.worker = p_worker
 $perdure$;
 
@@ -1843,7 +1854,7 @@ $perdure$;
 create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql stable as $perdure$
   select exists (
     select from (select t.runs from :SCHEMA.taken t where t.worker = p_worker order by t.no desc) t
-    cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+    cross join lateral (select from :SCHEMA.run r where r.key = any(t.runs) and r.worker = p_worker offset 0) r
   )
 $perdure$;
 

@@ -95,11 +95,13 @@ end $perdure$;
 -- A run that another worker has in memory is left to it for 50 ms after it became claimable, if that one is alive and has a free slot: the last
 -- row is empty then, and the caller looks again after that time.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
--- do not wait for each other; what was locked beyond the limit is free again at once.
+-- do not wait for each other; what was locked beyond the limit is free again at once. The row of ready is locked before the run's: of what another
+-- has claimed since this statement began it is gone, and nothing is locked. The run's own row would be locked, and only then found to be claimed:
+-- the other's next write of that run would meet that lock.
 -- No merge and no hash join: of a limit that is a parameter the planner expects a tenth of the table, and would read all of it to join them.
 -- A run that died three times running is a suspect: a worker holds one at a time, so that the one that kills its process takes no
 -- other with it into quarantine.
--- Locks: runs, skipping what is locked.
+-- Locks: rows of ready, each before its run, skipping what is locked.
 create function :SCHEMA.claim_runs(p_worker bigint, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_limit integer, p_warm_from integer)
 returns setof :SCHEMA.loaded language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off set enable_hashjoin = off set jit = off as $perdure$
 #variable_conflict use_column
@@ -128,7 +130,13 @@ begin
     ), free as materialized ( -- materialized, so that the limited, locking subquery runs once
       select c.* from lane
       cross join lateral (
-        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        select q.place, q.priority, q.ready_at, q.run, r.warm from (
+          select q.ctid as place, q.priority, q.ready_at, q.run from :SCHEMA.ready q
+          where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
+            and (q.priority, q.ready_at) >= (v_priority, v_from)
+          order by q.priority, q.ready_at, q.run
+          for update skip locked
+        ) q
         cross join lateral (
           select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r
           where r.key = q.run and r.ready_at = q.ready_at
@@ -136,21 +144,21 @@ begin
               or r.warm <> all (array(select h from :SCHEMA.hungry_workers() h)))
           for no key update skip locked
         ) r
-        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
-          and (q.priority, q.ready_at) >= (v_priority, v_from)
-        order by q.priority, q.ready_at, q.run
         limit p_limit
       ) c
     ), suspect as materialized (
       select c.* from lane
       cross join lateral (
-        select q.ctid as place, q.priority, q.ready_at, q.run, r.warm from :SCHEMA.ready q
+        select q.place, q.priority, q.ready_at, q.run, r.warm from (
+          select q.ctid as place, q.priority, q.ready_at, q.run from :SCHEMA.ready q
+          where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes >= 3
+          order by q.priority, q.ready_at, q.run
+          for update skip locked
+        ) q
         cross join lateral (
           select r.warm = p_worker and r.warm_no >= p_warm_from as warm from :SCHEMA.run r where r.key = q.run and r.ready_at = q.ready_at
           for no key update skip locked
         ) r
-        where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes >= 3
-        order by q.priority, q.ready_at, q.run
         limit 1
       ) c
       order by c.priority, c.ready_at, c.run

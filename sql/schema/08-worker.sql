@@ -21,13 +21,16 @@ create function :SCHEMA.tidy_taken(p_worker bigint, p_until bigint) returns void
     delete from :SCHEMA.taken t using old o where t.worker = p_worker and t.no = o.no
   )
   insert into :SCHEMA.taken (worker, runs)
-  select p_worker, array_agg(distinct r.key) from old o cross join unnest(o.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+  select p_worker, array_agg(distinct r.key) from old o
+  cross join lateral (select r.key from :SCHEMA.run r where r.key = any(o.runs) and r.worker = p_worker offset 0) r
   having count(*) > 0
 $perdure$;
 
--- The runs that a worker holds. Locks: nothing.
+-- The runs that a worker holds. Here, above and below a subquery of its own (offset) finds the runs by their keys: by its statistics, of a worker
+-- there is a run or none, and the planner would read the whole table for it first. Locks: nothing.
 create function :SCHEMA.held_runs(p_worker bigint) returns setof bigint language sql stable as $perdure$
-  select distinct r.key from :SCHEMA.taken t cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = t.worker
+  select distinct r.key from :SCHEMA.taken t
+  cross join lateral (select r.key from :SCHEMA.run r where r.key = any(t.runs) and r.worker = t.worker offset 0) r
   where t.worker = p_worker
 $perdure$;
 
@@ -35,7 +38,7 @@ $perdure$;
 create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql stable as $perdure$
   select exists (
     select from (select t.runs from :SCHEMA.taken t where t.worker = p_worker order by t.no desc) t
-    cross join unnest(t.runs) as k(key) join :SCHEMA.run r on r.key = k.key and r.worker = p_worker
+    cross join lateral (select from :SCHEMA.run r where r.key = any(t.runs) and r.worker = p_worker offset 0) r
   )
 $perdure$;
 

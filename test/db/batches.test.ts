@@ -288,6 +288,38 @@ test("beside an old snapshot a claim passes over what was claimed before, and fi
   await old("rollback");
 });
 
+test("a claim holds nothing of what another has claimed since it began to look", async (t) => {
+  const { schema, url, sql } = await bench(t, { worker: false });
+  const [own, late, gate] = await Promise.all([1, 2, 3].map(() => stranger(t, { url, schema })));
+  await write(
+    own!,
+    schema,
+    "start",
+    ["r1", "r2", "r3"].map((id) => startOf(id)),
+  );
+  // The first is left to worker 5, if that one is hungry: whoever asks that waits here, in the midst of a claim.
+  await sql(`update :SCHEMA.run set warm = 5, warm_no = 1, ready_at = now() + interval '1 hour' where id = 'r1'`);
+  await sql(`update :SCHEMA.run set ready_at = now() + interval '2 hours' where id <> 'r1'`);
+  await sql(`create or replace function :SCHEMA.hungry_workers() returns setof bigint language plpgsql stable as
+    'begin perform pg_advisory_xact_lock_shared(hashtext(''${schema}'')); end'`);
+  await gate!(`select pg_advisory_lock(hashtext('${schema}'))`);
+  await late!("begin isolation level read committed");
+  const looking = write(late!, schema, "claim", [{ limit: () => 10, warmFrom: () => 0 }]);
+  const waits = `select from pg_locks where locktype = 'advisory' and not granted and objid = hashtext('${schema}')::oid`;
+  await eventually(async () => (await sql(waits)).length > 0, PATIENCE_MS);
+  const claim = "select key, epoch from :SCHEMA.claim_runs(5, array['w'], array['1'], array['default'], 10, 0)";
+  const claimed = await own!(claim);
+  t.equal(claimed.length, 2, "what the other has not come to");
+  await gate!(`select pg_advisory_unlock(hashtext('${schema}'))`);
+  t.same(
+    (await looking).map(({ id }) => id),
+    ["r1"],
+  );
+  const [keys, epochs] = [claimed.map(({ key }) => key), claimed.map(({ epoch }) => epoch)];
+  t.match(await endRuns(own!, keys, epochs), [{ verdict: "ok" }, { verdict: "ok" }], "and their ends wait for nobody");
+  await late!("commit");
+});
+
 const ROUNDS = 8;
 const alone = needs("pipeline", "batch", "gather", "lease");
 test(

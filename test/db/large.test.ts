@@ -2,7 +2,8 @@
 import { test } from "tap";
 import { event, type Perdure, sleep, step, value, workflow } from "../../lib/index.ts";
 import { bench } from "../support/engine.ts";
-import { reaches } from "../support/gate.ts";
+import { eventually } from "../support/eventually.ts";
+import { PATIENCE_MS, reaches } from "../support/gate.ts";
 
 const GATHERED = 30_000;
 const RUNS = 300;
@@ -89,6 +90,14 @@ test("so does a run by itself, in its statements of one row", async (t) => {
   t.ok(large < 2 * empty + 100, `${large} rows a run, and ${empty} beside empty tables`);
 });
 
+const READ = `select (
+    select sum(coalesce(seq_tup_read, 0)) from pg_stat_user_tables where schemaname = trim('":"' from ':SCHEMA')
+  ) + (
+    select sum(idx_tup_read) from pg_stat_user_indexes where schemaname = trim('":"' from ':SCHEMA')
+  ) as count`;
+/** So many times running the same count. */
+const STILL = 20;
+
 async function works(perdure: Perdure): Promise<void> {
   await Promise.all(
     Array.from({ length: RUNS }, async (_, n) => {
@@ -99,13 +108,35 @@ async function works(perdure: Perdure): Promise<void> {
   );
 }
 
-/** Rows that were read in tables and entries that were read in indexes, by sessions that are over. */
+test("what a worker holds is found by the runs that it took, beside a table that is soon read as a whole", async (t) => {
+  const { sql } = await bench(t, { worker: false });
+  await sql(of("whole", "completed", "null, null, null"));
+  await sql(`insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, created_at)
+    values ('held', 'whole', '1', 'default', 0, 'running', 1, 7, now())`);
+  await sql(`insert into :SCHEMA.taken (worker, runs)
+    select 7, array_agg(key) from (select key, ntile(16) over (order by key) as part from (
+      select key from :SCHEMA.run order by key desc limit 3200) r) r group by part`);
+  await sql("vacuum analyze :SCHEMA.run, :SCHEMA.taken");
+  const before = await rowsRead(sql);
+  const [{ held }] = await sql("select count(*)::int as held from :SCHEMA.held_runs(7)");
+  const [{ holds }] = await sql("select :SCHEMA.holds_runs(7) as holds");
+  await sql("select :SCHEMA.tidy_taken(7, 9223372036854775807)");
+  t.same([held, holds], [1, true]);
+  t.same(await sql("select worker, cardinality(runs) as runs from :SCHEMA.taken"), [{ worker: "7", runs: 1 }]);
+  const read = (await rowsRead(sql)) - before;
+  t.ok(read < GATHERED / 2, `${read} rows and entries were read`);
+});
+
+/** Rows that were read in tables and entries that were read in indexes, once nobody tells of more: sessions do so at their end, or when they are asked to. */
 async function rowsRead(sql: (text: string) => Promise<any[]>): Promise<number> {
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  const [{ count }] = await sql(`select (
-      select sum(coalesce(seq_tup_read, 0)) from pg_stat_user_tables where schemaname = trim('":"' from ':SCHEMA')
-    ) + (
-      select sum(idx_tup_read) from pg_stat_user_indexes where schemaname = trim('":"' from ':SCHEMA')
-    ) as count`);
-  return Number(count);
+  let last = -1;
+  let same = 0;
+  await eventually(async () => {
+    await sql("select pg_stat_force_next_flush()").catch(() => {}); // before PostgreSQL 15 there is none, and it comes by itself
+    const [{ count }] = await sql(READ);
+    same = Number(count) === last ? same + 1 : 0;
+    last = Number(count);
+    return same === STILL;
+  }, PATIENCE_MS);
+  return last;
 }
