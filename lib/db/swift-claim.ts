@@ -16,21 +16,24 @@ const FEW = 8;
 const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
   select c.* from unnest($4::text[], $5::text[], $6::text[]) as lane(workflow, version, queue)
   cross join lateral (
-    select q.ctid as place, q.priority, q.ready_at, q.run, r.* from :SCHEMA.ready q
+    select q.place, q.run, r.* from ( -- locked before its run, as claim_runs does
+      select q.ctid as place, q.ready_at, q.run from :SCHEMA.ready q
+      where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue
+      order by q.priority, q.ready_at, q.run
+      for update skip locked
+    ) q
     cross join lateral (
       select r.epoch, r.mail, r.epoch = 0 and r.mail = 0 as fresh, coalesce(r.crashes = 0 and r.warm = $1::bigint and r.warm_no >= $2::integer, false) as warm
       from :SCHEMA.run r where r.key = q.run and r.ready_at = q.ready_at
       for no key update skip locked
     ) r
-    where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue
-    order by q.priority, q.ready_at, q.run
     limit ${FEW + 1}
   ) c
   where ${IS_SOUND} and ${ANYWHERE} -- or nothing is free here, and nothing usual
 ), judged as materialized (
   select ${ANYWHERE} and count(*) <= least($3::integer, ${FEW}) and coalesce(bool_and(f.fresh or (f.warm and s.key is not null)), true) as usual
   from free f left join :SCHEMA.run s on s.key = f.run and s.epoch = f.epoch and s.mail = f.mail
-), gone as ( -- a row that another has deleted since this statement began is not: then that one has had the run
+), gone as (
   delete from :SCHEMA.ready q using free f cross join judged j where j.usual and q.ctid = f.place returning q.run, f.fresh
 ), claimed as (
   update :SCHEMA.run r set state = 'running', worker = $1::bigint, epoch = r.epoch + 1, ready_at = null, reason = null, warm = null, warm_no = null,
