@@ -11,9 +11,19 @@ const FEW = 8;
 
 /**
  * As claim_runs. The rows that are locked may be younger than what this statement sees: where mail has come in between, or an end that a run in
- * memory waits for, it takes none; nor where a claim has taken long before, and this one is to begin where that ended.
+ * memory waits for, it takes none; nor where a claim has taken long before, and this one is to begin where that ended. It locks no more than it may
+ * take: another that looks meanwhile would find nothing, and leave to this one for good what is beyond its slots.
  */
-const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
+const CLAIM = `${insteadOf("claim_runs")}with seen as materialized (
+  select count(*) as many, count(*) <= $3::integer as few from (
+    select from unnest($4::text[], $5::text[], $6::text[]) as lane(workflow, version, queue)
+    cross join lateral (
+      select from :SCHEMA.ready q where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue limit ${FEW + 1}
+    ) c
+    where ${IS_SOUND} and ${ANYWHERE}
+    limit ${FEW + 1}
+  ) c
+), free as materialized (
   select c.* from unnest($4::text[], $5::text[], $6::text[]) as lane(workflow, version, queue)
   cross join lateral (
     select q.place, q.run, r.* from ( -- locked before its run, as claim_runs does
@@ -29,9 +39,9 @@ const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
     ) r
     limit ${FEW + 1}
   ) c
-  where ${IS_SOUND} and ${ANYWHERE} -- or nothing is free here, and nothing usual
+  where (select s.few from seen s) and ${IS_SOUND} and ${ANYWHERE} -- or nothing is free here, and nothing usual
 ), judged as materialized (
-  select ${ANYWHERE} and count(*) <= least($3::integer, ${FEW}) and coalesce(bool_and(f.fresh or (f.warm and s.key is not null)), true) as usual
+  select count(*) < (select s.many from seen s) as passed, ${ANYWHERE} and (select s.few from seen s) and count(*) <= least($3::integer, ${FEW}) and coalesce(bool_and(f.fresh or (f.warm and s.key is not null)), true) as usual
   from free f left join :SCHEMA.run s on s.key = f.run and s.epoch = f.epoch and s.mail = f.mail
 ), gone as (
   delete from :SCHEMA.ready q using free f cross join judged j where j.usual and q.ctid = f.place returning q.run, f.fresh
@@ -46,7 +56,7 @@ const CLAIM = `${insteadOf("claim_runs")}with free as materialized (
 )
 select c.key, c.id, c.workflow, c.version, c.queue, c.epoch, c.attempt, c.mail, :SCHEMA.to_ms(c.started_at) as started_ms, :SCHEMA.to_ms(c.deadline) as deadline_ms,
   :SCHEMA.to_ms(:SCHEMA.clock()) as now_ms, c.schedule, :SCHEMA.to_ms(c.slot_at) as slot_ms, c.flexible, c.followed,
-  i.args::text, i.options::text, i.fork::text, n.unread::text, n.ended::text, n.news::text, j.usual, ${IS_SOUND} as sound, ${tidied(1)}
+  i.args::text, i.options::text, i.fork::text, n.unread::text, n.ended::text, n.news::text, j.usual, j.passed, ${IS_SOUND} as sound, ${tidied(1)}
 from judged j
 left join claimed c on true
 left join :SCHEMA.input i on c.fresh and i.run = c.key
@@ -91,6 +101,8 @@ export function claimed(client: ClientBase, result: QueryResult): QueryResult[] 
   if (row.usual) {
     patience.delete(client);
     const loaded = row.key === null ? [] : result.rows.map((taken) => ({ ...NOTHING, ...taken }));
+    // Others have locked some, and may leave them: as the function says it.
+    if (row.passed) loaded.push({ ...NOTHING, key: null });
     return [{ ...result, rows: loaded }];
   }
   const next = Math.min(MOST_SKIPPED, 2 * (patience.get(client)?.next ?? 1));

@@ -93,7 +93,8 @@ end $perdure$;
 -- Takes up to p_limit claimable runs for a worker and returns them with input, history, waits and mail (see load_runs); those that it has in
 -- memory, from its suspension p_warm_from on, without (see load_warm). backlog: there are more.
 -- A run that another worker has in memory is left to it for 50 ms after it became claimable, if that one is alive and has a free slot: the last
--- row is empty then, and the caller looks again after that time.
+-- row is empty then, and the caller looks again after that time. So does one who had to pass over rows that are locked: a claim locks as many as
+-- its limit in each lane, and what it does not take is left to others, who may have looked meanwhile.
 -- Called by the worker's claim loop. Rows of a lane are locked in the claim's order and locked rows are passed over, so workers
 -- do not wait for each other; what was locked beyond the limit is free again at once. The row of ready is locked before the run's: of what another
 -- has claimed since this statement began it is gone, and nothing is locked. The run's own row would be locked, and only then found to be claimed:
@@ -233,9 +234,12 @@ begin
   end if;
   if coalesce(cardinality(v_keys), 0) < p_limit and exists (
     select from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as lane(workflow, version, queue)
-    join :SCHEMA.ready q on q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue
-    join :SCHEMA.run r on r.key = q.run and r.ready_at = q.ready_at
-    where r.warm <> p_worker and q.ready_at > v_now - interval '50 milliseconds' and (q.priority, q.ready_at) >= (v_first_priority, v_first)
+    cross join lateral (
+      select from :SCHEMA.ready q
+      where q.workflow = lane.workflow and q.version = lane.version and q.queue = lane.queue and q.crashes < 3
+        and (q.priority, q.ready_at) >= (v_first_priority, v_first)
+      order by q.priority, q.ready_at, q.run limit 1
+    ) one
   ) then
     return query select (e.row).* from (select null:::SCHEMA.loaded as row) e;
   end if;

@@ -315,7 +315,7 @@ test("a claim of a few new runs is answered and written as the function does it;
     (answers as any[]).map(({ kind, loaded }) => ({
       kind,
       loaded: loaded
-        ?.map(({ key, sound, usual, tidied, now_ms, started_ms, deadline_ms, unread, news, ...said }: any) => ({
+        ?.map(({ key, sound, usual, passed, tidied, now_ms, started_ms, deadline_ms, unread, news, ...said }: any) => ({
           ...{
             key: typeof key,
             at: typeof now_ms + typeof started_ms + typeof deadline_ms,
