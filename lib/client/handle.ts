@@ -33,7 +33,7 @@ export interface ResultOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** A run, finished or not, in work here or elsewhere. */
+/** A run, finished or not, in work here or elsewhere. A method may be taken off its handle, `const { result } = run`; `{ ...run }` copies none. */
 export interface RunHandle<R = unknown> {
   readonly id: string;
   /** What the run is doing. Throws PERDURE_NOT_FOUND. */
@@ -182,6 +182,15 @@ class Handle<R> implements RunHandle<R> {
     return <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
       readStream(this.id, stream, options, this.#parts) as AsyncIterable<T>;
   }
+}
+
+// As on a plain object: a test may put a stand-in where a method is.
+for (const [name, property] of Object.entries(Object.getOwnPropertyDescriptors(Handle.prototype))) {
+  if (!property.get) continue;
+  const set = function (this: object, value: unknown): void {
+    Object.defineProperty(this, name, { value, writable: true, enumerable: true, configurable: true });
+  };
+  Object.defineProperty(Handle.prototype, name, { ...property, set });
 }
 
 async function live<T>(parts: HandleParts, work: () => Promise<T>): Promise<T> {
