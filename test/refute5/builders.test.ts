@@ -67,13 +67,16 @@ test("a step with a timeout awaits what its function returns as one without", as
   t.equal(await (await perdure.start(w)).result(), 1);
 });
 
-test("a stand-in may take the place of a handle's method", async (t) => {
+test("a handle is a plain object: its methods may be taken off, copied and replaced", async (t) => {
   const w = workflow("w", async () => 1);
   const { perdure } = await bench(t, { workflows: [w] });
   const run = await perdure.start(w);
   const { result } = run;
+  const copy = { ...run };
   run.result = async () => 2;
   t.equal(await run.result(), 2);
   t.equal(await result(), 1);
+  t.equal(await copy.result(), 1);
+  t.equal(await new Proxy(copy, {}).result(), 1);
   t.equal(await perdure.get(run.id).result(), 1, "of no other handle's");
 });
