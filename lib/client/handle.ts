@@ -33,7 +33,7 @@ export interface ResultOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** A run, finished or not, in work here or elsewhere. */
+/** A run, finished or not, in work here or elsewhere. A plain object, whose methods may be taken off it: `const { result } = run`. */
 export interface RunHandle<R = unknown> {
   readonly id: string;
   /** What the run is doing. Throws PERDURE_NOT_FOUND. */
@@ -109,79 +109,33 @@ export interface HandleParts extends ReaderParts {
 }
 
 export function makeHandle<R>(id: string, parts: HandleParts): RunHandle<R> {
-  return new Handle(checkName(id, "run id"), parts);
+  return handleOf(checkName(id, "run id"), parts);
 }
 
 /** The handle of a run whose id is known to be one. */
-export const handleOf = <R>(id: string, parts: HandleParts): RunHandle<R> => new Handle(id, parts);
-
-/** Each method is made when it is asked for, as most handles are dropped as they are; it may be taken off its handle. */
-class Handle<R> implements RunHandle<R> {
-  readonly id: string;
-  readonly #parts: HandleParts;
-
-  constructor(id: string, parts: HandleParts) {
-    this.id = id;
-    this.#parts = parts;
-  }
-
-  get status(): RunHandle<R>["status"] {
-    return () => live(this.#parts, () => status(this.id, this.#parts));
-  }
-
-  get history(): RunHandle<R>["history"] {
-    return () => live(this.#parts, () => historyOf(this.id, this.#parts));
-  }
-
-  get result(): RunHandle<R>["result"] {
-    return (options = {}) => live(this.#parts, () => result(this.id, options, this.#parts) as Promise<R>);
-  }
-
-  get send(): RunHandle<R>["send"] {
-    return (event, ...[data, options]) =>
-      live(this.#parts, () => recorded("send", () => this.#parts.sender.one(this.id, event, data as never, options)));
-  }
-
-  get cancel(): RunHandle<R>["cancel"] {
-    return (reason) => live(this.#parts, () => recorded("cancel", () => cancelRun(this.id, reason, this.#parts)));
-  }
-
-  get pause(): RunHandle<R>["pause"] {
-    return () => live(this.#parts, () => outside("pause", () => controlRun("pause", this.id, this.#parts)));
-  }
-
-  get resume(): RunHandle<R>["resume"] {
-    return () => live(this.#parts, () => outside("resume", () => controlRun("resume", this.id, this.#parts)));
-  }
-
-  get wake(): RunHandle<R>["wake"] {
-    return () => live(this.#parts, () => outside("wake", () => controlRun("wake", this.id, this.#parts)));
-  }
-
-  get retry(): RunHandle<R>["retry"] {
-    return (options = {}) => live(this.#parts, () => outside("retry", () => retryRun(this.id, options, this.#parts)));
-  }
-
-  get fork(): RunHandle<R>["fork"] {
-    const fork = async (options: ForkOptions): Promise<RunHandle<R>> =>
-      makeHandle(await forkRun(this.id, options, this.#parts), { ...this.#parts, exists: true });
-    return (options) => live(this.#parts, () => outside("fork", () => fork(options)));
-  }
-
-  get get(): RunHandle<R>["get"] {
-    return <T>(value: ValueLike<T>) =>
-      live(this.#parts, () => latestOf(this.id, value, this.#parts) as Promise<T | undefined>);
-  }
-
-  get watch(): RunHandle<R>["watch"] {
-    return <T>(value: ValueLike<T>, options: WatchOptions = {}) =>
-      watchValue(this.id, value, options, this.#parts) as AsyncIterable<T>;
-  }
-
-  get read(): RunHandle<R>["read"] {
-    return <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
-      readStream(this.id, stream, options, this.#parts) as AsyncIterable<T>;
-  }
+export function handleOf<R>(id: string, parts: HandleParts): RunHandle<R> {
+  return {
+    id,
+    status: () => live(parts, () => status(id, parts)),
+    history: () => live(parts, () => historyOf(id, parts)),
+    result: (options = {}) => live(parts, () => result(id, options, parts) as Promise<R>),
+    send: (event, ...[data, options]) =>
+      live(parts, () => recorded("send", () => parts.sender.one(id, event, data as never, options))),
+    cancel: (reason) => live(parts, () => recorded("cancel", () => cancelRun(id, reason, parts))),
+    pause: () => live(parts, () => outside("pause", () => controlRun("pause", id, parts))),
+    resume: () => live(parts, () => outside("resume", () => controlRun("resume", id, parts))),
+    wake: () => live(parts, () => outside("wake", () => controlRun("wake", id, parts))),
+    retry: (options = {}) => live(parts, () => outside("retry", () => retryRun(id, options, parts))),
+    fork: (options) =>
+      live(parts, () =>
+        outside("fork", async () => makeHandle(await forkRun(id, options, parts), { ...parts, exists: true })),
+      ),
+    get: <T>(value: ValueLike<T>) => live(parts, () => latestOf(id, value, parts) as Promise<T | undefined>),
+    watch: <T>(value: ValueLike<T>, options: WatchOptions = {}) =>
+      watchValue(id, value, options, parts) as AsyncIterable<T>,
+    read: <T>(stream: StreamLike<T>, options: ReadOptions = {}) =>
+      readStream(id, stream, options, parts) as AsyncIterable<T>,
+  };
 }
 
 async function live<T>(parts: HandleParts, work: () => Promise<T>): Promise<T> {

@@ -96,7 +96,10 @@ export const plainTransaction: AsyncLocalStorage<StepInfo> = global[PLAIN];
 /** Runs a transaction that was called outside a workflow, once: nothing is recorded. */
 export async function plainly<R>(name: string, tx: TransactionClient, work: () => R): Promise<Awaited<R>> {
   const { signal } = new AbortController();
-  return await plainTransaction.run({ name, attempt: 1, signal, idempotencyKey: randomUUID(), tx }, work);
+  return plainTransaction.run(
+    { name, attempt: 1, signal, idempotencyKey: randomUUID(), tx },
+    async (): Promise<Awaited<R>> => await work(),
+  );
 }
 
 /** The body that `what` is called in. Throws PERDURE_CONTEXT outside a workflow and inside a step, naming both. */

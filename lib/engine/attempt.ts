@@ -35,8 +35,9 @@ export class Attempt implements StepInfo {
   }
 
   /** What it comes to within its time. At the end of that aborts it and throws a TimeoutError, whatever it does later. */
-  within(timeoutMs: number, what: string, result: unknown): Promise<unknown> {
-    const running = Promise.resolve(result);
+  within(timeoutMs: number, what: string, result: Promise<unknown>): Promise<unknown> {
+    // As `await` would, whatever it has made of `then`.
+    const running: Promise<unknown> = Promise.prototype.then.call(result);
     // What comes after the timeout is nobody's error.
     running.catch(() => {});
     const end = performance.now() + timeoutMs;

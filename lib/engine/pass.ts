@@ -143,13 +143,10 @@ export class Pass {
     this.#stall?.called(entry);
     const call = new Call(this, entry, this.history.isNew(entry.slot));
     this.#calls.add(call);
-    const { held } = this.#calls;
-    const mayBegin = this.#mayBegin();
     if (this.history.recorded(call.slot)) this.handover.recorded(call);
-    else if (mayBegin && held.length === 0) call.begin();
-    else held.push(call);
+    else this.#calls.held.push(call);
     if (this.#hold.suspended) void this.#hold.resume();
-    else if (mayBegin) this.#beginHeld();
+    else if (this.#mayBegin()) this.#beginHeld();
     this.#schedule();
     return call.promise;
   }
@@ -241,7 +238,8 @@ export class Pass {
 
   #beginHeld(): void {
     const { held } = this.#calls;
-    if (held.length > 0) for (const call of held.splice(0)) call.begin();
+    if (held.length === 1) held.pop()!.begin();
+    else if (held.length > 1) for (const call of held.splice(0)) call.begin();
   }
 
   // ---- giving up, looking, going on

@@ -21,8 +21,9 @@ import { StepResult } from "./step-result.ts";
 const NOTHING = Symbol("nothing");
 
 // The same functions for all: a closure for each try would be one more to collect.
-const plainCall = (step: StepRun, attempt: Attempt): unknown => step.call(attempt);
-const checkedCall = (step: StepRun, attempt: Attempt): unknown => step.checkedCall(attempt);
+// A query builder begins when it is awaited: within the scope.
+const plainCall = (step: StepRun, attempt: Attempt): Promise<unknown> => Promise.resolve(step.call(attempt));
+const checkedCall = (step: StepRun, attempt: Attempt): Promise<unknown> => step.checkedCall(attempt);
 
 const UNTRACKED = { requireManualDestroy: true };
 
@@ -171,7 +172,7 @@ export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
     if (this.kind === "transaction") return this.#transact(call);
     let result: Promise<unknown>;
     try {
-      result = Promise.resolve(this.#attempt(undefined));
+      result = this.#attempt(undefined);
     } catch (error) {
       return this.#threw(call, error);
     }
@@ -271,7 +272,7 @@ export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
   }
 
   /** One try: the function, told of by its signal when the pass ends. `#leave` ends it. */
-  #attempt(tx: TransactionClient | undefined): unknown {
+  #attempt(tx: TransactionClient | undefined): Promise<unknown> {
     const pass = this.#pass;
     this.#leave();
     const idempotencyKey = `${pass.run.id}/${this.slot}${pass.claim.attempt > 1 ? `/${pass.claim.attempt}` : ""}`;
@@ -279,7 +280,7 @@ export class StepRun extends AsyncResource implements Entry, Effect, Lasts {
     return this.runInAsyncScope(this.#try, this);
   }
 
-  #try(): unknown {
+  #try(): Promise<unknown> {
     const { timeoutMs, input, output } = this.#definition;
     const attempt = this.#current!;
     const result = scope.run(

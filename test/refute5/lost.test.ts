@@ -99,7 +99,7 @@ test("a claim that reaches the server late, long after it was issued again, stra
   const b = await bench(t, { workflows: [works], worker: false, lease: "1s" });
   let cuts = 1;
   const { proxy, engine } = await farAway(t, b, { worker: { concurrency: 1 } });
-  proxy.keeps = (text) => text.includes("claim_runs") && cuts-- > 0;
+  proxy.keeps = (text) => /claim_runs|:claim:swift/.test(text) && cuts-- > 0;
   const first = await b.perdure.start(works.with({ id: "first" }), 1);
   await eventually(() => proxy.late === 1, PATIENCE_MS);
   await reaches(first, "running");
