@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:c9aab5fdd47f7506f471bee8a514f7bfa499d382
+--! Hash: sha1:83f77c297bfca479956281a863e5d61fddced875
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -1892,7 +1892,8 @@ begin
   leads := alive and :SCHEMA.lead(p_id);
   perform :SCHEMA.tidy_taken(p_id, 9223372036854775807);
   untidy := leads and (exists (select from :SCHEMA.run r where r.untold)
-    or exists (select from :SCHEMA.schedule_trace t where t.at < v_now - interval '90 days') or exists (
+    or exists (select from :SCHEMA.schedule_trace t where t.at < v_now - interval '90 days')
+    or exists (select from :SCHEMA.taken t where not exists (select from :SCHEMA.worker w where w.id = t.worker)) or exists (
     select from :SCHEMA.worker w where w.id <> p_id and case
       when w.dead_at is null then w.beat_at + w.lease < v_now
       else w.dead_at < v_now - interval '1 day' or :SCHEMA.holds_runs(w.id)
@@ -1988,7 +1989,10 @@ begin
     order by w.id for update of w skip locked
   ) d;
   update :SCHEMA.worker w set dead_at = v_now where w.id = any(v_dead);
-  v_dead := v_dead || case when p_workers is null then array(select w.id from :SCHEMA.worker w where w.dead_at is not null) end;
+  -- Also whoever left: what it had sent may have come after.
+  v_dead := v_dead || case when p_workers is null then array(
+    select distinct t.worker from :SCHEMA.taken t where not exists (select from :SCHEMA.worker w where w.id = t.worker and w.dead_at is null)
+  ) end;
   v_keys := array(select h from unnest(v_dead) d cross join :SCHEMA.held_runs(d) h);
   select array_agg(r.key) into v_keys from (
     select r.key from :SCHEMA.run r where r.key = any(v_keys) and r.worker = any(v_dead) order by r.key for no key update skip locked

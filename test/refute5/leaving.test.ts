@@ -38,3 +38,15 @@ test("a suspended body that goes on during a shutdown begins no step here, and i
   await next.get("beside").result({ timeout: "20s" });
   t.equal(began, 1);
 });
+
+test("a run that a worker took by a statement that came after it had left is taken back", async (t) => {
+  const quick = workflow("quick", async () => 1);
+  const b = await bench(t, { workflows: [quick], worker: false });
+  const run = await b.perdure.start(quick);
+  await b.sql(
+    "select from :SCHEMA.claim_runs(7, array['quick'], (select array_agg(distinct version) from :SCHEMA.run), array['default'], 1, 0)",
+  );
+  t.same(await b.sql("select worker from :SCHEMA.run"), [{ worker: "7" }], "there is no such worker any more");
+  await b.another({ worker: {} });
+  t.equal(await run.result({ timeout: "30s" }), 1);
+});
