@@ -1,5 +1,7 @@
 /** A workflow comes to the same, wherever its process dies: tried at every write of the run, on both sides of its commit. */
+
 import { AssertionError } from "node:assert";
+import { AsyncResource } from "node:async_hooks";
 import { inspect, isDeepStrictEqual } from "node:util";
 import type { RunHandle } from "../client/handle.ts";
 import { PerdureError, RunFailedError } from "../core/errors.ts";
@@ -188,6 +190,10 @@ class Trial<A extends unknown[], R> {
         await kit.schema.takeBack(dying.key);
         heir.takeOver();
       };
+      // Outside of the body that waits for it.
+      kit.standIns.onOrphan = AsyncResource.bind(async (id, event, data, reference) => {
+        await perdure.send(id, event, data, { reference, ignoreFinished: true });
+      });
       const run = await perdure.start(workflow.with({ id: "crash-everywhere", ...start }), ...args);
       await drive(perdure, run);
       await perdure.settled();

@@ -4,6 +4,7 @@ import { checkArray, shorten } from "../core/options.ts";
 import type { StepDefinition, WorkflowDefinition } from "../core/types.ts";
 import { currentRun } from "../define/current.ts";
 import { stepOf } from "../define/step.ts";
+import type { Event } from "../define/waits.ts";
 import { internalsOf } from "../define/workflow.ts";
 import type { Pass } from "../engine/pass.ts";
 import type { PassHooks } from "../engine/ports.ts";
@@ -28,6 +29,8 @@ export class StandIns implements PassHooks {
   readonly troubles: unknown[] = [];
   /** Events that are on their way. */
   pending = 0;
+  /** An event was not sent, as the process was killed that was to send it. */
+  onOrphan: (run: string, event: Event<unknown>, data: unknown, reference: string) => Promise<void> = async () => {};
   /** A step's function is called. */
   onCall: (pass: Pass) => void = () => {};
   readonly #steps: Extract<Inside, { kind: "step" }>[] = [];
@@ -142,17 +145,17 @@ export class StandIns implements PassHooks {
     ordinal: number,
     wait: string,
   ): Promise<void> {
+    let given: unknown;
+    const reference = `stand-in ${ordinal}`;
     try {
-      const given: unknown = typeof data === "function" ? await data(pass.run) : data;
+      given = typeof data === "function" ? await data(pass.run) : data;
       if (given === undefined) return;
-      await pass.ports.outside.send(pass.run.id, event, given, {
-        reference: `stand-in ${ordinal}`,
-        ignoreFinished: true,
-      });
+      await pass.ports.outside.send(pass.run.id, event, given, { reference, ignoreFinished: true });
     } catch (error) {
-      // Its process was killed: a replay elsewhere sends it.
+      // Its process was killed: a replay elsewhere sends it, or, where the run is suspended by now and none comes, who lives on.
       this.#sent.delete(wait);
       if (!pass.over) this.troubles.push(error);
+      else if (given !== undefined) await this.onOrphan(pass.run.id, event, given, reference);
     }
   }
 }
