@@ -27,9 +27,9 @@ export interface Sizes {
 
 export const FULL: Sizes = {
   rounds: 3,
-  seconds: 2,
+  seconds: 5,
   sample: 200,
-  most: 60_000,
+  most: 120_000,
   budget: 1000,
   times: 100,
   events: 20,
