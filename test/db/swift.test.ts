@@ -63,7 +63,7 @@ class Side {
       const fenced = row.run === null || row.run === undefined ? row : { ...row, run: this.#keys.get(row.run) };
       return { kind, row: fenced, lane: null, since: 0, told: { onAside() {}, resolve() {}, reject() {} } };
     });
-    const context = { schema: this.#schema, worker: "7", lanes: LANES, again, lockMs: null, apart: false };
+    const context = { schema: this.#schema, worker: "7", lanes: LANES, again, lockMs: null, apart: false, named: true };
     const { answered, busy } = await runBatch(this.client, items, context, () => null);
     const answers = answered.map(({ item, answer }) => {
       const { key, now_ms, sound, tidied, deadline_ms, ...said } = answer as Record<string, unknown>;
