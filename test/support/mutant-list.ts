@@ -108,4 +108,18 @@ export const MUTANTS: readonly Mutant[] = [
     replace: "return entries;",
     test: "retention/retention.test.js",
   },
+  {
+    name: "one row by itself is written whatever the epoch of its claim",
+    file: "db/swift.js",
+    find: "where r.key = $1 and r.epoch = $2 and r.state = 'running'",
+    replace: "where r.key = $1 and r.state = 'running'",
+    test: "db/swift.test.js",
+  },
+  {
+    name: "one row by itself is written to a run that nobody runs",
+    file: "db/swift.js",
+    find: "where r.key = $1 and r.epoch = $2 and r.state = 'running'",
+    replace: "where r.key = $1 and r.epoch = $2",
+    test: "db/swift.test.js",
+  },
 ];
