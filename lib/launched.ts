@@ -11,7 +11,7 @@ import type { Outside } from "./core/context.ts";
 import { registeredName } from "./core/engines.ts";
 import { StoredCodec } from "./core/stored.ts";
 import { announceEmbedded } from "./db/announce.ts";
-import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts";
+import { type Certificate, holdCertificate, lockHeld, noCertificate } from "./db/certificate.ts";
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
@@ -120,17 +120,17 @@ export class Engine {
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(this.key, letters) : Promise.resolve()),
     });
-    this.#certificate = holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
+    const hold = () => holdCertificate({ config: this.#direct(), lock: this.key, onTrouble: warn });
+    this.#certificate = settings.sessionLock ? hold() : noCertificate(calls);
     this.#flusher = new Flusher({
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => {
-        const config = database.clientConfig({ pipeline: !without.has("pipeline") } as object);
-        return without.has("swift") || database.pooled ? connectClient(config) : connectSwift(config);
-      },
+      connect: () =>
+        (without.has("swift") || database.pooled ? connectClient : connectSwift)(
+          database.clientConfig({ pipeline: !without.has("pipeline") } as object),
+        ),
       beside: (work) => database.beside(work),
-      // Through a pooler a packet holds one transaction: what follows would find its session taken away.
       hintTurn: () => (settings.notify && !database.pooled && !without.has("behind") ? this.#hints.turn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
@@ -149,12 +149,8 @@ export class Engine {
       watch: (dueMs) => this.#worker.timers.watch(dueMs),
     };
     const started = (): void => this.#hints.started();
-    this.schedules = {
-      store: new ScheduleStore(schema, calls),
-      codec: this.codec,
-      watch: slots.watch,
-      onStarted: started,
-    };
+    const scheduled = new ScheduleStore(schema, calls);
+    this.schedules = { store: scheduled, codec: this.codec, watch: slots.watch, onStarted: started };
     this.#firing = new Firing({ store: this.schedules.store, logger, onStarted: started });
     this.#expiry = new Expiry({ expire: expireOn(database, schema), keepMs: settings.retentionMs, logger });
     this.#worker = new Worker({
@@ -188,10 +184,7 @@ export class Engine {
       isHere: (id) => this.#worker.has(id),
       onWatching: (watching) => this.#wants.watch(watching),
     });
-    this.publications = new Publications({
-      store: this.store,
-      onReading: (reading) => this.#wants.read(reading),
-    });
+    this.publications = new Publications({ store: this.store, onReading: (reading) => this.#wants.read(reading) });
     this.#wants = new Wants({
       write: (wanted) => this.store.want(this.key, wanted),
       isHungry: () => this.#worker.hungry,

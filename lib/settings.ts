@@ -83,6 +83,12 @@ export interface PerdureOptions {
   /** How long a silent worker keeps its runs. Default 30s; shorter finds hangs sooner, beats more often. At least 1s. */
   lease?: Duration | undefined;
   /**
+   * Whether this process holds an advisory lock in a session of its own, which tells others within half a second that it is gone. Default true.
+   * `false`: only its silence tells, so its runs go on elsewhere after `lease`; for a pooler in transaction mode without a direct connection
+   * beside it, together with `notify: false`.
+   */
+  sessionLock?: boolean | undefined;
+  /**
    * How long a run is kept after its end, with its result and history; then it is deleted, and its id is free again. At least 1s, or `"forever"`.
    * Unfinished runs stay whatever their age, and runs that another started, or waits for, as long as that one. It counts for the whole schema: the
    * last launch that says so wins, and one that leaves it out changes nothing. Default: 30d until a launch has said otherwise.
@@ -122,6 +128,7 @@ export interface Settings {
   readonly strict: boolean;
   readonly migrate: boolean;
   readonly leaseMs: number;
+  readonly sessionLock: boolean;
   /** How long ended runs are kept; Infinity: for ever. Null: as others have said. */
   readonly retentionMs: number | null;
   readonly notify: boolean;
@@ -148,6 +155,7 @@ const KEYS = [
   "strict",
   "migrate",
   "lease",
+  "sessionLock",
   "retention",
   "notify",
   "outside",
@@ -180,6 +188,7 @@ export function checkOptions(given: PerdureOptions): Settings {
     strict: checkBoolean(strict, `option "strict" of ${WHERE}`),
     migrate: checkBoolean(migrate, `option "migrate" of ${WHERE}`),
     leaseMs: checkLease(options.lease ?? "30s"),
+    sessionLock: checkBoolean(options.sessionLock ?? true, `option "sessionLock" of ${WHERE}`),
     retentionMs: retention === undefined ? null : checkRetention(retention),
     notify: checkBoolean(notify, `option "notify" of ${WHERE}`),
     outside: checkChoice(outside, ["call", "warn", "refuse"], `outside of ${WHERE}`),

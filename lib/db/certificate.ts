@@ -5,6 +5,7 @@ import { pause, within } from "./deadline.ts";
 import { connectDeadline, direct, hangUp } from "./direct.ts";
 import { TYPES } from "./reading.ts";
 import { keepReconnecting, type Life, type OnTrouble, type Reconnect } from "./reconnect.ts";
+import type { Queryable, Statement } from "./store.ts";
 
 /** No answer by then: the connection is replaced. */
 const DEADLINE_MS = 2000;
@@ -22,14 +23,9 @@ export interface CertificateOptions {
   onTrouble?: OnTrouble;
 }
 
-export interface Statement {
-  name?: string;
-  text: string;
-  values?: unknown[];
-  types?: typeof TYPES;
-}
-
 export interface Certificate {
+  /** There is a lock. */
+  readonly locks: boolean;
   /** Resolves when the lock is held for the first time, or when closed. Never rejects. */
   readonly ready: Promise<void>;
   readonly held: boolean;
@@ -52,12 +48,24 @@ from pg_settings join (values
 // On its own: where the platform cannot do it, setting it is an error.
 const NOTICE_LOSS = `select set_config(name, '1s', false) from pg_settings where name = 'client_connection_check_interval'`;
 
+/** Without a lock: only silence tells that this worker is gone. Beats go where all other calls go. */
+export function noCertificate(db: Queryable): Certificate {
+  return {
+    locks: false,
+    ready: Promise.resolve(),
+    held: false,
+    query: (statement) => db.query(statement),
+    close: () => Promise.resolve(),
+  };
+}
+
 /** Returns at once; takes the lock in the background, and again whenever the connection was lost. */
 export function holdCertificate(options: CertificateOptions): Certificate {
   return new HeldCertificate(options);
 }
 
 class HeldCertificate implements Certificate {
+  readonly locks = true;
   readonly ready: Promise<void>;
   held = false;
   readonly #options: CertificateOptions;

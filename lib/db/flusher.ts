@@ -49,8 +49,7 @@ export interface FlusherOptions {
   readonly onLostAnswer: () => void;
   /** Stands around each commit, which then holds one write. */
   readonly guard?: Guard | null;
-  /** Whether statements are prepared: not through a pooler, as another session may be asked the next time. */
-  readonly named: boolean;
+  readonly named: boolean; // statements are prepared: not through a pooler, which asks another session the next time
   /** So many rows in a batch at most; 1000 unless a test says otherwise. */
   readonly most?: number | undefined;
   /** Whether a batch waits for what the answers of the last set going. */
@@ -254,10 +253,11 @@ export class Flusher {
         const lost = await this.#dropLostClient(error);
         again ||= lost;
         if (this.#closed) return reject(items, closed());
-        // What takes too long for one statement may be fast enough in parts.
-        if (!lost && (!isTransient(error) || (isTooSlow(error) && items.length > 1))) {
+        // What takes too long for one statement may be fast enough in parts, and of many rows one is locked.
+        if (!lost && (!isTransient(error) || ((isTooSlow(error) || isLocked(error)) && items.length > 1))) {
           return this.#divide(items, error, again, refused ?? new Set());
         }
+        if (isLocked(error) && items[0]!.lane !== null) return this.#putAside(items[0]!);
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
         items = dropImpatient(items, error);
         this.#queue.keepOfOutside((outside) => dropImpatient(outside, error));

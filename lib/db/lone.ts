@@ -1,15 +1,15 @@
 /**
  * Calls of functions beside the batches, each a transaction of its own in one round trip: READ COMMITTED, whatever the role or the database has
- * for a default, and asked again where another transaction was in the way or the role's statement_timeout cut it off.
+ * for a default, and asked again where another transaction was in the way or the role's statement_timeout or lock_timeout cut it off.
  */
 import type { ClientBase, QueryConfig } from "pg";
 import type { Database } from "./connect.ts";
 import { pause } from "./deadline.ts";
-import { isCrossed, isTooSlow } from "./pg-errors.ts";
+import { isCrossed, isLocked, isTooSlow } from "./pg-errors.ts";
 import type { Queryable, Statement } from "./store.ts";
 
 /** What is cut off is given as long as this, once. */
-export const SLOW_MS = 5000;
+const SLOW_MS = 5000;
 const RERUNS = 5;
 const BEGIN = "begin isolation level read committed read write";
 const IS_AS_BEGUN = "'read committed' = current_setting('transaction_isolation')";
@@ -31,8 +31,9 @@ async function ask({ beside }: Pick<Database, "beside">, statement: Statement): 
       return await beside((client) => (slow ? between(client, statement, slow) : once(client, statement)));
     } catch (error) {
       // Nothing of it took effect.
-      if (reruns === RERUNS || !(isCrossed(error) || (isTooSlow(error) && !slow))) throw error;
-      slow ||= isTooSlow(error);
+      const cutOff = isTooSlow(error) || isLocked(error);
+      if (reruns === RERUNS || !(isCrossed(error) || (cutOff && !slow))) throw error;
+      slow ||= cutOff;
       await pause(Math.random() * 10 * 2 ** reruns);
     }
   }
@@ -54,7 +55,9 @@ async function once(client: ClientBase, statement: Statement): Promise<{ rows: a
 }
 
 async function between(client: ClientBase, statement: Statement, slow: boolean): Promise<{ rows: any[] }> {
-  await client.query(slow ? `${BEGIN}; set local statement_timeout = ${SLOW_MS}` : BEGIN);
+  await client.query(
+    slow ? `${BEGIN}; set local statement_timeout = ${SLOW_MS}; set local lock_timeout = ${SLOW_MS}` : BEGIN,
+  );
   const answer = await client.query(statement as QueryConfig);
   await client.query("commit");
   return answer;

@@ -218,8 +218,14 @@ export class Store {
     await this.#db.query(hint(this.#schema, worker, letters));
   }
 
-  async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {
-    await this.#rows("enter_worker", [worker, name, leaseMs, workflows, versions, queues]);
+  async enter(
+    worker: string,
+    name: string,
+    leaseMs: number,
+    { workflows, versions, queues }: Lanes,
+    locked: boolean,
+  ): Promise<void> {
+    await this.#rows("enter_worker", [worker, name, leaseMs, workflows, versions, queues, locked]);
   }
 
   async beat(worker: string, db: Queryable): Promise<Beat> {

@@ -65,8 +65,7 @@ export class Liveness {
   }
 
   async start(): Promise<void> {
-    const { store, worker, name, leaseMs, lanes } = this.#options;
-    await store.enter(worker, name, leaseMs, lanes);
+    await this.#enter();
     await this.#beat();
   }
 
@@ -110,10 +109,15 @@ export class Liveness {
   }
 
   async #rise(): Promise<void> {
-    const { store, worker, name, leaseMs, lanes, onBuried, logger } = this.#options;
+    const { onBuried, logger } = this.#options;
     onBuried("others took this process for dead, after a silence longer than its lease or a lost connection");
     logger.warn("perdure: this process was taken for dead by others, who have its runs; it goes on with new ones");
-    await store.enter(worker, name, leaseMs, lanes);
+    await this.#enter();
+  }
+
+  #enter(): Promise<void> {
+    const { store, worker, name, leaseMs, lanes, certificate } = this.#options;
+    return store.enter(worker, name, leaseMs, lanes, certificate.locks);
   }
 
   async #sweep(): Promise<void> {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:83f77c297bfca479956281a863e5d61fddced875
+--! Hash: sha1:61caca9e6d88646408be61e5b25a76fdc450e15d
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -255,6 +255,7 @@ create table :SCHEMA.worker (
   started_at timestamptz not null,
   beat_at    timestamptz not null,
   lease      interval not null,
+  locked     boolean not null,                 -- it holds the session lock of its id; else only silence tells that it is gone
   hungry     boolean not null default false,   -- has a free slot: wants to hear of work
   watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
   reading    boolean not null default false,   -- reads values or streams: wants to hear of what is published
@@ -945,16 +946,22 @@ begin
   end if;
 end $perdure$;
 
+-- Whether a worker holds the session lock of its id, or has none to hold: p_locked.
+-- Called by whoever asks who is alive. Locks: nothing.
+create function :SCHEMA.holds_lock(p_id bigint, p_locked boolean) returns boolean language sql stable as $perdure$
+  select not p_locked or exists (
+    select from pg_catalog.pg_locks l
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+      and l.classid::bigint = (p_id >> 32) & 4294967295 and l.objid::bigint = p_id & 4294967295
+  )
+$perdure$;
+
 -- The workers that are alive and have a free slot that no known work will fill. Asked only where a run is claimable that another worker has in
 -- memory. Called by claim_runs. Locks: nothing.
 create function :SCHEMA.hungry_workers() returns setof bigint language sql stable as $perdure$
   select w.id from :SCHEMA.worker w
-  where w.hungry and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock() and exists (
-    select from pg_catalog.pg_locks l
-    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-      and l.classid::bigint = (w.id >> 32) & 4294967295 and l.objid::bigint = w.id & 4294967295
-  )
+  where w.hungry and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock() and :SCHEMA.holds_lock(w.id, w.locked)
 $perdure$;
 
 -- Of runs that the claiming worker has in memory: what changes while a run is suspended. news: a JSON array of what look_runs says in due and
@@ -1862,11 +1869,11 @@ create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql
   )
 $perdure$;
 
--- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
-create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
+-- Enters a process, with what it serves. p_locked: it holds the session lock of its id. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_locked boolean)
 returns void language sql as $perdure$
-  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
-  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
+  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked)
+  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms), p_locked)
   on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
   insert into :SCHEMA.lane (workflow, version, queue, worker)
   select distinct l.workflow, l.version, l.queue, p_id from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as l(workflow, version, queue)
@@ -1907,13 +1914,7 @@ declare
 begin
   perform from :SCHEMA.leader l
     where l.worker = p_id or l.until < v_now
-      or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null)
-      or not exists (
-        select from pg_catalog.pg_locks k
-        where k.locktype = 'advisory' and k.granted and k.objsubid = 1
-          and k.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-          and k.classid::bigint = (l.worker >> 32) & 4294967295 and k.objid::bigint = l.worker & 4294967295
-      )
+      or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null and :SCHEMA.holds_lock(w.id, w.locked))
     for update skip locked;
   if found then
     update :SCHEMA.leader set worker = p_id, until = v_now + (select w.lease / 2 from :SCHEMA.worker w where w.id = p_id);
@@ -1952,16 +1953,11 @@ $perdure$;
 create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, missing text) language sql stable as $perdure$
   with holder as materialized (
     select w.id, w.beat_at from :SCHEMA.worker w
-    where w.id <> p_id and w.dead_at is null and :SCHEMA.holds_runs(w.id)
+    where w.id <> p_id and w.dead_at is null and w.locked and :SCHEMA.holds_runs(w.id)
   )
   select exists (select from holder), (
     select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text, h.beat_at < pg_postmaster_start_time())) from holder h
-    where not exists (
-      select from pg_catalog.pg_locks l
-      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-        and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-        and l.classid::bigint = (h.id >> 32) & 4294967295 and l.objid::bigint = h.id & 4294967295
-    )
+    where not :SCHEMA.holds_lock(h.id, true)
   )::text
 $perdure$;
 

@@ -245,16 +245,22 @@ begin
   end if;
 end $perdure$;
 
+-- Whether a worker holds the session lock of its id, or has none to hold: p_locked.
+-- Called by whoever asks who is alive. Locks: nothing.
+create function :SCHEMA.holds_lock(p_id bigint, p_locked boolean) returns boolean language sql stable as $perdure$
+  select not p_locked or exists (
+    select from pg_catalog.pg_locks l
+    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+      and l.classid::bigint = (p_id >> 32) & 4294967295 and l.objid::bigint = p_id & 4294967295
+  )
+$perdure$;
+
 -- The workers that are alive and have a free slot that no known work will fill. Asked only where a run is claimable that another worker has in
 -- memory. Called by claim_runs. Locks: nothing.
 create function :SCHEMA.hungry_workers() returns setof bigint language sql stable as $perdure$
   select w.id from :SCHEMA.worker w
-  where w.hungry and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock() and exists (
-    select from pg_catalog.pg_locks l
-    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-      and l.classid::bigint = (w.id >> 32) & 4294967295 and l.objid::bigint = w.id & 4294967295
-  )
+  where w.hungry and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock() and :SCHEMA.holds_lock(w.id, w.locked)
 $perdure$;
 
 -- Of runs that the claiming worker has in memory: what changes while a run is suspended. news: a JSON array of what look_runs says in due and

@@ -42,11 +42,11 @@ create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql
   )
 $perdure$;
 
--- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
-create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
+-- Enters a process, with what it serves. p_locked: it holds the session lock of its id. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_locked boolean)
 returns void language sql as $perdure$
-  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
-  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
+  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked)
+  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms), p_locked)
   on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
   insert into :SCHEMA.lane (workflow, version, queue, worker)
   select distinct l.workflow, l.version, l.queue, p_id from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as l(workflow, version, queue)
@@ -87,13 +87,7 @@ declare
 begin
   perform from :SCHEMA.leader l
     where l.worker = p_id or l.until < v_now
-      or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null)
-      or not exists (
-        select from pg_catalog.pg_locks k
-        where k.locktype = 'advisory' and k.granted and k.objsubid = 1
-          and k.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-          and k.classid::bigint = (l.worker >> 32) & 4294967295 and k.objid::bigint = l.worker & 4294967295
-      )
+      or not exists (select from :SCHEMA.worker w where w.id = l.worker and w.dead_at is null and :SCHEMA.holds_lock(w.id, w.locked))
     for update skip locked;
   if found then
     update :SCHEMA.leader set worker = p_id, until = v_now + (select w.lease / 2 from :SCHEMA.worker w where w.id = p_id);
@@ -132,16 +126,11 @@ $perdure$;
 create function :SCHEMA.missing_workers(p_id bigint) returns table (holding boolean, missing text) language sql stable as $perdure$
   with holder as materialized (
     select w.id, w.beat_at from :SCHEMA.worker w
-    where w.id <> p_id and w.dead_at is null and :SCHEMA.holds_runs(w.id)
+    where w.id <> p_id and w.dead_at is null and w.locked and :SCHEMA.holds_runs(w.id)
   )
   select exists (select from holder), (
     select json_agg(json_build_array(h.id::text, :SCHEMA.to_ms(h.beat_at)::text, h.beat_at < pg_postmaster_start_time())) from holder h
-    where not exists (
-      select from pg_catalog.pg_locks l
-      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-        and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-        and l.classid::bigint = (h.id >> 32) & 4294967295 and l.objid::bigint = h.id & 4294967295
-    )
+    where not :SCHEMA.holds_lock(h.id, true)
   )::text
 $perdure$;
 

@@ -31,7 +31,8 @@ test("a launch adds, changes and removes what its application declares, and touc
   t.same(await named(it), ["a", "b", "by-hand", "c", "other"]);
   const before = await it.perdure.schedules.list({ prefix: "c" });
 
-  await setClock(it.sql, new Date(Date.now() + 600_000).toISOString());
+  const [{ later }] = await it.sql("select (clock_timestamp() + interval '10 minutes')::text as later");
+  await setClock(it.sql, later);
   const second = [
     schedule("a", HOURLY, tell, "changed"),
     schedule("b", { cron: "30 * * * *" }, tell, "2"),

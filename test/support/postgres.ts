@@ -25,7 +25,7 @@ export interface FreshSchema {
 }
 
 /** Of what a test itself asks, whatever the server's defaults are: `npm run matrix` changes them. */
-export const OWN = "-c default_transaction_isolation=read\\ committed -c statement_timeout=0";
+export const OWN = "-c default_transaction_isolation=read\\ committed -c statement_timeout=0 -c lock_timeout=0";
 
 /** The name of a schema that nobody else has, dropped after the test. It is not created here: that is migrate's work. */
 export async function freshSchema(t: Pick<Test, "teardown">): Promise<FreshSchema> {

@@ -4,6 +4,7 @@
  */
 import pg from "pg";
 import { SEAM } from "../../lib/core/seam.ts";
+import type { Database } from "../../lib/db/connect.ts";
 import type { PerdureOptions } from "../../lib/index.ts";
 import type { Shortcut } from "../../lib/seam.ts";
 
@@ -21,6 +22,8 @@ export const SWITCHES = {
   warm: "no suspended run stays in memory: whatever goes on is replayed",
   hints: "no NOTIFY: everybody polls",
   prepared: "no named prepared statements",
+  locks: "no advisory lock says who lives: silence alone tells that a process is gone",
+  skip: "no SKIP LOCKED: what others hold is waited for, until lock_timeout",
 } as const;
 export type Switch = keyof typeof SWITCHES;
 
@@ -48,14 +51,41 @@ function pooled(options: PerdureOptions): PerdureOptions {
   return { listenUrl: database, ...options, database: Object.assign(new URL(database), { host: POOLER }).href };
 }
 
+/** The functions of the schema as they would be where there is no SKIP LOCKED. */
+async function waiting(
+  { schema = "perdure" }: PerdureOptions,
+  database: Database,
+  prepare: () => Promise<void>,
+): Promise<void> {
+  await prepare();
+  await database.pool.query(`do $do$ declare f record; begin
+    set local lock_timeout = 0;
+    lock table "${schema}".migrations in exclusive mode;
+    for f in select pg_get_functiondef(p.oid) as def from pg_proc p
+      where p.pronamespace = '"${schema}"'::regnamespace and p.prokind = 'f' and p.prosrc like '%skip locked%'
+    loop execute replace(f.def, ' skip locked', ''); end loop; end $do$`);
+}
+
 /** Options of an engine without what is left out, where the surroundings are those that are asked for. */
 export function without(given: PerdureOptions): PerdureOptions {
   const options = pooled(given);
   if (off.size === 0) return options;
-  const seam = { without: off as ReadonlySet<string> as ReadonlySet<Shortcut> };
+  const shortcuts = new Set([...off, ...(off.has("skip") ? ["swift"] : [])]) as ReadonlySet<string>;
+  const seam = {
+    without: shortcuts as ReadonlySet<Shortcut>,
+    ...(off.has("skip") && {
+      prepare: (database: Database, prepare: () => Promise<void>) => waiting(options, database, prepare),
+    }),
+  };
   const { worker } = options;
   const cold = off.has("warm") && worker !== false ? { worker: { ...worker, warm: 0 } } : {};
-  const made = { ...(off.has("hints") ? { notify: false } : {}), [SEAM]: seam, ...options, ...cold };
+  const made = {
+    ...(off.has("hints") ? { notify: false } : {}),
+    ...(off.has("locks") ? { sessionLock: false } : {}),
+    [SEAM]: seam,
+    ...options,
+    ...cold,
+  };
   return made as PerdureOptions;
 }
 
