@@ -110,6 +110,10 @@ async function works(perdure: Perdure): Promise<void> {
 
 test("what a worker holds is found by the runs that it took, beside a table that is soon read as a whole", async (t) => {
   const { sql } = await bench(t, { worker: false });
+  // Of a worker that is nobody the leader takes back what it has.
+  await sql(
+    `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked) values (7, 'seven', now(), now(), '1h', false)`,
+  );
   await sql(of("whole", "completed", "null, null, null"));
   await sql(`insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, created_at)
     values ('held', 'whole', '1', 'default', 0, 'running', 1, 7, now())`);

@@ -35,6 +35,9 @@ const STEP = { slot: "s#0", attempt: 1, no: 1, kind: "step", name: "s", outcome:
 const RECORD = { ...STEP, hash: null, tries: 1, started: 1, at: 2, mail: null };
 const FINISH = { state: "completed", value: '{"json":2}', reopened: null };
 
+/** Worker 7 is somebody: of nobody the leader takes back what it has. */
+const SEVEN = `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked) values (7, 'seven', now(), now(), '1h', false)`;
+
 /** What is left, without instants and keys. */
 const DUMP = `select json_agg(to_jsonb(x) order by id, slot)::text as dump from (
   select r.id, r.workflow, r.queue, r.priority, r.state, r.epoch, r.worker, r.crashes, r.timeout_ms, r.tags, r.followed,
@@ -122,7 +125,8 @@ class Side {
 async function sides(t: Test, options?: string): Promise<readonly [swift: Side, plain: Side]> {
   const made = await Promise.all(
     [connectSwift, connectClient].map(async (connect) => {
-      const { url, schema } = await bench(t, { worker: false });
+      const { url, schema, sql } = await bench(t, { worker: false });
+      await sql(SEVEN);
       const client = await connect({ connectionString: url, pipeline: true, options } as object);
       t.teardown(() => client.end());
       return new Side(client, schema, await stranger(t, { url, schema }));
