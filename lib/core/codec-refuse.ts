@@ -90,7 +90,7 @@ export function describe(value: unknown): string {
 
 /** What a thrown value says, in at most 1,000 characters; never throws. */
 export function said(thrown: unknown): string {
-  const message = attempt(() => (thrown instanceof Error ? thrown.message : undefined));
+  const message = attempt(() => (thrown instanceof Error ? thrown.message : thrown));
   return typeof message === "string" ? shorten(message, 1000) : describe(thrown);
 }
 
