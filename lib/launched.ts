@@ -243,7 +243,7 @@ export class Engine {
       send: (id, event, data, options) => this.sender.one(id, event as EventLike<unknown>, data, options),
       cancel: async (id, reason) => {
         // A run that has ended needs no cancelling.
-        await this.store.control("cancel", [id], reason ?? null);
+        await this.store.control("cancel", [id], reason);
         this.changed();
       },
     };
