@@ -7,7 +7,7 @@ import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startPostgres } from "../lib/db/embedded.ts";
-import { MUTANTS, type Mutant } from "./support/mutant-list.ts";
+import { MUTANTS, type Mutant, TOLD } from "./support/mutant-list.ts";
 import { TEST_SERVER } from "./support/postgres.ts";
 
 /** A test that hangs without the safeguard has failed. */
@@ -26,7 +26,8 @@ const env = {
 
 /** The names of the tests of a file that fail. A file with no green test at all tells of a broken copy, not of a safeguard. */
 async function red(test: string): Promise<string[]> {
-  const child = spawn(process.execPath, [join(COPY, "test", test)], { env, stdio: ["ignore", "pipe", "ignore"] });
+  const told = { ...env, ...TOLD[test] };
+  const child = spawn(process.execPath, [join(COPY, "test", test)], { env: told, stdio: ["ignore", "pipe", "ignore"] });
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     output += text;
