@@ -1,7 +1,7 @@
 /** The PostgreSQL of a chaos run: it crashes and comes back, and a standby may take its place. What was acknowledged is on both. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { appendFile, chown, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, chmod, chown, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
@@ -39,7 +39,7 @@ export class Server {
 
   /** `logs`: the folder that keeps what the servers wrote. */
   static async start(logs: string, withStandby: boolean): Promise<Server> {
-    const dir = await mkdtemp(join(tmpdir(), "perdure-chaos-"));
+    const dir = await newHome();
     const server = new Server(logs, {
       name: "pg-0",
       dir,
@@ -87,7 +87,7 @@ export class Server {
   /** A copy of the server as it runs, by the server's own protocol for backups; from then on a commit waits for it. */
   async #attach(): Promise<void> {
     const from = this.#primary;
-    const dir = await mkdtemp(join(tmpdir(), "perdure-chaos-"));
+    const dir = await newHome();
     const data = join(dir, "data");
     const client = new pg.Client({ connectionString: from.running.url });
     client.on("error", () => {});
@@ -142,6 +142,13 @@ export class Server {
     const text = await readFile(join(node.dir, "log"), "utf8").catch(() => "");
     await appendFile(join(this.#logs, `${node.name}.log`), text);
   }
+}
+
+/** Open to the server's own user, who would otherwise be given another folder. */
+async function newHome(): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), "perdure-chaos-"));
+  await chmod(dir, 0o755);
+  return dir;
 }
 
 /** One statement on a connection of its own. */

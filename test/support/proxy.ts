@@ -36,8 +36,8 @@ export class FaultyProxy {
   pooling = false;
   /** No notification reaches any client, whatever else passes. */
   muted = false;
-  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? `batch`: it came with its begin. */
-  onCommitted: (batch: boolean) => "pass" | "reset" | "silence" = () => "pass";
+  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? `batch`: it came with its begin. `sent`: the packet. */
+  onCommitted: (batch: boolean, sent: Buffer) => "pass" | "reset" | "silence" = () => "pass";
   /** Called with what clients send. */
   onSent: (bytes: Buffer) => void = () => {};
   /** Connections accepted so far, in any mode. */
@@ -125,7 +125,7 @@ export class FaultyProxy {
     });
     forward(pair, far, pair.near, delay, (bytes) => {
       const lone = LONE.some((name) => sent.includes(name)) && bytes.includes(EXECUTED) && !bytes.includes(IDLE);
-      const fate = lone || bytes.includes(COMMITTED) ? this.onCommitted(lone || sent.includes("begin")) : "pass";
+      const fate = lone || bytes.includes(COMMITTED) ? this.onCommitted(lone || sent.includes("begin"), sent) : "pass";
       if (fate !== "pass") pair.swallowing = true;
       if (fate === "reset") {
         reset(pair.near);
