@@ -1,12 +1,10 @@
 /** The safeguards that `npm run mutants` takes out of a copy of the compiled code, one by one, and the tests that must turn red then. */
 
-export interface Mutant {
+import type { Edit } from "./mutant.ts";
+
+export interface Mutant extends Edit {
   /** What it does without the safeguard. */
   readonly name: string;
-  /** Under dist/lib. */
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
   /** Under dist/test: at least one test of it must fail. */
   readonly test: string;
 }
