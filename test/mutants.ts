@@ -3,19 +3,16 @@
  * red. They must be green on an unchanged copy first, or red would say nothing.
  */
 import { spawn } from "node:child_process";
-import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { startPostgres } from "../lib/db/embedded.ts";
-import { MUTANTS, type Mutant } from "./support/mutant-list.ts";
+import { copyWith, mutantFolder } from "./support/mutant.ts";
+import { MUTANTS, TOLD } from "./support/mutant-list.ts";
 import { TEST_SERVER } from "./support/postgres.ts";
 
 /** A test that hangs without the safeguard has failed. */
 const DEADLINE_S = 60;
-const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** Refuses migrations whose text is not the committed one: not in a copy. */
-const HASHED = "db/migration-files.js";
-const COPY = join(ROOT, ".mutants");
+const COPY = mutantFolder("tests");
 
 const postgres = process.env.DATABASE_URL ? undefined : await startPostgres(TEST_SERVER);
 const env = {
@@ -26,7 +23,8 @@ const env = {
 
 /** The names of the tests of a file that fail. A file with no green test at all tells of a broken copy, not of a safeguard. */
 async function red(test: string): Promise<string[]> {
-  const child = spawn(process.execPath, [join(COPY, "test", test)], { env, stdio: ["ignore", "pipe", "ignore"] });
+  const told = { ...env, ...TOLD[test] };
+  const child = spawn(process.execPath, [join(COPY, "test", test)], { env: told, stdio: ["ignore", "pipe", "ignore"] });
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     output += text;
@@ -42,30 +40,14 @@ async function red(test: string): Promise<string[]> {
   return names("not ok");
 }
 
-async function copy(mutant?: Mutant): Promise<void> {
-  await rm(COPY, { recursive: true, force: true });
-  await cp(join(ROOT, "dist"), COPY, { recursive: true });
-  if (!mutant) return;
-  const file = join(COPY, "lib", mutant.file);
-  const text = await readFile(file, "utf8");
-  const parts = text.split(mutant.find);
-  if (parts.length < 2) throw new Error(`"${mutant.name}": ${mutant.file} does not hold its text`);
-  await writeFile(file, parts.join(mutant.replace));
-  const migrations = join(COPY, "lib", HASHED);
-  await writeFile(
-    migrations,
-    (await readFile(migrations, "utf8")).replaceAll(/if \(headers\.get\(/g, "if (false && ("),
-  );
-}
-
 async function survivors(): Promise<string[]> {
   const left: string[] = [];
-  await copy();
+  await copyWith(COPY, "unchanged", []);
   for (const test of new Set(MUTANTS.map((mutant) => mutant.test))) {
     for (const name of await red(test)) left.push(`red without any mutant: ${test}: ${name}`);
   }
   for (const mutant of MUTANTS) {
-    await copy(mutant);
+    await copyWith(COPY, mutant.name, [mutant]);
     const names = await red(mutant.test);
     console.log(`${names.length > 0 ? "found" : "MISSED"}: ${mutant.name}`);
     for (const name of names) console.log(`    ${mutant.test}: ${name}`);

@@ -4,11 +4,13 @@
  */
 import pg from "pg";
 import { PerdureError } from "../core/errors.ts";
+import { attempt } from "../core/options.ts";
+import { isNonRetryable } from "../core/retry.ts";
 import type { TransactionClient } from "../core/types.ts";
 import { type Database, discard } from "./connect.ts";
 import { answered } from "./deadline.ts";
 import type { Guard } from "./guard.ts";
-import { isConnectionLost, isTransient } from "./pg-errors.ts";
+import { isConnectionLost, isCrossed, isTransient } from "./pg-errors.ts";
 import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { call } from "./statement.ts";
@@ -21,6 +23,8 @@ const RERUNS = 10;
 const PATIENCE_MS = 60_000;
 /** How long the end of a transaction may take; behind a half-open socket it takes for ever. */
 const ANSWER_MS = 5000;
+/** Who wraps an error wraps it once or twice. */
+const DEEPEST = 8;
 
 interface Ran<T> {
   readonly result: T;
@@ -160,7 +164,8 @@ class Once<T> {
   /** Whether the connection broke. An ECONNREFUSED may be the function's own, from another server: the client or Postgres tells. */
   isLost(error: unknown): boolean {
     if (this.#lost) return true;
-    return isConnectionLost(error) && (!this.#working || this.committing || error instanceof pg.DatabaseError);
+    if (this.#working && !this.committing) return isConnectionLost(saidByPostgres(error));
+    return isConnectionLost(error);
   }
 
   async run(
@@ -208,8 +213,20 @@ class Once<T> {
   }
 }
 
-const isCollision = (error: unknown): boolean =>
-  ["40001", "40P01"].includes((error as { code?: string } | null)?.code ?? "");
+/** What Postgres itself has reported; undefined: it has not. `using()` and some ORMs wrap it. An error may refuse to be asked. */
+const saidByPostgres = (error: unknown): unknown => attempt(() => reportIn(error));
+
+function reportIn(error: unknown): unknown {
+  for (let at = error, depth = 0; at instanceof Error && !isNonRetryable(at) && depth < DEEPEST; depth += 1) {
+    const { code, severity } = at as { code?: unknown; severity?: unknown };
+    if (at instanceof pg.DatabaseError || (typeof severity === "string" && /^[0-9A-Z]{5}$/.test(String(code))))
+      return at;
+    at = at.cause;
+  }
+  return undefined;
+}
+
+const isCollision = (error: unknown): boolean => isCrossed(saidByPostgres(error) ?? error);
 
 /** The function may have swallowed an error that aborted the transaction, or ended the transaction itself. */
 function checkOpen(client: pg.PoolClient): void {
