@@ -397,6 +397,7 @@ test("whatever plain JavaScript hands to a definition, the error is one of ours"
     "shutdownOn",
     "schema",
     "listenUrl",
+    "sessionLock",
     "notify",
   ]) {
     calls[`new Perdure({ ${key} })`] = (value) => new Perdure({ [key]: value });

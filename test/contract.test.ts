@@ -306,6 +306,7 @@ test("in the caller's transaction, of schedules, of drain, of shutdown: each ver
     application: "c",
     schedules: [],
     lease: "10s",
+    sessionLock: true,
     notify: false,
     worker: { concurrency: 1, queues: ["default"] },
     outside: "call",

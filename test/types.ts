@@ -562,6 +562,7 @@ export const engines = (pool: pg.Pool) => [
     schema: "s",
     listenUrl: undefined,
     lease: "10s",
+    sessionLock: false,
     notify: false,
   }),
   new Perdure({ worker: { concurrency: 5, queues: ["a"] }, migrate: false, outside: "warn" }),
