@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:3772a9459751ea4cc9981e5ace7c32c4f6221d04
+--! Hash: sha1:e839b63edbd57e1e849e8f3b6ade387365ff4d65
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -255,7 +255,7 @@ create table :SCHEMA.worker (
   started_at timestamptz not null,
   beat_at    timestamptz not null,
   lease      interval not null,
-  locked     boolean not null,                 -- it holds the session lock of its id; else only silence tells that it is gone
+  locked     boolean not null default true,    -- it holds the session lock of its id; else only silence tells that it is gone
   hungry     boolean not null default false,   -- has a free slot: wants to hear of work
   watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
   reading    boolean not null default false,   -- reads values or streams: wants to hear of what is published

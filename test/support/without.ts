@@ -40,7 +40,7 @@ export const needs = (...names: readonly Switch[]): { skip: string | false } => 
 };
 
 /** Where PgBouncer stands in front of the server, host and port: `npm run matrix -- pgbouncer`. */
-const POOLER = process.env.PERDURE_TEST_POOLER;
+export const POOLER = process.env.PERDURE_TEST_POOLER;
 const SERVER = process.env.DATABASE_URL;
 
 /** An engine that would connect to the server itself goes through the pooler, as a user would have it: with a direct connection beside. */
