@@ -81,7 +81,8 @@ export function without(given: PerdureOptions): PerdureOptions {
   const cold = off.has("warm") && worker !== false ? { worker: { ...worker, warm: 0 } } : {};
   const made = {
     ...(off.has("hints") ? { notify: false } : {}),
-    ...(off.has("locks") ? { sessionLock: false } : {}),
+    // A death is missed after the lease: tests of many would take too long with the usual 30 s.
+    ...(off.has("locks") ? { sessionLock: false, lease: "5s" } : {}),
     [SEAM]: seam,
     ...options,
     ...cold,
