@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:83f77c297bfca479956281a863e5d61fddced875
+--! Hash: sha1:a3245dfead37bf4fa9689143a896498486c0a038
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -2955,12 +2955,20 @@ begin
   end if;
 end $perdure$;
 
--- The verdict of a control function for one run. Called by the verbs below. Locks: nothing.
-create function :SCHEMA.check_verdict(p_verb text, p_run_id text, p_verdict text, p_rule text) returns void language plpgsql as $perdure$
+-- Refuses what cannot be the id of a run, before it is looked for. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.check_run_id(p_verb text, p_run_id text) returns void language plpgsql immutable as $perdure$
 begin
   if p_run_id is null then
     raise exception '%: run_id must be given', p_verb using errcode = 'PD005';
-  elsif p_verdict is null then
+  elsif octet_length(p_run_id) > 255 then
+    raise exception '%: run_id "%" has % bytes; it must have 1 to 255', p_verb, left(p_run_id, 60), octet_length(p_run_id) using errcode = 'PD005';
+  end if;
+end $perdure$;
+
+-- The verdict of a control function for one run. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.check_verdict(p_verb text, p_run_id text, p_verdict text, p_rule text) returns void language plpgsql as $perdure$
+begin
+  if p_verdict is null then
     raise exception '%: there is no run "%"', p_verb, p_run_id using errcode = 'PD001', detail = p_run_id, hint = 'Check the id.';
   elsif p_verdict not in ('ok', 'woken') then
     raise exception '%: run "%" is %; %', p_verb, p_run_id, p_verdict, p_rule using errcode = 'PD004', detail = p_run_id;
@@ -2999,7 +3007,7 @@ begin
         case when delay < interval '0' then 'negative' else 'longer than 365000 days' end
       using errcode = 'PD005';
   elsif on_conflict is null or on_conflict not in ('error', 'return_existing') then
-    raise exception 'start_run: on_conflict cannot be "%"; it must be "error" or "return_existing"', on_conflict using errcode = 'PD005';
+    raise exception 'start_run: on_conflict cannot be "%"; it must be "error" or "return_existing"', left(on_conflict, 60) using errcode = 'PD005';
   end if;
 
   select * into v_definition from :SCHEMA.definition d
@@ -3041,9 +3049,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $perd
 declare
   v record;
 begin
-  if run_id is null then
-    raise exception 'send_event: run_id must be given' using errcode = 'PD005';
-  end if;
+  perform :SCHEMA.check_run_id('send_event', run_id);
   perform :SCHEMA.check_name('send_event', 'event', event);
   if octet_length(reference) not between 1 and 255 then
     raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
@@ -3075,6 +3081,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $perd
 declare
   v_verdict text;
 begin
+  perform :SCHEMA.check_run_id('cancel_run', run_id);
   if length(reason) > 1000 then
     raise exception 'cancel_run: the reason for run "%" has % characters; at most 1000 are stored', run_id, length(reason) using errcode = 'PD005';
   end if;
@@ -3088,6 +3095,7 @@ comment on function :SCHEMA.cancel_run is 'Cancels a run and its children in the
 create function :SCHEMA.pause_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
 #variable_conflict use_variable
 begin
+  perform :SCHEMA.check_run_id('pause_run', run_id);
   perform :SCHEMA.check_verdict('pause_run', run_id, (select c.verdict from :SCHEMA.pause_runs(array[run_id]) c),
     'only a pending, running or suspended run can be paused');
 end $perdure$;
@@ -3097,6 +3105,7 @@ comment on function :SCHEMA.pause_run is 'Pauses a run in the caller''s transact
 create function :SCHEMA.resume_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
 #variable_conflict use_variable
 begin
+  perform :SCHEMA.check_run_id('resume_run', run_id);
   perform :SCHEMA.check_verdict('resume_run', run_id, (select c.verdict from :SCHEMA.resume_runs(array[run_id]) c),
     'only a paused run can be resumed');
 end $perdure$;
@@ -3106,6 +3115,7 @@ comment on function :SCHEMA.resume_run is 'Lets a paused run go on, in the calle
 create function :SCHEMA.wake_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
 #variable_conflict use_variable
 begin
+  perform :SCHEMA.check_run_id('wake_run', run_id);
   perform :SCHEMA.check_verdict('wake_run', run_id, (select c.verdict from :SCHEMA.wake_runs(array[run_id]) c),
     'it is not asleep, and only a sleep can be ended early');
 end $perdure$;
