@@ -1,13 +1,22 @@
 /** Before an engine works: the server is one we can use, the schema is up to date. */
 import { checkServer, connectClient, type Database } from "./connect.ts";
 import { assertMigrated, migrate } from "./migrate.ts";
+import { checkRights, openSearchPath } from "./rights.ts";
 
-/** Checks the server, then migrates the schema or, without `mayMigrate`, refuses one that is behind. */
-export async function prepare(database: Database, schema: string, mayMigrate: boolean): Promise<void> {
+/** Checks the server and the role, then migrates the schema or, without `mayMigrate`, refuses one that is behind. */
+export async function prepare(
+  database: Database,
+  schema: string,
+  mayMigrate: boolean,
+  warn: (message: string) => void,
+): Promise<void> {
   const connect = () => connectClient(database.clientConfig());
   const client = await connect();
   try {
     await checkServer(client);
+    await checkRights(client, schema);
+    const open = await openSearchPath(client);
+    if (open !== undefined) warn(open);
     if (!mayMigrate) await assertMigrated(client, schema);
   } finally {
     await client.end().catch(() => {});
