@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:f9d1cd58ed2dfbb3299696c32223bca21de09336
+--! Hash: sha1:54ac29b167aa60a093a95d84046e3f96860cd2d2
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -3717,7 +3717,8 @@ create function :SCHEMA.grants_of(p_kind text, p_tenant text) returns text[] lan
       'grant insert, update on %2$I.run, %2$I.mail, %2$I.try, %2$I.value, %2$I.application, %2$I.definition to %1$I',
       'grant insert, delete on %2$I.outcome, %2$I.lane to %1$I',
       'grant insert, update, delete on %2$I.ready, %2$I.wait, %2$I.taken, %2$I.worker, %2$I.schedule, %2$I.schedule_trace to %1$I',
-      'grant update on %2$I.leader to %1$I']
+      'grant update on %2$I.leader to %1$I',
+      'grant usage on all sequences in schema %2$I to %1$I']
     when p_kind = 'sender' then array['grant execute on function %2$I.start_run, %2$I.send_event, %2$I.cancel_run to %1$I']
     when p_kind = 'observer' then array['grant execute on function %2$I.clock, %2$I.ms, %2$I.codecs_of to %1$I', case
       when p_tenant is null then
@@ -3784,6 +3785,7 @@ begin
   perform :SCHEMA.check_grant('revoke_from', role);
   delete from :SCHEMA.grantee g where g.role = role;
   execute format('revoke all on all tables in schema %I from %I', :SCHEMA.own_name(), role);
+  execute format('revoke all on all sequences in schema %I from %I', :SCHEMA.own_name(), role);
   execute format('revoke all on all routines in schema %I from %I', :SCHEMA.own_name(), role);
   execute format('revoke all on schema %I from %I', :SCHEMA.own_name(), role);
 end $perdure$;
@@ -3799,6 +3801,7 @@ declare
 begin
   revoke all on schema :SCHEMA from public;
   revoke all on all tables in schema :SCHEMA from public;
+  revoke all on all sequences in schema :SCHEMA from public;
   revoke all on all routines in schema :SCHEMA from public;
   for v in
     select t.oid from pg_type t left join pg_class c on c.oid = t.typrelid

@@ -65,7 +65,8 @@ create function :SCHEMA.grants_of(p_kind text, p_tenant text) returns text[] lan
       'grant insert, update on %2$I.run, %2$I.mail, %2$I.try, %2$I.value, %2$I.application, %2$I.definition to %1$I',
       'grant insert, delete on %2$I.outcome, %2$I.lane to %1$I',
       'grant insert, update, delete on %2$I.ready, %2$I.wait, %2$I.taken, %2$I.worker, %2$I.schedule, %2$I.schedule_trace to %1$I',
-      'grant update on %2$I.leader to %1$I']
+      'grant update on %2$I.leader to %1$I',
+      'grant usage on all sequences in schema %2$I to %1$I']
     when p_kind = 'sender' then array['grant execute on function %2$I.start_run, %2$I.send_event, %2$I.cancel_run to %1$I']
     when p_kind = 'observer' then array['grant execute on function %2$I.clock, %2$I.ms, %2$I.codecs_of to %1$I', case
       when p_tenant is null then
@@ -132,6 +133,7 @@ begin
   perform :SCHEMA.check_grant('revoke_from', role);
   delete from :SCHEMA.grantee g where g.role = role;
   execute format('revoke all on all tables in schema %I from %I', :SCHEMA.own_name(), role);
+  execute format('revoke all on all sequences in schema %I from %I', :SCHEMA.own_name(), role);
   execute format('revoke all on all routines in schema %I from %I', :SCHEMA.own_name(), role);
   execute format('revoke all on schema %I from %I', :SCHEMA.own_name(), role);
 end $perdure$;
@@ -147,6 +149,7 @@ declare
 begin
   revoke all on schema :SCHEMA from public;
   revoke all on all tables in schema :SCHEMA from public;
+  revoke all on all sequences in schema :SCHEMA from public;
   revoke all on all routines in schema :SCHEMA from public;
   for v in
     select t.oid from pg_type t left join pg_class c on c.oid = t.typrelid
