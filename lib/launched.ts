@@ -17,6 +17,7 @@ import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
+import { lone } from "./db/lone.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
 import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
@@ -113,9 +114,10 @@ export class Engine {
     this.lanes = lanesOf(settings);
     this.#database = database;
     this.codec = new StoredCodec(new ValueCodec({ errors: settings.errors, warn }), settings.codecs);
-    this.store = new Store(schema, database.pool);
+    const calls = lone(database);
+    this.store = new Store(schema, calls);
     this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
-    this.transactor = new PgTransactor(database.pool, schema, guard);
+    this.transactor = new PgTransactor(database, schema, guard);
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(this.key, letters) : Promise.resolve()),
     });
@@ -126,14 +128,16 @@ export class Engine {
       lanes: this.lanes,
       connect: () => {
         const config = database.clientConfig({ pipeline: !without.has("pipeline") } as object);
-        return without.has("swift") ? connectClient(config) : connectSwift(config);
+        return without.has("swift") || database.pooled ? connectClient(config) : connectSwift(config);
       },
       beside: (work) => database.beside(work),
-      hintTurn: () => (settings.notify && !without.has("behind") ? this.#hints.turn() : null),
+      // Through a pooler a packet holds one transaction: what follows would find its session taken away.
+      hintTurn: () => (settings.notify && !database.pooled && !without.has("behind") ? this.#hints.turn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),
       guard,
+      named: !database.pooled,
       most: without.has("batch") ? 1 : undefined,
       gathers: !without.has("gather"),
       follows: !guard && !without.has("follow"),
@@ -147,7 +151,7 @@ export class Engine {
     };
     const started = (): void => this.#hints.started();
     this.schedules = {
-      store: new ScheduleStore(schema, database.pool),
+      store: new ScheduleStore(schema, calls),
       codec: this.codec,
       watch: slots.watch,
       onStarted: started,
@@ -240,7 +244,7 @@ export class Engine {
       send: (id, event, data, options) => this.sender.one(id, event as EventLike<unknown>, data, options),
       cancel: async (id, reason) => {
         // A run that has ended needs no cancelling.
-        await this.store.control("cancel", [id], reason ?? null);
+        await this.store.control("cancel", [id], reason);
         this.changed();
       },
     };

@@ -4,7 +4,7 @@ export const COMMITTED: readonly { readonly name: string; readonly text: string 
   {
     name: "000001-initial.sql",
     text: `--! Previous: -
---! Hash: sha1:54ac29b167aa60a093a95d84046e3f96860cd2d2
+--! Hash: sha1:aaef68a5b8e8a1ae7fd6ea67a52cd8a322e535b2
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -2986,16 +2986,22 @@ begin
   return v_tenants;
 end $perdure$;
 
--- Refuses what cannot be the id of a run, and says whether the caller may know of that run. Called by the verbs below. Locks: nothing.
-create function :SCHEMA.may_touch(p_verb text, p_run_id text) returns boolean language plpgsql stable as $perdure$
-declare
-  v_tenants text[];
+-- Refuses what cannot be the id of a run, before it is looked for. Called by may_touch. Locks: nothing.
+create function :SCHEMA.check_run_id(p_verb text, p_run_id text) returns void language plpgsql immutable as $perdure$
 begin
   if p_run_id is null then
     raise exception '%: run_id must be given', p_verb using errcode = 'PD005';
   elsif octet_length(p_run_id) > 255 then
-    raise exception '%: run_id "%…" has % bytes; an id has 1 to 255', p_verb, left(p_run_id, 60), octet_length(p_run_id) using errcode = 'PD005';
+    raise exception '%: run_id "%" has % bytes; it must have 1 to 255', p_verb, left(p_run_id, 60), octet_length(p_run_id) using errcode = 'PD005';
   end if;
+end $perdure$;
+
+-- Whether the caller of a verb may know of a run. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.may_touch(p_verb text, p_run_id text) returns boolean language plpgsql stable as $perdure$
+declare
+  v_tenants text[];
+begin
+  perform :SCHEMA.check_run_id(p_verb, p_run_id);
   v_tenants := :SCHEMA.tenants_of_caller(p_verb);
   return v_tenants is null or exists (select from unnest(v_tenants) t where starts_with(p_run_id, t || '/'));
 end $perdure$;

@@ -187,4 +187,6 @@ function cleanCause(error: unknown): Error {
   return copy;
 }
 
-const redact = (text: string): string => text.replace(/(\w+:\/\/[^\s:@/]*:)[^\s@]*@/g, "$1***@");
+/** A password may hold the signs that end it in a URL that is written well. */
+const redact = (text: string): string =>
+  text.replace(/(\w+:\/\/[^\s:@/]*:)\S*@/g, "$1***@").replace(/(\bpassword=)[^\s&]+/gi, "$1***");

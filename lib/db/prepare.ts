@@ -13,7 +13,7 @@ export async function prepare(
   const connect = () => connectClient(database.clientConfig());
   const client = await connect();
   try {
-    await checkServer(client);
+    database.pooled = (await checkServer(client)).pooled;
     await checkRights(client, schema);
     const open = await openSearchPath(client);
     if (open !== undefined) warn(open);

@@ -346,7 +346,7 @@ test("what is too large or malformed is refused by the verb, shortly, and what i
     ["select :SCHEMA.start_run('greet', '{}')", "PD005", /not a JSON object/],
     ["select :SCHEMA.start_run(null)", "PD005", /is null/],
     [`select :SCHEMA.start_run('greet', (repeat('[', 100000) || repeat(']', 100000))::json)`, "54001", /stack depth/],
-    [`select :SCHEMA.send_event(${huge}, 'ping')`, "PD005", /run_id "x{60}…" has 5000000 bytes/],
+    [`select :SCHEMA.send_event(${huge}, 'ping')`, "PD005", /run_id "x{60}" has 5000000 bytes/],
     [`select :SCHEMA.send_event('a', ${huge})`, "PD005", /has 5000000 bytes/],
     [`select :SCHEMA.send_event('a', 'ping', reference => ${huge})`, "PD005", /1 to 255 bytes, not 5000000/],
     [`select :SCHEMA.send_event('a', 'ping', ${large})`, "PD005", /has 10485\d\d bytes/],
