@@ -15,6 +15,7 @@ import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
+import { flushing } from "./db/flushing.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
 import { lone } from "./db/lone.ts";
@@ -23,7 +24,6 @@ import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
 import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
-import { connectSwift } from "./db/swift.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
@@ -125,21 +125,12 @@ export class Engine {
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => {
-        const config = database.clientConfig({ pipeline: !without.has("pipeline") } as object);
-        return without.has("swift") || database.pooled ? connectClient(config) : connectSwift(config);
-      },
-      beside: (work) => database.beside(work),
+      ...flushing(database, without, guard),
       // Through a pooler a packet holds one transaction: what follows would find its session taken away.
       hintTurn: () => (settings.notify && !database.pooled && !without.has("behind") ? this.#hints.turn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),
-      guard,
-      named: !database.pooled,
-      most: without.has("batch") ? 1 : undefined,
-      gathers: !without.has("gather"),
-      follows: !guard && !without.has("follow"),
     });
     this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
