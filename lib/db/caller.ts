@@ -23,6 +23,7 @@ export interface CallerOptions {
 const CONTEXT: BatchContext = {
   worker: null,
   lanes: { workflows: [], versions: [], queues: [] },
+  named: false,
   again: false,
   lockMs: 0,
   apart: false,

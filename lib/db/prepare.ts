@@ -7,7 +7,7 @@ export async function prepare(database: Database, schema: string, mayMigrate: bo
   const connect = () => connectClient(database.clientConfig());
   const client = await connect();
   try {
-    await checkServer(client);
+    database.pooled = (await checkServer(client)).pooled;
     if (!mayMigrate) await assertMigrated(client, schema);
   } finally {
     await client.end().catch(() => {});

@@ -35,7 +35,7 @@ export function collector(): {
  * What must always hold, held by the database itself in every test: a state is left only as TRANSITIONS say, a checkpoint never changes, and
  * at each commit a run stands in `ready` as its ready_at says, and among what its worker has taken.
  */
-const INVARIANTS = `
+export const INVARIANTS = `
   create function :SCHEMA.check_transition() returns trigger language plpgsql as $$
   begin
     if not '${JSON.stringify(TRANSITIONS)}'::jsonb -> old.state ? new.state then
@@ -69,7 +69,7 @@ const INVARIANTS = `
   create constraint trigger check_place after insert or update on :SCHEMA.run deferrable initially deferred
     for each row execute function :SCHEMA.check_place()`;
 /** By itself, as a claim locks the tables in the other order. */
-const READY_INVARIANTS = `
+export const READY_INVARIANTS = `
   create index check_place on :SCHEMA.ready (run);
   create constraint trigger check_place after delete on :SCHEMA.ready deferrable initially deferred
     for each row execute function :SCHEMA.check_place()`;

@@ -170,7 +170,7 @@ export const text: fc.Arbitrary<string> = fc.oneof(
       "NULL",
       "{}",
       "%s",
-      "${x}",
+      `\${x}`,
     ),
   },
   {

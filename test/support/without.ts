@@ -36,8 +36,21 @@ export const needs = (...names: readonly Switch[]): { skip: string | false } => 
   return { skip: missing.length > 0 && `without ${missing.join(", ")}` };
 };
 
-/** Options of an engine without what is left out. */
-export function without(options: PerdureOptions): PerdureOptions {
+/** Where PgBouncer stands in front of the server, host and port: `npm run matrix -- pgbouncer`. */
+const POOLER = process.env.PERDURE_TEST_POOLER;
+const SERVER = process.env.DATABASE_URL;
+
+/** An engine that would connect to the server itself goes through the pooler, as a user would have it: with a direct connection beside. */
+function pooled(options: PerdureOptions): PerdureOptions {
+  const { database } = options;
+  if (!POOLER || !SERVER || typeof database !== "string" || new URL(database).host !== new URL(SERVER).host)
+    return options;
+  return { listenUrl: database, ...options, database: Object.assign(new URL(database), { host: POOLER }).href };
+}
+
+/** Options of an engine without what is left out, where the surroundings are those that are asked for. */
+export function without(given: PerdureOptions): PerdureOptions {
+  const options = pooled(given);
   if (off.size === 0) return options;
   const seam = { without: off as ReadonlySet<string> as ReadonlySet<Shortcut> };
   const { worker } = options;
