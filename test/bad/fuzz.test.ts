@@ -454,7 +454,11 @@ const interpret = workflow({ name: "interpret", timeout: "120s" }, async (run: s
       told.push("ok");
     } catch (error) {
       // A value with a `then` is awaited, as any is that a function returns.
-      told.push((error as Error)?.message === "recipe: then" ? "the test's" : `${verb}: ${complaint(error) ?? "ours"}`);
+      told.push(
+        /^recipe: (then|trap get|getter)$/.test(String((error as Error)?.message))
+          ? "the test's"
+          : `${verb}: ${complaint(error) ?? "ours"}`,
+      );
     }
   }
   return told;
