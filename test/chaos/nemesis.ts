@@ -301,9 +301,9 @@ export class Nemesis {
 
   /** Forward, worker by worker; then back, all but one, which goes on with what the new version has begun. */
   async _deploy(): Promise<void> {
-    const { workers, driver } = this.#parts;
+    const { workers, driver, size } = this.#parts;
     const forward = driver.version === 1;
-    for (const [at, worker] of workers.entries()) {
+    for (const [at, worker] of workers.slice(0, size.deployed).entries()) {
       if (!forward && at === 0) continue;
       while (worker.state !== "up") await pause(20);
       await worker.exchange({ version: forward ? 2 : 1, clock: worker.build.clock });

@@ -5,7 +5,8 @@ import { NOT_ASKED } from "./checks.ts";
 import { told } from "./report.ts";
 import { FAULTS, type Fault, FULL, type Size, SMALL, scaled } from "./size.ts";
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     seed: { type: "string" },
     small: { type: "boolean", default: false },
@@ -45,7 +46,7 @@ function sizeOf(): Size {
 async function main(): Promise<void> {
   if (values.mutants) {
     const { mutants } = await import("./mutants.ts");
-    process.exitCode = (await mutants(print)) ? 0 : 1;
+    process.exitCode = (await mutants(print, positionals)) ? 0 : 1;
     return;
   }
   const size = sizeOf();
