@@ -217,11 +217,11 @@ function advance(family: Family, run: Run, i: number): Family[] {
   const booked = { ...run, ledger: [...run.ledger, at] };
   switch (asked.do) {
     case "book":
-      return [done(family, booked, i, valueOf(asked, at, run.version))];
+      return [done(family, booked, i, said(asked, at, run.version))];
     case "step":
-      return [done(family, run, i, valueOf(asked, at, run.version))];
+      return [done(family, run, i, said(asked, at, run.version))];
     case "hold":
-      return family.gate ? [done(family, asked.tx ? booked : run, i, valueOf(asked, at, run.version))] : [];
+      return family.gate ? [done(family, asked.tx ? booked : run, i, said(asked, at, run.version))] : [];
     case "flaky":
       return op.due !== null && !isDue ? [] : [tryOnce(family, run, i, asked.fails)];
     case "sleep":
@@ -237,7 +237,7 @@ function advance(family: Family, run: Run, i: number): Family[] {
   }
 }
 
-export const valueOf = (op: Op, at: string, version: Version): string => `${stepName(op, at)} by ${version}`;
+export const said = (op: Op, at: string, version: Version): string => `${stepName(op, at)} by ${version}`;
 
 function tryOnce(family: Family, run: Run, i: number, fails: number): Family {
   const op = run.ops[i]!;

@@ -297,7 +297,8 @@ class World {
   }
 
   #scriptOf(id: string): Script | undefined {
-    return [...this.#families.values()].flat().find(({ runs }) => runs[id])?.runs[id]!.script;
+    const family = [...this.#families.values()].flat().find(({ runs }) => runs[id]);
+    return family?.runs[id]?.script;
   }
 
   /** What follows is done at the same time. */
