@@ -21,6 +21,7 @@ export const SWITCHES = {
   warm: "no suspended run stays in memory: whatever goes on is replayed",
   hints: "no NOTIFY: everybody polls",
   prepared: "no named prepared statements",
+  owner: "engines log in as a role that was granted to work, and owns nothing",
 } as const;
 export type Switch = keyof typeof SWITCHES;
 
@@ -29,6 +30,9 @@ for (const name of off) {
   if (!Object.hasOwn(SWITCHES, name))
     throw new Error(`PERDURE_TEST_WITHOUT: no switch "${name}"; there are ${Object.keys(SWITCHES)}`);
 }
+
+/** Whether engines log in as the schema's owner. */
+export const isOwner = (): boolean => !off.has("owner");
 
 /** For the options of a test that is about one of these: why it is skipped, if it is left out. */
 export const needs = (...names: readonly Switch[]): { skip: string | false } => {
@@ -52,7 +56,9 @@ function pooled(options: PerdureOptions): PerdureOptions {
 export function without(given: PerdureOptions): PerdureOptions {
   const options = pooled(given);
   if (off.size === 0) return options;
-  const seam = { without: off as ReadonlySet<string> as ReadonlySet<Shortcut> };
+  const seam = {
+    without: new Set([...off].filter((name) => name !== "owner")) as ReadonlySet<string> as ReadonlySet<Shortcut>,
+  };
   const { worker } = options;
   const cold = off.has("warm") && worker !== false ? { worker: { ...worker, warm: 0 } } : {};
   const made = { ...(off.has("hints") ? { notify: false } : {}), [SEAM]: seam, ...options, ...cold };
