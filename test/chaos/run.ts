@@ -20,6 +20,9 @@ const { values, positionals } = parseArgs({
   },
 });
 
+/** Of each check; all are in the folder. */
+const MOST_SHOWN = 10;
+
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
 /** `--fault kill=10`: so many of one kind, in place of those of the size; `--fault none` leaves out all that are not named. */
@@ -60,7 +63,12 @@ async function main(): Promise<void> {
       .map(([invariant, what]) => `${invariant} ${what}`)
       .join(", ")}`,
   );
-  for (const line of violations.slice(0, 100)) print(`VIOLATION ${line}`);
+  const shown = new Map<string, number>();
+  for (const line of violations) {
+    const [invariant] = line.split(":") as [string];
+    shown.set(invariant, (shown.get(invariant) ?? 0) + 1);
+    if (shown.get(invariant)! <= MOST_SHOWN) print(`VIOLATION ${line}`);
+  }
   for (const line of gentle) print(`TOO GENTLE ${line}`);
   print(
     `${violations.length} violations; seed ${size.seed}${violations.length + gentle.length > 0 ? `; histories and logs in ${folder}` : ""}`,
