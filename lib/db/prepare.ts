@@ -2,15 +2,23 @@
 import { checkServer, connectClient, type Database } from "./connect.ts";
 import { assertMigrated, migrate } from "./migrate.ts";
 
-/** Checks the server, then migrates the schema or, without `mayMigrate`, refuses one that is behind. */
-export async function prepare(database: Database, schema: string, mayMigrate: boolean): Promise<void> {
+export interface Preparation {
+  readonly schema: string;
+  /** False: a schema that is behind is refused. */
+  readonly migrate: boolean;
+  /** Told what a migration waits for. */
+  readonly logger?: { info(message: string): void } | undefined;
+}
+
+/** Checks the server, then migrates the schema or refuses one that is behind. */
+export async function prepare(database: Database, { schema, migrate: may, logger }: Preparation): Promise<void> {
   const connect = () => connectClient(database.clientConfig());
   const client = await connect();
   try {
     await checkServer(client);
-    if (!mayMigrate) await assertMigrated(client, schema);
+    if (!may) await assertMigrated(client, schema);
   } finally {
     await client.end().catch(() => {});
   }
-  if (mayMigrate) await migrate({ connect, schema });
+  if (may) await migrate({ connect, schema, log: (message) => logger?.info(`perdure: ${message}`) });
 }
