@@ -103,6 +103,9 @@ export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT
 /** Whether a statement took longer than it may. */
 export const isTooSlow = (error: unknown): boolean => matches(error, /^57014$/);
 
+/** Whether a pooler, or a server, takes no settings with a new connection. */
+export const isSettingRefused = (error: unknown): boolean => /parameter|options/i.test(messageOf(error));
+
 /** Whether a lock was waited for in vain. */
 export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);
 
