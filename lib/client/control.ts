@@ -1,6 +1,6 @@
 /** What is done to a run from outside: cancel, pause, resume, wake, retry, fork. */
 import { PerdureError, RunConflictError } from "../core/errors.ts";
-import { checkChoice, checkKeys, checkName, nearest, shorten } from "../core/options.ts";
+import { checkChoice, checkKeys, checkName, checkReason, nearest, shorten } from "../core/options.ts";
 import type { RunState } from "../core/states.ts";
 import { uuidv7 } from "../db/start-row.ts";
 import type { Store } from "../db/store.ts";
@@ -66,17 +66,6 @@ export async function controlRun(
   onChange();
   const { verdict } = found ?? notFound(id);
   if (!isDone(verb, verdict)) throw refusedBy(verdict, verb, id);
-}
-
-/** More than a person reads. */
-const MAX_REASON = 1000;
-
-/** Throws PERDURE_OPTION unless `reason` is text that can be stored. */
-export function checkReason(reason: unknown, where: string): string | null {
-  if (reason === undefined) return null;
-  if (typeof reason === "string" && reason.length <= MAX_REASON && !reason.includes("\0")) return reason;
-  const rule = `must be a string of at most ${MAX_REASON} characters without NUL`;
-  throw new PerdureError("PERDURE_OPTION", `reason of ${where} ${rule}, not ${shorten(reason)}`);
 }
 
 export async function cancelRun(id: string, reason: string | undefined, parts: ControlParts): Promise<void> {

@@ -8,6 +8,7 @@ import { checkSchemaName } from "../core/options.ts";
 import { committedMigrations, type LedgerRow, type Migration, pendingMigrations } from "./migration-files.ts";
 import { Patience } from "./migration-patience.ts";
 import { isConnectionLost, isOurs, toPerdureError } from "./pg-errors.ts";
+import { checkRights } from "./rights.ts";
 import { inSchema, quoteSchema } from "./schema-name.ts";
 
 export interface MigrateOptions {
@@ -42,8 +43,10 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
   const patience = new Patience({ doing, ...options });
   const once = async (client: pg.Client): Promise<void> => {
     // Without a lock first: the usual start finds nothing to do and must wait for nobody.
-    const [next] = await pendingIn(client, options);
-    if (next) await inTurn(client, options, (work) => applyPending(work, options, patience, applied));
+    const pending = await pendingIn(client, options);
+    if (pending.length === 0) return;
+    await checkOwner(client, options.schema, pending.at(-1)!.name);
+    await inTurn(client, options, (work) => applyPending(work, options, patience, applied));
   };
   await patience
     .through(mayPass, () => withClient(options, once))
@@ -121,7 +124,7 @@ async function applyInOne(client: pg.Client, options: MigrateOptions, migration:
     if (migration.worksWith === null) await createLedger(client, schema);
     // First of all: whoever applies it too waits here, and finds it done.
     await note(client, schema, migration);
-    const text = inSchema(migration.body, schema);
+    const text = inSchema(`${migration.body};\nselect :SCHEMA.settle_rights();`, schema);
     if (migration.worksWith === null) await client.query(text);
     else await runWithin(client, text, await roomFor(client, schema, migration));
     await client.query("commit");
@@ -179,6 +182,14 @@ async function dropBroken(client: pg.Client, schema: string, index: string): Pro
   if (broken.rowCount !== 0) await client.query(inSchema(`drop index concurrently :SCHEMA.${index}`, schema));
 }
 
+/** Only the owner changes a schema; another role does not try, as it would come half the way. */
+async function checkOwner(client: pg.ClientBase, schema: string, needed: string): Promise<void> {
+  const rights = await checkRights(client, schema);
+  if (!rights || rights.owns) return;
+  const text = `schema "${schema}" is behind ${needed}, and role "${rights.role}" does not own it: run migrate() as "${rights.owner}"`;
+  throw new PerdureError("PERDURE_SCHEMA", text);
+}
+
 async function createLedger(client: pg.Client, schema: string): Promise<void> {
   // Looked up first: `create schema if not exists` asks for a right on the database even where the schema exists.
   const { rowCount } = await client.query("select from pg_namespace where nspname = $1", [schema]);
@@ -227,7 +238,10 @@ function mayPass(error: unknown): boolean {
 
 const codeOf = (error: unknown): string | undefined => (error as { code?: string }).code;
 
+const ROLE = `select current_user::text as role, not exists (
+  select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = 'migrations') as making`;
+
 async function refused(client: pg.Client, error: unknown, schema: string): Promise<PerdureError> {
-  const role = await client.query("select current_user as role").catch(() => undefined);
-  return toPerdureError(error, `migrating schema "${schema}"`, { role: role?.rows[0].role, schema });
+  const role = await client.query(ROLE, [schema]).catch(() => undefined);
+  return toPerdureError(error, `migrating schema "${schema}"`, { schema, ...role?.rows[0] });
 }

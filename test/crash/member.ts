@@ -14,20 +14,23 @@ import {
 } from "../../lib/index.ts";
 import type { MemberOptions } from "../support/crew.ts";
 import { without } from "../support/without.ts";
+import { everything } from "./everything.ts";
 import { topics } from "./topics.ts";
 
 const {
   url,
+  direct,
   schema,
   workflows: names,
   version,
   ...options
 } = JSON.parse(process.argv[2]!) as MemberOptions & {
   url: string;
+  direct: string;
   schema: string;
 };
 // The journal is written beside, straight to the server, whatever happens to the engine's connections.
-const pool = new pg.Pool({ connectionString: url, max: 4, idleTimeoutMillis: 200 });
+const pool = new pg.Pool({ connectionString: direct, max: 4, idleTimeoutMillis: 200 });
 pool.on("error", () => {});
 const FOREVER = 3_600_000;
 
@@ -194,6 +197,7 @@ const versioned = workflow({ name: "versioned", version: version ?? "1" }, async
   return `version ${version ?? "1"}`;
 });
 
+const kitchen = everything({ enter, schema }, () => perdure);
 const all = {
   five,
   traffic,
@@ -208,6 +212,7 @@ const all = {
   talker,
   versioned,
   ...topics({ enter, outside, schema }),
+  ...kitchen.workflows,
 };
 const registered = Object.entries(all).filter(([name]) => names?.includes(name) ?? true);
 const logged: string[] = [];
@@ -220,7 +225,7 @@ const given = {
   workflows: registered.map(([, value]) => value),
   logger: { debug: log, info: log, warn: log, error: log },
 };
-const perdure = new Perdure(without(given));
+const perdure: Perdure = new Perdure(without(given));
 
 let loading = false;
 /** Keeps so many runs in flight, started here one after another. */
@@ -240,6 +245,7 @@ const orders: Record<string, (...args: any[]) => unknown> = {
   },
   send: (ids: string[], name: string, data: unknown) => perdure.send(ids, event<any>(name), data),
   result: (id: string) => perdure.get(id).result(),
+  play: (id: string) => kitchen.play(perdure, id),
   load,
   unload: () => {
     loading = false;

@@ -3,7 +3,8 @@ import type { Test } from "tap";
 import { TRANSITIONS } from "../../lib/core/states.ts";
 import { Perdure, type PerdureOptions } from "../../lib/index.ts";
 import { freshSchema } from "./postgres.ts";
-import { without } from "./without.ts";
+import { isOwner, without } from "./without.ts";
+import { workerUrl } from "./worker-role.ts";
 
 export interface Bench {
   readonly perdure: Perdure;
@@ -35,7 +36,7 @@ export function collector(): {
  * What must always hold, held by the database itself in every test: a state is left only as TRANSITIONS say, a checkpoint never changes, and
  * at each commit a run stands in `ready` as its ready_at says, and among what its worker has taken.
  */
-const INVARIANTS = `
+export const INVARIANTS = `
   create function :SCHEMA.check_transition() returns trigger language plpgsql as $$
   begin
     if not '${JSON.stringify(TRANSITIONS)}'::jsonb -> old.state ? new.state then
@@ -50,7 +51,7 @@ const INVARIANTS = `
     raise exception 'checkpoint "%" was changed', old.slot;
   end $$;
   create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint();
-  create function :SCHEMA.check_place() returns trigger language plpgsql set enable_seqscan = off as $$
+  create function :SCHEMA.check_place() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
   declare
     v_run :SCHEMA.run;
     v_key bigint;
@@ -69,7 +70,7 @@ const INVARIANTS = `
   create constraint trigger check_place after insert or update on :SCHEMA.run deferrable initially deferred
     for each row execute function :SCHEMA.check_place()`;
 /** By itself, as a claim locks the tables in the other order. */
-const READY_INVARIANTS = `
+export const READY_INVARIANTS = `
   create index check_place on :SCHEMA.ready (run);
   create constraint trigger check_place after delete on :SCHEMA.ready deferrable initially deferred
     for each row execute function :SCHEMA.check_place()`;
@@ -82,8 +83,9 @@ export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   const { url, schema: fresh, pool } = await freshSchema(t);
   const schema = options.schema ?? fresh;
   const engines: Perdure[] = [];
+  const database = isOwner() ? url : await workerUrl(t, url, schema);
   const launch = async (more: PerdureOptions): Promise<Perdure> => {
-    const engine = new Perdure(without({ database: url, schema, logger: collector(), ...options, ...more }));
+    const engine = new Perdure(without({ database, schema, logger: collector(), ...options, ...more }));
     engines.push(engine);
     await engine.launch();
     return engine;

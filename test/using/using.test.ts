@@ -365,3 +365,34 @@ test("a transaction step that starts a run starts it exactly once, with its own 
   t.equal(tries, 2);
   t.equal(await count(b, "run"), 2, "that of the failed try was rolled back");
 });
+
+test("a transaction step that starts and sends by using() is run again when its connection ends, or it collides with another", async (t) => {
+  let calls = 0;
+  let spoil: (pid: number) => Promise<unknown> = async () => {};
+  const book = transaction("book", async (tx, id: string) => {
+    calls += 1;
+    if (calls === 1) await spoil((tx as pg.PoolClient & { processID: number }).processID);
+    const using = b.perdure.using(tx);
+    await using.start(listen.with({ id }));
+    await using.send(id, ping, 7);
+  });
+  const flow = workflow("flow", async (id: string) => book(id));
+  const b = await bench(t, { workflows: [flow, listen] });
+  spoil = (pid) => b.sql("select pg_terminate_backend($1, 5000)", [pid]);
+  await (await b.perdure.start(flow, "one")).result({ timeout: PATIENCE_MS });
+  t.equal(calls, 2, "the server had ended its session");
+  await b.sql(`create sequence :SCHEMA.starts`);
+  await b.sql(
+    `create function :SCHEMA.collide() returns trigger language plpgsql as $$ begin
+    if nextval('":SCHEMA_NAME".starts') = 1 then raise exception 'deadlock detected' using errcode = '40P01'; end if;
+    return new;
+  end $$`.replace(":SCHEMA_NAME", b.schema),
+  );
+  await b.sql(
+    `create trigger collide before insert on :SCHEMA.run for each row when (new.id = 'two') execute function :SCHEMA.collide()`,
+  );
+  calls = 1;
+  await (await b.perdure.start(flow, "two")).result({ timeout: PATIENCE_MS });
+  t.equal(calls, 3, "it was chosen to end a deadlock");
+  for (const id of ["one", "two"]) t.equal(await b.perdure.get(listen, id).result({ timeout: PATIENCE_MS }), 7);
+});
