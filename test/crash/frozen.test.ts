@@ -15,9 +15,8 @@ async function crewAlone(t: Test): Promise<Crew> {
   const url = `postgres://${user}@${host}:${port}/${database}`;
   const pool = new pg.Pool({ connectionString: url, max: 5 });
   pool.on("error", () => {});
-  const team = await crew(t, { url, schema: "perdure", pool });
   t.teardown(() => pool.end());
-  return team;
+  return crew(t, { url, schema: "perdure", pool });
 }
 
 /** What the sessions of a process hold back. */
@@ -52,15 +51,6 @@ test("a frozen process does not hold vacuum back, neither idle nor while its lis
     await eventually(async () => (await dead(team)) === 0, PATIENCE_MS),
     true,
     "vacuum removes what was deleted since",
-  );
-  t.comment(
-    new Date().toISOString(),
-    JSON.stringify(
-      await team.sql(
-        "select pid, wait_event, left(query,30) as q, backend_xmin as x from pg_stat_activity where application_name = $1",
-        [frozen.name],
-      ),
-    ),
   );
   // More than its socket takes.
   const stuck = async () => (await held(team, frozen)).length > 0;
