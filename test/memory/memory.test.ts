@@ -12,7 +12,7 @@ const how = (more: ForkOptions): ForkOptions => ({ stdio: ["ignore", "pipe", "in
 /** The figures of the README. */
 const HEAP_MIB = 512;
 const RSS_MIB = 768;
-/** In a hundred thousand runs it is a tenth of this: what so few leave is mostly what caches and the collector take their time with. */
+/** Of 60,000 runs it is an eighth of this: what so few leave is mostly compiled code and caches. */
 const BYTES_A_RUN = 1000;
 const RUNS = 2000;
 
