@@ -136,6 +136,18 @@ test("a Proxy that refuses every question, or was revoked, is refused by the eng
   );
 });
 
+test("a value of no kind that can be stored, behind a Proxy that refuses to say which, is refused with its path", async (t) => {
+  const { perdure, sql } = await bench(t, { workflows: [echo] });
+  const given = new Proxy(globalThis, { get: refuses });
+  t.strictSame(await rejection(() => perdure.start(echo, { inner: given })), {
+    name: "PerdureError",
+    code: "PERDURE_SERIALIZE",
+    message:
+      'input of workflow "echo": cannot store $[0].inner: instance of a class that cannot be read; pass a plain object',
+  });
+  t.same(await sql("select from :SCHEMA.run"), []);
+});
+
 test("a schema that throws, or returns, anything is an error that names what it checks", async (t) => {
   const schema = (validate: () => any): Schema => ({ "~standard": { version: 1, vendor: "test", validate } });
   const cases: [() => any, RegExp][] = [
