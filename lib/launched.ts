@@ -91,7 +91,7 @@ export class Engine {
     announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
-      const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
+      const ready = (): Promise<void> => prepare(database, settings);
       await (seam?.prepare ? seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
       await engine.#start(() => onWork(engine!));

@@ -10,7 +10,7 @@ import { startPostgres } from "../lib/db/embedded.ts";
 import { TEST_SERVER } from "./support/postgres.ts";
 
 /** They hold promises about time, or break so much that little else gets done. */
-const ALONE = ["crash/kill.test.js", "db/listener.test.js", "crash/database.test.js"];
+const ALONE = ["crash/kill.test.js", "db/listener.test.js", "crash/database.test.js", "chaos/chaos.test.js"];
 /** Most tests wait more than they work: more of them at once than the machine has processors. */
 const JOBS = 4;
 

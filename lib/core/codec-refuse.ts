@@ -65,8 +65,9 @@ export function refusalOf(value: unknown): Refusal {
   if (typeof value === "function") return { problem: "function", fix: "pass data, not code" };
   if (typeof value === "symbol") return { problem: "symbol", fix: "pass a string" };
   if (types.isPromise(value)) return { problem: "Promise", fix: "await it first" };
-  const className = classNameOf(Object.getPrototypeOf(value));
-  const name = className === "" || className === "Object" ? brandOf(value as object) : className;
+  const className = attempt(() => classNameOf(Object.getPrototypeOf(value))) ?? "";
+  const brand = (): string => attempt(() => brandOf(value as object)) ?? "a class that cannot be read";
+  const name = className === "" || className === "Object" ? brand() : className;
   if (types.isBoxedPrimitive(value)) return { problem: `${name} object`, fix: "pass the primitive" };
   return { problem: `instance of ${name}`, fix: "pass a plain object" };
 }

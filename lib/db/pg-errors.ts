@@ -27,6 +27,7 @@ const RULES: readonly Rule[] = [
   { match: /^PD003$/, code: "PERDURE_CONFLICT", fix: "" },
   { match: /^PD004$/, code: "PERDURE_STATE", fix: "" },
   { match: /^PD005$/, code: "PERDURE_OPTION", fix: "" },
+  { match: /^PD006$/, code: "PERDURE_SCHEMA", fix: "" },
   { match: /^(ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|ENOENT)$/, code: "PERDURE_CONNECTION", fix: UNREACHABLE },
   { match: /^(ENOTFOUND|EAI_AGAIN)$/, code: "PERDURE_CONNECTION", fix: "the host name does not resolve: check it" },
   { match: /^(ETIMEDOUT|ECONNRESET|EPIPE|ECONNABORTED)$/, code: "PERDURE_CONNECTION", fix: UNREACHABLE },
@@ -82,6 +83,8 @@ const BROKEN = /^(08|57P0[1-5]|25P03|25006|E(CONN|PIPE|TIMEDOUT|HOST|NET))/;
 export interface Grant {
   readonly role?: string | undefined;
   readonly schema?: string | undefined;
+  /** The schema is being made: whoever makes it owns it. */
+  readonly making?: boolean | undefined;
 }
 
 /** `doing` completes "while …". */
@@ -101,6 +104,9 @@ export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT
 
 /** Whether a statement took longer than it may. */
 export const isTooSlow = (error: unknown): boolean => matches(error, /^57014$/);
+
+/** Whether a pooler, or a server, takes no settings with a new connection. */
+export const isSettingRefused = (error: unknown): boolean => /parameter|options/i.test(messageOf(error));
 
 /** Whether a lock was waited for in vain. */
 export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);
@@ -130,16 +136,19 @@ function ofRun(rule: Rule | undefined, { message, detail }: Report): PerdureErro
   return undefined;
 }
 
-function grantFor(message: string, grant: Grant): string {
-  const [, kind, name] = /(database|schema|sequence|function|procedure) "?([^"]+?)"?$/.exec(message) ?? [];
-  const schema = grant.schema === undefined ? "<schema>" : quoted(grant.schema);
-  const to = `to ${grant.role === undefined ? "<role>" : quoted(grant.role)}`;
+function grantFor(message: string, { role, schema, making }: Grant): string {
+  const [, kind, name] = /(database|schema) "?([^"]+?)"?$/.exec(message) ?? [];
+  const to = `to ${role === undefined ? "<role>" : quoted(role)}`;
   if (/must be owner/.test(message)) return "migrate with the role that owns the schema";
   if (kind === "database") return `run: grant create on database ${quoted(name!)} ${to}`;
-  if (kind === "schema") return `run: grant usage, create on schema ${quoted(name!)} ${to}`;
-  if (kind === "sequence") return `run: grant usage, select on all sequences in schema ${schema} ${to}`;
-  if (kind !== undefined) return `run: grant execute on all functions in schema ${schema} ${to}`;
-  return `run: grant select, insert, update, delete on all tables in schema ${schema} ${to}`;
+  if (kind === "schema" && making) return `run: grant usage, create on schema ${quoted(name!)} ${to}`;
+  return grantWorker(role, schema);
+}
+
+/** What lets a role work: said to whoever owns the schema. */
+export function grantWorker(role: string | undefined, schema: string | undefined): string {
+  const name = role === undefined ? "'<role>'" : `'${role.replaceAll("'", "''")}'`;
+  return `as the owner of the schema, run: select ${schema === undefined ? "<schema>" : quoted(schema)}.grant_to(${name}, 'worker')`;
 }
 
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;

@@ -5,6 +5,7 @@ import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
 import { hint } from "./hint.ts";
 import { toClaims, toFork } from "./loaded.ts";
+import { newestMigration } from "./migration-files.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { call } from "./statement.ts";
@@ -225,7 +226,7 @@ export class Store {
     { workflows, versions, queues }: Lanes,
     locked: boolean,
   ): Promise<void> {
-    await this.#rows("enter_worker", [worker, name, leaseMs, workflows, versions, queues, locked]);
+    await this.#rows("enter_worker", [worker, name, leaseMs, workflows, versions, queues, newestMigration(), locked]);
   }
 
   async beat(worker: string, db: Queryable): Promise<Beat> {

@@ -232,7 +232,6 @@ function callsOf(world: Bench, done: string, open: string): Record<string, (a: a
     drain: (a) => perdure.drain(a),
     "drain until": (a) => perdure.drain({ deadline: a }),
     using: (a) => perdure.using(a),
-    "using its verbs": (a, b) => perdure.using({ query: async () => a }).start(echo, b),
     "schedules.list": (a) => perdure.schedules.list(a),
     "schedules.pause": (a) => perdure.schedules.pause(a),
     "schedules.resume": (a) => perdure.schedules.resume(a),
@@ -352,8 +351,8 @@ test("whatever is passed on comes back equal from a start, a step, an event, a v
     const accepted = await judged("start", () => perdure.start(carry.with({ id }), build(given)));
     const [{ n }] = await sql("select count(*)::integer as n from :SCHEMA.run where id = $1", [id]);
     assert.equal(n, accepted ? 1 : 0);
-    // A failure is always stored: of a chain of causes that is too long, as much as goes.
-    if (!accepted && JSON.stringify(given).includes("deep causes")) return;
+    // An error is always stored, as much of it as goes; as an argument it needs a hash too.
+    if (!accepted && /deep causes|"error/.test(JSON.stringify(given))) return;
     if (!accepted) {
       await perdure.start(carry.with({ id }), "good");
       assert.equal(await judged("send", () => perdure.send(id, news, build(given))), false);
@@ -455,7 +454,11 @@ const interpret = workflow({ name: "interpret", timeout: "120s" }, async (run: s
       told.push("ok");
     } catch (error) {
       // A value with a `then` is awaited, as any is that a function returns.
-      told.push((error as Error)?.message === "recipe: then" ? "the test's" : `${verb}: ${complaint(error) ?? "ours"}`);
+      told.push(
+        /^recipe: (then|trap get|getter)$/.test(String((error as Error)?.message))
+          ? "the test's"
+          : `${verb}: ${complaint(error) ?? "ours"}`,
+      );
     }
   }
   return told;
@@ -473,6 +476,8 @@ test("whatever a body hands to what is durable, it works, live and on replay, or
   const property = fc.asyncProperty(fc.array(program, { minLength: 1, maxLength: 6 }), async (programs) => {
     called = new Map();
     const one = async (ops: readonly Op[]): Promise<void> => {
+      // The program is the run's input.
+      if (Buffer.byteLength(JSON.stringify(ops)) > 500_000) return;
       ids += 1;
       const run = await perdure.start(interpret.with({ id: `i-${ids}` }), `i-${ids}`, ops);
       const told = await Promise.race([run.result(PATIENCE), whyBlocked(run)]);
@@ -561,7 +566,9 @@ const SQL_VERBS: Record<string, fc.Arbitrary<unknown>[]> = {
   "pause_run($1)": [sqlText],
   "resume_run($1)": [sqlText],
   "wake_run($1)": [sqlText],
-  "grant_sender($1)": [sqlText],
+  "grant_to($1, $2, $3)": [sqlText, sqlText, sqlText],
+  "grant_to(current_user, $1, $2)": [sqlText, sqlText],
+  "revoke_from($1)": [sqlText],
 };
 
 test("whatever the SQL verbs are called with, they work, or raise a SQLSTATE of ours with a text that is short, and store nothing", async (t) => {

@@ -157,7 +157,7 @@ async function run(world: World, { say, hasty = false }: Telling, end: () => Pro
     await Promise.all([driver.drive(size.runs, size.seconds * 1000, size.poison), nemesis.rage(planOf(size))]);
     nemesis.heal();
     const healed = performance.now();
-    await calmDown(world, size.patienceMs);
+    await calmDown(world, hasty ? 20_000 : size.patienceMs);
     say(`healed: ${((performance.now() - healed) / 1000).toFixed(1)} s until all was done`);
   } finally {
     clearInterval(progress);
@@ -227,7 +227,9 @@ async function lookAtAll(one: Observers["all"][number], driver: Driver): Promise
 
 async function stopOnceBroken(world: World, nemesis: Nemesis): Promise<void> {
   const rows = await world.sql("select 1 from chaos.violation limit 1").catch(() => []);
-  if (rows.length > 0) nemesis.stop();
+  if (rows.length === 0) return;
+  nemesis.stop();
+  world.driver.stop();
 }
 
 async function logsIn(folder: string): Promise<string> {

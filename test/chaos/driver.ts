@@ -46,6 +46,7 @@ export class Driver {
   readonly #history: History;
   readonly #dice: Dice;
   readonly #running = new Set<Promise<void>>();
+  #stopped = false;
 
   private constructor(parts: { proxies: FaultyProxy[]; engines: Perdure[]; history: History; dice: Dice }) {
     this.proxies = parts.proxies;
@@ -65,12 +66,17 @@ export class Driver {
   /** Starts so many runs, evenly over the time, and returns once the last is under way. */
   async drive(runs: number, ms: number, poison: number): Promise<void> {
     const since = performance.now();
-    for (let no = 0; no < runs; no += 1) {
+    for (let no = 0; no < runs && !this.#stopped; no += 1) {
       const deadly = poison > 0 && no % Math.ceil(runs / poison) === Math.floor(runs / poison / 2);
       if (deadly) this.#begin(this.#made(`poison-${no}`, "poison"));
       this.#begin(this.#made(`run-${no}`, "sink"));
       await pause(Math.max(0, since + ((no + 1) * ms) / runs - performance.now()));
     }
+  }
+
+  /** No run is begun any more. */
+  stop(): void {
+    this.#stopped = true;
   }
 
   /** Resolves when every run that was started has come to its end as its client sees it. */

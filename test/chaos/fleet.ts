@@ -21,6 +21,13 @@ export interface Build {
   readonly clock: string | null;
 }
 
+const alive = new Set<ChildProcess>();
+/** One that is frozen does not see that its parent has gone. */
+process.once("exit", () => {
+  for (const child of alive) child.kill("SIGKILL");
+});
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
+
 export type WorkerState = "starting" | "up" | "frozen" | "down";
 
 export class Worker {
@@ -76,6 +83,7 @@ export class Worker {
     });
     child.stdout!.pipe(this.#log, { end: false });
     child.stderr!.pipe(this.#log, { end: false });
+    alive.add(child);
     this.processes += 1;
     this.process = child;
     this.state = "starting";
@@ -86,6 +94,7 @@ export class Worker {
   }
 
   async #died(child: ChildProcess): Promise<void> {
+    alive.delete(child);
     if (this.process !== child) return;
     if (this.state !== "down") this.deaths += 1;
     this.state = "down";

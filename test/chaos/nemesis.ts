@@ -59,6 +59,16 @@ export interface Happened {
   readonly until?: number;
 }
 
+interface Wanted {
+  /** What its packet names, one of these. */
+  readonly names: readonly string[];
+  readonly silent: boolean;
+  readonly hit: (proxy: FaultyProxy) => void;
+}
+
+/** The statements that record outcomes, by their names. */
+const RECORDS = ["record_steps", ":record:", "end_runs", ":end:"];
+
 interface Parts {
   readonly size: Size;
   readonly workers: readonly Worker[];
@@ -75,11 +85,15 @@ export class Nemesis {
   lost = 0;
   readonly #parts: Parts;
   readonly #lasting = new Set<Promise<void>>();
+  /** Commits whose answers are to be lost. */
+  readonly #wanted: Wanted[] = [];
   #serverBusy: Promise<void> = Promise.resolve();
   #stopped = false;
 
   constructor(parts: Parts) {
     this.#parts = parts;
+    for (const proxy of [...parts.workers.map(({ proxy: own }) => own), ...parts.driver.proxies])
+      proxy.onCommitted = (_batch, sent) => this.#judge(proxy, sent);
   }
 
   /** Resolves when all that was planned has been done and is over. */
@@ -223,24 +237,25 @@ export class Nemesis {
     this.#proxy(planned).cut();
   }
 
-  /** At the next commit: the server says that it is done, and nobody hears it. */
+  /** Of the next commit, whoever's: the server says that it is done, and nobody hears it. */
   async _lost(planned: Planned): Promise<void> {
-    const proxy = this.#proxy(planned);
-    let told = false;
-    const at = performance.now();
-    // Of a worker half of the time an outcome that it has recorded, otherwise whatever it writes next.
-    const wanted = planned.share > 0.6 ? ["record_steps", ":record:", "end_runs", ":end:"] : [""];
-    proxy.onCommitted = (_batch, sent) => {
-      if (told || !wanted.some((name) => sent.includes(name))) return "pass";
-      told = true;
-      this.lost += 1;
-      return planned.share % 0.1 < 0.03 ? "silence" : "reset";
-    };
-    while (!told && performance.now() - at < 10_000) await pause(50);
-    proxy.onCommitted = () => "pass";
-    if (told) this.#note({ fault: "lost", at: Date.now() });
+    // Half of the time an outcome that a worker has recorded, otherwise whatever is written.
+    const names = planned.share < 0.5 ? RECORDS : [""];
+    const silent = planned.victim === 0;
+    const proxy = await new Promise<FaultyProxy>((hit) => void this.#wanted.push({ names, silent, hit }));
+    this.lost += 1;
+    this.#note({ fault: "lost", at: Date.now() });
+    if (!silent) return;
     await pause(BURIED_MS);
     proxy.bury();
+  }
+
+  #judge(proxy: FaultyProxy, sent: Buffer): "pass" | "reset" | "silence" {
+    const at = this.#wanted.findIndex(({ names }) => names.some((name) => sent.includes(name)));
+    if (at < 0) return "pass";
+    const [{ silent, hit }] = this.#wanted.splice(at, 1) as [Wanted];
+    hit(proxy);
+    return silent ? "silence" : "reset";
   }
 
   async _silent(planned: Planned): Promise<void> {
@@ -301,9 +316,9 @@ export class Nemesis {
 
   /** Forward, worker by worker; then back, all but one, which goes on with what the new version has begun. */
   async _deploy(): Promise<void> {
-    const { workers, driver } = this.#parts;
+    const { workers, driver, size } = this.#parts;
     const forward = driver.version === 1;
-    for (const [at, worker] of workers.entries()) {
+    for (const [at, worker] of workers.slice(0, size.deployed).entries()) {
       if (!forward && at === 0) continue;
       while (worker.state !== "up") await pause(20);
       await worker.exchange({ version: forward ? 2 : 1, clock: worker.build.clock });

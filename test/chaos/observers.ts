@@ -8,6 +8,7 @@ import { sql } from "./server.ts";
 
 const TERMINAL = ["completed", "failed", "cancelled"];
 const AT_ONCE = 40;
+const BETWEEN_MS = 250;
 
 export interface Observer {
   readonly name: string;
@@ -44,7 +45,7 @@ export class Observers {
 
   async #watch(one: Observer, dice: Dice, cases: readonly Case[]): Promise<void> {
     while (!this.#stopped) {
-      await pause(100);
+      await pause(BETWEEN_MS);
       // Most of what was begun last is under way.
       const recent = cases.slice(-300).filter(({ started }) => started);
       if (recent.length === 0) continue;

@@ -69,7 +69,7 @@ export async function measure({ driver, workers, listens }: Seen, nemesis: Nemes
   };
 }
 
-/** From the fault until the first run of the victim was taken from it. Of those that held one. */
+/** From the fault until the first run of the victim was taken from it, of those that held one; of a frozen one, while it was frozen. */
 async function takeOvers(nemesis: Nemesis, sql: Sql, fault: "kill" | "freeze"): Promise<number[]> {
   const rows = await sql(
     `select p.name, extract(epoch from min(l.at))::float8 * 1000 as at from chaos.lost l join chaos.process p on p.id = l.worker where l.dead group by p.name, l.worker`,
@@ -77,7 +77,7 @@ async function takeOvers(nemesis: Nemesis, sql: Sql, fault: "kill" | "freeze"): 
   return nemesis.happened
     .filter((one) => one.fault === fault)
     .flatMap(({ name, at, until }) => {
-      const taken = rows.filter((row) => row.name === name && row.at > at && row.at < (until ?? at) + 60_000);
+      const taken = rows.filter((row) => row.name === name && row.at > at && row.at < (until ?? Infinity));
       return taken.length > 0 ? [Math.min(...taken.map((row) => row.at)) - at] : [];
     });
 }

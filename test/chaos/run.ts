@@ -5,7 +5,8 @@ import { NOT_ASKED } from "./checks.ts";
 import { told } from "./report.ts";
 import { FAULTS, type Fault, FULL, type Size, SMALL, scaled } from "./size.ts";
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     seed: { type: "string" },
     small: { type: "boolean", default: false },
@@ -18,6 +19,9 @@ const { values } = parseArgs({
     mutants: { type: "boolean", default: false },
   },
 });
+
+/** Of each check; all are in the folder. */
+const MOST_SHOWN = 10;
 
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
@@ -45,7 +49,7 @@ function sizeOf(): Size {
 async function main(): Promise<void> {
   if (values.mutants) {
     const { mutants } = await import("./mutants.ts");
-    process.exitCode = (await mutants(print)) ? 0 : 1;
+    process.exitCode = (await mutants(print, positionals)) ? 0 : 1;
     return;
   }
   const size = sizeOf();
@@ -59,7 +63,12 @@ async function main(): Promise<void> {
       .map(([invariant, what]) => `${invariant} ${what}`)
       .join(", ")}`,
   );
-  for (const line of violations.slice(0, 100)) print(`VIOLATION ${line}`);
+  const shown = new Map<string, number>();
+  for (const line of violations) {
+    const [invariant] = line.split(":") as [string];
+    shown.set(invariant, (shown.get(invariant) ?? 0) + 1);
+    if (shown.get(invariant)! <= MOST_SHOWN) print(`VIOLATION ${line}`);
+  }
   for (const line of gentle) print(`TOO GENTLE ${line}`);
   print(
     `${violations.length} violations; seed ${size.seed}${violations.length + gentle.length > 0 ? `; histories and logs in ${folder}` : ""}`,

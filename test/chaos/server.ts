@@ -23,8 +23,9 @@ const SETTINGS = {
   wal_keep_size: "1GB",
   wal_receiver_status_interval: "1s",
   max_wal_senders: "5",
+  wal_retrieve_retry_interval: "100ms",
 };
-const STREAMING = "select 1 from pg_stat_replication where state = 'streaming' and sync_state in ('sync', 'quorum')";
+const STREAMING = "select 1 from pg_stat_replication where state = 'streaming'";
 
 export class Server {
   readonly #logs: string;
@@ -84,7 +85,7 @@ export class Server {
     for (const node of [this.#standby, this.#primary]) if (node) await this.#remove(node);
   }
 
-  /** A copy of the server as it runs, by the server's own protocol for backups; from then on a commit waits for it. */
+  /** A copy of the server as it runs, by the server's own protocol for backups. */
   async #attach(): Promise<void> {
     const from = this.#primary;
     const dir = await newHome();
@@ -114,9 +115,14 @@ export class Server {
     this.#nodes += 1;
     const running = await startPostgres({ dataDir: dir, settings: SETTINGS });
     this.#standby = { name: `pg-${this.#nodes}`, dir, running };
+    // Only then: from here on a commit waits for it.
+    await eventually(async () => (await sql(from.running.url, STREAMING)).length > 0, 30_000);
     await sql(from.running.url, "alter system set synchronous_standby_names = '*'");
     await sql(from.running.url, "select pg_reload_conf()");
-    await eventually(async () => (await sql(from.running.url, STREAMING)).length > 0, 30_000);
+    await eventually(
+      async () => (await sql(from.running.url, `${STREAMING} and sync_state = 'sync'`)).length > 0,
+      30_000,
+    );
   }
 
   async #kill(node: Node): Promise<void> {

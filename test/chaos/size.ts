@@ -28,6 +28,8 @@ export interface Size {
   /** Over so many seconds runs are started and faults happen. */
   readonly seconds: number;
   readonly workers: number;
+  /** So many of them are exchanged by a deploy. */
+  readonly deployed: number;
   readonly leaseMs: number;
   readonly freezeMs: readonly [least: number, most: number];
   readonly snapshotMs: number;
@@ -48,6 +50,7 @@ export const SMALL: Omit<Size, "seed"> = {
   runs: 500,
   seconds: 30,
   workers: 6,
+  deployed: 3,
   leaseMs: 2000,
   freezeMs: [1500, 5000],
   snapshotMs: 5000,
@@ -77,6 +80,7 @@ export const SMALL: Omit<Size, "seed"> = {
 export const FULL: Omit<Size, "seed"> = {
   ...SMALL,
   runs: 10_000,
+  deployed: 6,
   seconds: 660,
   leaseMs: 5000,
   freezeMs: [2000, 15_000],

@@ -30,8 +30,8 @@ async function hinting(t: Test) {
     [...(await payloadOf(letters, about))].sort().join("");
   const enter = (id: number, wants: string): Promise<any[]> =>
     sql(
-      `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, hungry, watching, reading)
-       values ($1, 'w', now(), now(), '30s', $2, $3, $4)`,
+      `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, hungry, watching, reading, knows)
+       values ($1, 'w', now(), now(), '30s', $2, $3, $4, '')`,
       [id, wants.includes("w"), wants.includes("d"), wants.includes("v")],
     );
   return { sql, payloadOf, heardOf, enter };

@@ -112,7 +112,7 @@ test("what a worker holds is found by the runs that it took, beside a table that
   const { sql } = await bench(t, { worker: false });
   // Of a worker that is nobody the leader takes back what it has.
   await sql(
-    `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked) values (7, 'seven', now(), now(), '1h', false)`,
+    `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked, knows) values (7, 'seven', now(), now(), '1h', false, '')`,
   );
   await sql(of("whole", "completed", "null, null, null"));
   await sql(`insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, created_at)

@@ -36,7 +36,7 @@ const RECORD = { ...STEP, hash: null, tries: 1, started: 1, at: 2, mail: null };
 const FINISH = { state: "completed", value: '{"json":2}', reopened: null };
 
 /** Worker 7 is somebody: of nobody the leader takes back what it has. */
-const SEVEN = `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked) values (7, 'seven', now(), now(), '1h', false)`;
+const SEVEN = `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, locked, knows) values (7, 'seven', now(), now(), '1h', false, '')`;
 
 /** What is left, without instants and keys. */
 const DUMP = `select json_agg(to_jsonb(x) order by id, slot)::text as dump from (

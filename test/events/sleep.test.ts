@@ -263,7 +263,7 @@ test("a timer that a frozen leader does not ring is rung by another process, whi
   t.teardown(() => frozen.end());
   await frozen.query("select pg_advisory_lock($1::bigint)", [id]);
   await b.sql(
-    "insert into :SCHEMA.worker (id, name, started_at, beat_at, lease) values ($1, 'frozen', now(), now(), '1h')",
+    "insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, knows) values ($1, 'frozen', now(), now(), '1h', '')",
     [id],
   );
   await b.sql("update :SCHEMA.leader set worker = $1, until = now() + interval '1 hour'", [id]);

@@ -24,6 +24,7 @@ export const SWITCHES = {
   prepared: "no named prepared statements",
   locks: "no advisory lock says who lives: silence alone tells that a process is gone",
   skip: "no SKIP LOCKED: what others hold is waited for, until lock_timeout",
+  owner: "engines log in as a role that was granted to work, and owns nothing",
 } as const;
 export type Switch = keyof typeof SWITCHES;
 
@@ -32,6 +33,9 @@ for (const name of off) {
   if (!Object.hasOwn(SWITCHES, name))
     throw new Error(`PERDURE_TEST_WITHOUT: no switch "${name}"; there are ${Object.keys(SWITCHES)}`);
 }
+
+/** Whether engines log in as the schema's owner. */
+export const isOwner = (): boolean => !off.has("owner");
 
 /** For the options of a test that is about one of these: why it is skipped, if it is left out. */
 export const needs = (...names: readonly Switch[]): { skip: string | false } => {
@@ -70,7 +74,9 @@ async function waiting(
 export function without(given: PerdureOptions): PerdureOptions {
   const options = pooled(given);
   if (off.size === 0) return options;
-  const shortcuts = new Set([...off, ...(off.has("skip") ? ["swift"] : [])]) as ReadonlySet<string>;
+  const shortcuts = new Set(
+    [...off, ...(off.has("skip") ? ["swift"] : [])].filter((name) => name !== "owner"),
+  ) as ReadonlySet<string>;
   const seam = {
     without: shortcuts as ReadonlySet<Shortcut>,
     ...(off.has("skip") && {

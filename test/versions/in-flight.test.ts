@@ -200,7 +200,7 @@ test("a run shows unserved only while no live process serves it: not before, nor
 test("the sweep takes the lanes of the long dead", async (t) => {
   const { sql } = await coldBench(t, { workflows: [order("1")], worker: { queues: ["default"] } });
   await sql(
-    "insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, dead_at) values (7, 'old', now(), now(), '30s', now() - interval '2 days')",
+    "insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, dead_at, knows) values (7, 'old', now(), now(), '30s', now() - interval '2 days', '')",
   );
   await sql("insert into :SCHEMA.lane values ('order', '1', 'default', 7)");
   await sql("select :SCHEMA.sweep()");
