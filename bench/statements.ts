@@ -79,7 +79,15 @@ class Own {
   }
 
   async #batch(label: string, rows: Partial<Record<WriteKind, readonly object[]>>): Promise<Record<string, any[]>> {
-    const context = { schema: this.#schema, worker: WORKER, lanes: LANES, again: false, lockMs: null, apart: false };
+    const context = {
+      schema: this.#schema,
+      worker: WORKER,
+      lanes: LANES,
+      named: true,
+      again: false,
+      lockMs: null,
+      apart: false,
+    };
     const answers: Record<string, any[]> = {};
     await this.meter.measure(`${label}begin`, "begin isolation level read committed read write");
     for (const [kind, of] of Object.entries(rows)) {

@@ -16,14 +16,15 @@ import { type Certificate, holdCertificate, lockHeld } from "./db/certificate.ts
 import { connectClient, connectDatabase, type Database } from "./db/connect.ts";
 import { expireOn } from "./db/expire.ts";
 import { Flusher } from "./db/flusher.ts";
+import { flushing } from "./db/flushing.ts";
 import type { Slots } from "./db/leased.ts";
 import { type Listener, openListener } from "./db/listener.ts";
+import { lone } from "./db/lone.ts";
 import { channelOf, createNotifier, type Notifier } from "./db/notifier.ts";
 import { toPerdureError } from "./db/pg-errors.ts";
 import { prepare } from "./db/prepare.ts";
 import { ScheduleStore } from "./db/schedules.ts";
 import { Store } from "./db/store.ts";
-import { connectSwift } from "./db/swift.ts";
 import { PgTransactor } from "./db/transactor.ts";
 import type { Lanes, StartRow } from "./db/writes.ts";
 import { eventOf } from "./define/waits.ts";
@@ -91,7 +92,7 @@ export class Engine {
     announceEmbedded(database, settings.logger);
     let engine: Engine | undefined;
     try {
-      const ready = (): Promise<void> => prepare(database, settings.schema, settings.migrate);
+      const ready = (): Promise<void> => prepare(database, settings);
       await (seam?.prepare ? seam.prepare(database, ready) : ready());
       engine = new Engine(settings, database);
       await engine.#start(() => onWork(engine!));
@@ -113,9 +114,10 @@ export class Engine {
     this.lanes = lanesOf(settings);
     this.#database = database;
     this.codec = new StoredCodec(new ValueCodec({ errors: settings.errors, warn }), settings.codecs);
-    this.store = new Store(schema, database.pool);
+    const calls = lone(database);
+    this.store = new Store(schema, calls);
     this.#unserved = new Unserved({ store: this.store, workflows, works, logger });
-    this.transactor = new PgTransactor(database.pool, schema, guard);
+    this.transactor = new PgTransactor(database, schema, guard);
     this.#notifier = createNotifier({
       send: (letters) => (settings.notify ? this.store.hint(this.key, letters) : Promise.resolve()),
     });
@@ -124,19 +126,12 @@ export class Engine {
       schema,
       worker: this.key,
       lanes: this.lanes,
-      connect: () => {
-        const config = database.clientConfig({ pipeline: !without.has("pipeline") } as object);
-        return without.has("swift") ? connectClient(config) : connectSwift(config);
-      },
-      beside: (work) => database.beside(work),
-      hintTurn: () => (settings.notify && !without.has("behind") ? this.#hints.turn() : null),
+      ...flushing(database, without, guard),
+      // Through a pooler a packet holds one transaction: what follows would find its session taken away.
+      hintTurn: () => (settings.notify && !database.pooled && !without.has("behind") ? this.#hints.turn() : null),
       onNews: (news) => this.#hints.tell(news),
       onTrouble: warn,
       onLostAnswer: () => this.#recount.begin(),
-      guard,
-      most: without.has("batch") ? 1 : undefined,
-      gathers: !without.has("gather"),
-      follows: !guard && !without.has("follow"),
     });
     this.#recount = new Recount({ flusher: this.#flusher, keys: () => this.#worker.keys() });
     const slots: Slots = {
@@ -147,7 +142,7 @@ export class Engine {
     };
     const started = (): void => this.#hints.started();
     this.schedules = {
-      store: new ScheduleStore(schema, database.pool),
+      store: new ScheduleStore(schema, calls),
       codec: this.codec,
       watch: slots.watch,
       onStarted: started,

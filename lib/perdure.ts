@@ -1,6 +1,6 @@
 /** The engine as an application holds it. */
 import { type BulkParts, type ControlledMany, control } from "./client/bulk.ts";
-import { checkReason, isFlexible, type RetryOptions } from "./client/control.ts";
+import { isFlexible, type RetryOptions } from "./client/control.ts";
 import { explain } from "./client/explain.ts";
 import { type HandleParts, handleOf, makeHandle, type RunHandle } from "./client/handle.ts";
 import { type ListOptions, list, type RunPage } from "./client/list.ts";
@@ -21,7 +21,7 @@ import { plainly, refuseInBody } from "./core/context.ts";
 import { type Duration, toMs } from "./core/duration.ts";
 import { engines, type Launched, registeredName } from "./core/engines.ts";
 import { PerdureError } from "./core/errors.ts";
-import { checkInstant, checkInteger, checkKeys, shorten } from "./core/options.ts";
+import { attempt, checkInstant, checkInteger, checkKeys, checkReason, shorten } from "./core/options.ts";
 import { UNFINISHED_STATES } from "./core/states.ts";
 import type { CallerClient, RunFilter, ScheduleDefinition } from "./core/types.ts";
 import { connectClient, connectDatabase } from "./db/connect.ts";
@@ -283,12 +283,11 @@ export class Perdure {
     const where = "drain()";
     const { max = Number.MAX_SAFE_INTEGER, deadline } = checkKeys(options, ["max", "deadline"], where);
     const most = checkInteger(max, `max of ${where}`, 1, Number.MAX_SAFE_INTEGER);
-    const ms =
-      deadline instanceof Date
-        ? Math.max(0, checkInstant(deadline, `deadline of ${where}`).getTime() - Date.now())
-        : deadline === undefined
-          ? null
-          : toMs(deadline, `deadline of ${where}`);
+    const ms = attempt(() => deadline instanceof Date)
+      ? Math.max(0, checkInstant(deadline, `deadline of ${where}`).getTime() - Date.now())
+      : deadline === undefined
+        ? null
+        : toMs(deadline as Duration, `deadline of ${where}`);
     const engine = this.#live();
     const { runs, nextMs } = await explain("draining", () => engine.drain(most, ms)).catch((error: unknown) => {
       this.#live();

@@ -274,9 +274,16 @@ test("a role that may not create the schema, or not use it, is told what to gran
   await inDatabase(admin, (client) =>
     client.query(`grant usage on schema perdure to ${name}; grant select on perdure.migrations to ${name}`),
   );
-  const work = await failure({ database: url, migrate: false });
-  t.equal(work.code, "PERDURE_PRIVILEGE");
-  t.match(work.message, /; run: grant .* in schema "perdure" to /);
+  for (const migrate of [true, false]) {
+    const work = await failure({ database: url, migrate });
+    t.equal(work.code, "PERDURE_PRIVILEGE");
+    const fix = `as the owner of the schema, run: select "perdure".grant_to('${name}', 'worker')`;
+    t.ok(work.message.endsWith(fix), work.message);
+  }
+  await inDatabase(admin, (client) => client.query(`select perdure.grant_to('${name}', 'worker')`));
+  const worker = new Perdure({ database: url, logger: collector() });
+  await worker.launch();
+  await worker.shutdown();
 });
 
 test("a schema that is behind is refused where migrating is off", async (t) => {

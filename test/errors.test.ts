@@ -165,7 +165,7 @@ test("rights revoked under a running engine: every call names them, and with the
   t.teardown(() => run(`drop owned by ${role} cascade; drop role ${role}`));
   const owner = new Perdure({ database: admin, logger: collector() });
   await owner.migrate();
-  const grant = `grant usage on schema perdure to ${role}; grant all on all tables in schema perdure to ${role}`;
+  const grant = `select perdure.grant_to('${role}', 'worker')`;
   await run(grant);
   const url = Object.assign(new URL(admin), { username: role }).href;
   const perdure = new Perdure({ database: url, workflows: [w], logger: collector(), migrate: false });

@@ -3,140 +3,16 @@
  * red. They must be green on an unchanged copy first, or red would say nothing.
  */
 import { spawn } from "node:child_process";
-import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { startPostgres } from "../lib/db/embedded.ts";
+import { copyWith, mutantFolder } from "./support/mutant.ts";
+import { MUTANTS, TOLD } from "./support/mutant-list.ts";
 import { TEST_SERVER } from "./support/postgres.ts";
-
-interface Mutant {
-  /** What it does without the safeguard. */
-  readonly name: string;
-  /** Under dist/lib. */
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
-  /** Under dist/test: at least one test of it must fail. */
-  readonly test: string;
-}
-
-/** The fence of a write that goes by itself, and of those that go together. */
-const FENCE = "and r.epoch = p_epochs[1] and r.state = 'running'";
-const FENCES = "join held h on h.key = g.run and h.epoch = g.epoch\n";
-const HELD = "where r.key = any(p_keys) and r.state = 'running' and";
-
-const MUTANTS: readonly Mutant[] = [
-  {
-    name: "identical calls share one slot",
-    file: "core/address.js",
-    find: "this.#next.get(address) ?? 0",
-    replace: "0",
-    test: "engine/parallel.test.js",
-  },
-  {
-    name: "all outcomes in line are handed over in one turn",
-    file: "engine/pass.js",
-    find: "if (this.#handover.next())",
-    replace: "let some = false; while (this.#handover.next()) some = true; if (some)",
-    test: "engine/parallel.test.js",
-  },
-  {
-    name: "recorded outcomes are handed over in the order of the calls",
-    file: "engine/history.js",
-    find: "this.#called[at - 1] > place",
-    replace: "false",
-    test: "engine/parallel.test.js",
-  },
-  {
-    name: "what is new begins before replay is quiescent",
-    file: "engine/pass.js",
-    find: "return !this.#flexible && ",
-    replace: "return false && ",
-    test: "engine/divergence.test.js",
-  },
-  {
-    name: "a checkpoint is written whatever the epoch of its claim",
-    file: "db/committed.js",
-    find: FENCE,
-    replace: FENCE.replace("and r.epoch = p_epochs[1] ", ""),
-    test: "db/batches.test.js",
-  },
-  {
-    name: "a checkpoint is written to a run that nobody runs",
-    file: "db/committed.js",
-    find: FENCE,
-    replace: FENCE.replace(" and r.state = 'running'", ""),
-    test: "db/batches.test.js",
-  },
-  {
-    name: "checkpoints are written whatever the epochs of their claims",
-    file: "db/committed.js",
-    find: FENCES,
-    replace: FENCES.replace(" and h.epoch = g.epoch", ""),
-    test: "db/batches.test.js",
-  },
-  {
-    name: "checkpoints are written to runs that nobody runs",
-    file: "db/committed.js",
-    find: HELD,
-    replace: HELD.replace(" and r.state = 'running'", ""),
-    test: "db/batches.test.js",
-  },
-  {
-    name: "a run is given up whatever its mail counter says",
-    file: "db/committed.js",
-    find: "h.mail <> g.mail as mailed",
-    replace: "false as mailed",
-    test: "events/held.test.js",
-  },
-  {
-    name: "a run whose end was there before the wait for it raises no mail counter",
-    file: "db/committed.js",
-    find: "where r.key in (select run from own where ord = any(v_ended))",
-    replace: "where false",
-    test: "children/children.test.js",
-  },
-  {
-    name: "a child expires while its parent may ask for its end",
-    file: "db/committed.js",
-    find: "exit when v_needed is null;\n    v_keys := array(",
-    replace: "exit;\n    v_keys := array(",
-    test: "retention/retention.test.js",
-  },
-  {
-    name: "an end is told to a run that has expired, for ever",
-    file: "db/committed.js",
-    find: "and exists (select from :SCHEMA.run r where r.key = n.follower)",
-    replace: "",
-    test: "retention/retention.test.js",
-  },
-  {
-    name: "a run is looked for before its history is read, and not after",
-    file: "client/handle.js",
-    find: "return known.length > 0 ? entries : notFound(id);",
-    replace: "return entries;",
-    test: "retention/retention.test.js",
-  },
-  {
-    name: "a transaction whose commit has no answer is run again, and nobody looks whether it took effect",
-    file: "db/transactor.js",
-    find: "const settled = lost ? await this.#settle(once, over) : undefined;",
-    replace: "const settled = undefined;",
-    test: "crash/points.test.js",
-  },
-];
-
-/** What a test file needs to be told, in order to come to the same each time. */
-const TOLD: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  "crash/points.test.js": { PERDURE_POINTS: 'cut after "commit"' },
-};
 
 /** A test that hangs without the safeguard has failed. */
 const DEADLINE_S = 60;
-const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-/** Refuses migrations whose text is not the committed one: not in a copy. */
-const HASHED = "db/migration-files.js";
-const COPY = join(ROOT, ".mutants");
+const COPY = mutantFolder("tests");
 
 const postgres = process.env.DATABASE_URL ? undefined : await startPostgres(TEST_SERVER);
 const env = {
@@ -164,30 +40,14 @@ async function red(test: string): Promise<string[]> {
   return names("not ok");
 }
 
-async function copy(mutant?: Mutant): Promise<void> {
-  await rm(COPY, { recursive: true, force: true });
-  await cp(join(ROOT, "dist"), COPY, { recursive: true });
-  if (!mutant) return;
-  const file = join(COPY, "lib", mutant.file);
-  const text = await readFile(file, "utf8");
-  const parts = text.split(mutant.find);
-  if (parts.length < 2) throw new Error(`"${mutant.name}": ${mutant.file} does not hold its text`);
-  await writeFile(file, parts.join(mutant.replace));
-  const migrations = join(COPY, "lib", HASHED);
-  await writeFile(
-    migrations,
-    (await readFile(migrations, "utf8")).replaceAll(/if \(headers\.get\(/g, "if (false && ("),
-  );
-}
-
 async function survivors(): Promise<string[]> {
   const left: string[] = [];
-  await copy();
+  await copyWith(COPY, "unchanged", []);
   for (const test of new Set(MUTANTS.map((mutant) => mutant.test))) {
     for (const name of await red(test)) left.push(`red without any mutant: ${test}: ${name}`);
   }
   for (const mutant of MUTANTS) {
-    await copy(mutant);
+    await copyWith(COPY, mutant.name, [mutant]);
     const names = await red(mutant.test);
     console.log(`${names.length > 0 ? "found" : "MISSED"}: ${mutant.name}`);
     for (const name of names) console.log(`    ${mutant.test}: ${name}`);

@@ -1,4 +1,4 @@
-/** Every behaviour that this library took over from others' studies is a named test, or is said to come later. */
+/** Every behaviour that this library took over from others' studies, and every kind of bad input, is a named test, or is said to come later. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -36,5 +36,22 @@ test("no row is listed that nobody asked for", (t) => {
     Object.keys(promises).filter((row) => !REQUIRED.includes(row)),
     [],
   );
+  t.end();
+});
+
+test("every kind of bad input has a test of that name", (t) => {
+  const bad = JSON.parse(readFileSync(join(TESTS, "bad/rows.json"), "utf8")) as Record<string, string[]>;
+  const numbers = Object.keys(bad).map((row) => Number.parseInt(row, 10));
+  t.same(
+    numbers,
+    Array.from({ length: 67 }, (_, at) => at + 1),
+  );
+  const named = Object.entries(bad).flatMap(([row, names]) => names.map((name) => [row, name] as const));
+  t.same(
+    Object.entries(bad).filter(([, names]) => names.length === 0),
+    [],
+  );
+  const gone = named.filter(([, name]) => !LATER.test(name) && !sources.includes(JSON.stringify(name)));
+  t.same(gone, [], "rows whose test is gone");
   t.end();
 });

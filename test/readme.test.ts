@@ -7,7 +7,7 @@ import { RUN_STATES } from "../lib/core/states.ts";
 import { ERROR_CODES, event, step, workflow } from "../lib/index.ts";
 import { bench, collector } from "./support/engine.ts";
 import { eventually } from "./support/eventually.ts";
-import { freshDatabase } from "./support/postgres.ts";
+import { freshDatabase, inDatabase, server } from "./support/postgres.ts";
 import { chapters, compile, compileReadme, firstProgram, programOf, ROOT, tableUnder } from "./support/readme.ts";
 import { runChapter } from "./support/readme-chapter.ts";
 
@@ -48,6 +48,14 @@ test("the first screen is one", (t) => {
 });
 
 test("every other block runs, in the order of its chapter", async (t) => {
+  // Roles belong to the server, and go once the database is gone in which they have rights.
+  const admin = await server();
+  const roles = chapters().flatMap(({ blocks }) =>
+    blocks.flatMap(({ text }) => text.match(/(?<=^create role )\w+/gm) ?? []),
+  );
+  const dropRoles = (): Promise<unknown> => inDatabase(admin, (client) => client.query(`drop role if exists ${roles}`));
+  await dropRoles();
+  t.teardown(dropRoles);
   const database = await freshDatabase(t);
   for (const chapter of programs) {
     const promised = chapter.blocks.flatMap(({ text }) => text.match(/\/\/=>/g) ?? []).length;

@@ -171,7 +171,7 @@ test("SQL takes no name that TypeScript could not ask for, and no null role", as
     t.throws(() => perdure.get(name), { code: "PERDURE_NAME" });
     t.throws(() => event(name), { code: "PERDURE_NAME" });
   }
-  t.match(await rejection(sql("select :SCHEMA.grant_sender(null)")), { code: "PD005" });
+  t.match(await rejection(sql("select :SCHEMA.grant_to(null, 'sender')")), { code: "PD005" });
   t.equal((await perdure.list()).runs.length, 1);
 });
 

@@ -1,16 +1,16 @@
 /**
  * `npm test`: one PostgreSQL for the whole run; first what must not share the machine, then the rest side by side; the worst exit
- * code. With arguments: tap with these arguments.
+ * code. Arguments are test files, in place of all, and options of tap.
  */
 import { spawn } from "node:child_process";
 import { readdirSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startPostgres } from "../lib/db/embedded.ts";
 import { TEST_SERVER } from "./support/postgres.ts";
 
 /** They hold promises about time, or break so much that little else gets done. */
-const ALONE = ["crash/kill.test.js", "db/listener.test.js", "crash/database.test.js"];
+const ALONE = ["crash/kill.test.js", "db/listener.test.js", "crash/database.test.js", "chaos/chaos.test.js"];
 /** Most tests wait more than they work: more of them at once than the machine has processors. */
 const JOBS = 4;
 
@@ -28,10 +28,16 @@ function run(args: readonly string[]): Promise<number> {
 }
 
 const given = process.argv.slice(2);
-const files = (readdirSync(here, { recursive: true }) as string[]).filter((file) => file.endsWith(".test.js")).sort();
-const rest = files.filter((file) => !ALONE.includes(file.replaceAll("\\", "/"))).map((file) => join(here, file));
-const alone = ALONE.map((file) => join(here, file));
-const codes =
-  given.length > 0 ? [await run(given)] : [await run(["--jobs=1", ...alone]), await run([`--jobs=${JOBS}`, ...rest])];
+const isTest = (file: string): boolean => file.endsWith(".test.js");
+const options = given.filter((argument) => !isTest(argument));
+const all = (readdirSync(here, { recursive: true }) as string[]).filter(isTest).sort();
+const files = given.some(isTest)
+  ? given.filter(isTest).map((file) => resolve(file))
+  : all.map((file) => join(here, file));
+const isAlone = (file: string): boolean => ALONE.some((name) => file === join(here, name));
+const [alone, rest] = [files.filter(isAlone), files.filter((file) => !isAlone(file))];
+const codes: number[] = [];
+if (alone.length > 0) codes.push(await run(["--jobs=1", ...options, ...alone]));
+if (rest.length > 0) codes.push(await run([`--jobs=${JOBS}`, ...options, ...rest]));
 await postgres?.stop();
 process.exitCode = Math.max(...codes);

@@ -1,7 +1,7 @@
 /** Control of many runs: by their ids, or all that fit a filter. */
 import { refuseInBody } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkArray, checkKeys, checkName, shorten } from "../core/options.ts";
+import { checkArray, checkKeys, checkName, isArray, shorten } from "../core/options.ts";
 import type { RunState } from "../core/states.ts";
 import type { RunFilter } from "../core/types.ts";
 import type { Controlled, ListRow, Store } from "../db/store.ts";
@@ -60,7 +60,7 @@ function pages(
     const text = `${where} needs a filter or an array of run ids, not ${shorten(given)}; for one run, get(id).${where}`;
     throw new PerdureError("PERDURE_OPTION", text);
   }
-  if (Array.isArray(given)) return inPages(checkArray(given as string[], `run ids in ${where}`));
+  if (isArray(given)) return inPages(checkArray(given as string[], `run ids in ${where}`));
   const wanted = checkFilter(checkKeys(given as RunFilter, FILTER_KEYS, where), where, parts.nameOf);
   if (fitsAll(wanted)) {
     const text = `the filter of ${where} is empty, and would ${bulk.verb} every run; say which: ${FILTER_KEYS.join(", ")}`;

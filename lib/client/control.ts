@@ -1,6 +1,6 @@
 /** What is done to a run from outside: cancel, pause, resume, wake, retry, fork. */
 import { PerdureError, RunConflictError } from "../core/errors.ts";
-import { checkChoice, checkKeys, checkName, nearest, shorten } from "../core/options.ts";
+import { checkChoice, checkKeys, checkName, checkReason, nearest, shorten } from "../core/options.ts";
 import type { RunState } from "../core/states.ts";
 import { uuidv7 } from "../db/start-row.ts";
 import type { Store } from "../db/store.ts";
@@ -68,17 +68,6 @@ export async function controlRun(
   if (!isDone(verb, verdict)) throw refusedBy(verdict, verb, id);
 }
 
-/** More than a person reads. */
-const MAX_REASON = 1000;
-
-/** Throws PERDURE_OPTION unless `reason` is text that can be stored. */
-export function checkReason(reason: unknown, where: string): string | null {
-  if (reason === undefined) return null;
-  if (typeof reason === "string" && reason.length <= MAX_REASON && !reason.includes("\0")) return reason;
-  const rule = `must be a string of at most ${MAX_REASON} characters without NUL`;
-  throw new PerdureError("PERDURE_OPTION", `reason of ${where} ${rule}, not ${shorten(reason)}`);
-}
-
 export async function cancelRun(id: string, reason: string | undefined, parts: ControlParts): Promise<void> {
   await controlRun("cancel", id, parts, checkReason(reason, `cancel() of run "${id}"`));
 }
@@ -87,8 +76,8 @@ export async function cancelRun(id: string, reason: string | undefined, parts: C
  * The cancel of a body, whose step does not fail because a connection did. A run that has ended needs none, and one that was cancelled before
  * its answer was lost stays as it is.
  */
-export async function cancelForBody(id: string, reason: string | undefined, parts: ControlParts): Promise<void> {
-  await persist(`cancelling run "${id}"`, () => parts.store.control("cancel", [id], reason ?? null));
+export async function cancelForBody(id: string, reason: string | null, parts: ControlParts): Promise<void> {
+  await persist(`cancelling run "${id}"`, () => parts.store.control("cancel", [id], reason));
   parts.onChange();
 }
 

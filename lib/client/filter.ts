@@ -62,12 +62,15 @@ function checkTags(tags: readonly string[], where: string): string[] | null {
   return given.length === 0 ? null : [...new Set(given)].sort();
 }
 
+/** No name or id has more bytes. */
+const LONGEST = 255;
+
 /** The beginning of a name or an id may end with a blank, where the whole may not. */
 export function checkPrefix(prefix: unknown, what: string): string {
   if (typeof prefix !== "string") {
     throw new PerdureError("PERDURE_OPTION", `${what} must be a string, not ${shorten(prefix)}`);
   }
-  checkName(prefix.trimEnd(), what);
+  checkName(Buffer.byteLength(prefix) > LONGEST ? prefix : prefix.trimEnd(), what);
   return prefix;
 }
 

@@ -52,7 +52,8 @@ const TAG_BYTES = 16;
  * @example new Perdure({ codec: encryption({ keys: { "2026-11": process.env.KEY! }, current: "2026-11" }) })
  */
 export function encryption(options: EncryptionOptions): Codec {
-  const given = checkKeys(options, ["keys", "current", "hashKey", "plaintext"], WHERE);
+  const asked = checkKeys(options, ["keys", "current", "hashKey", "plaintext"], WHERE);
+  const given = { ...asked, keys: checkKeyring(asked.keys) };
   const plaintext = checkChoice(given.plaintext ?? "accept", ["accept", "refuse"], `plaintext of ${WHERE}`);
   const find = finder(given.keys);
   const hashKey = hashKeyOf(given);
@@ -123,6 +124,14 @@ function hashKeyOf({ keys, hashKey }: EncryptionOptions): Uint8Array {
   return new Uint8Array(hkdfSync("sha256", key, "", "perdure hash of arguments", KEY_BYTES));
 }
 
+/** The keys, read once. */
+function checkKeyring(keys: EncryptionOptions["keys"]): EncryptionOptions["keys"] {
+  const copy = attempt(() => (typeof keys === "function" ? keys : isPlainObject(keys) ? { ...keys } : undefined));
+  if (copy) return copy;
+  const text = `keys of ${WHERE} must be an object of keys by their id, or a function from an id to a key`;
+  throw new PerdureError("PERDURE_OPTION", text);
+}
+
 function finder(keys: EncryptionOptions["keys"]): Find {
   const checked = (id: string, key: EncryptionKey): KeyObject => toKey(key, `key ${shorten(id)} of ${WHERE}`);
   if (typeof keys === "function") {
@@ -130,10 +139,6 @@ function finder(keys: EncryptionOptions["keys"]): Find {
       const key = keys(id);
       return key === undefined ? undefined : checked(id, key);
     };
-  }
-  if (!isPlainObject(keys)) {
-    const text = `keys of ${WHERE} must be an object of keys by their id, or a function from an id to a key`;
-    throw new PerdureError("PERDURE_OPTION", text);
   }
   const known = new Map(Object.entries(keys).map(([id, key]) => [checkName(id, "key id"), checked(id, key)]));
   return (id) => known.get(id);

@@ -3,6 +3,7 @@
 import { inspect, types } from "node:util";
 import { brandOf, classNameOf } from "./codec-kinds.ts";
 import { PerdureError } from "./errors.ts";
+import { attempt } from "./options.ts";
 
 /** What a message opens with, such as `input of workflow "order"`: a text, or what makes it once there is a message. */
 export type What = string | { toString(): string };
@@ -85,6 +86,12 @@ export function describe(value: unknown): string {
   } catch {
     return typeof value;
   }
+}
+
+/** What a thrown value says, in at most 1,000 characters; never throws. */
+export function said(thrown: unknown): string {
+  const message = attempt(() => (thrown instanceof Error ? thrown.message : thrown));
+  return typeof message === "string" ? shorten(message, 1000) : describe(thrown);
 }
 
 function shorten(text: string, length: number): string {

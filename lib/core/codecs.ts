@@ -1,13 +1,13 @@
 /** Codecs that an application hands in, checked at the door. */
 import { PerdureError } from "./errors.ts";
-import { attempt, checkArray, shorten } from "./options.ts";
+import { attempt, checkArray, isArray, shorten } from "./options.ts";
 import type { Codec } from "./stored-place.ts";
 
 const NAME = /^[a-z][a-z0-9-]{0,62}$/;
 
 /** The codecs in the order in which they are applied. Throws PERDURE_OPTION or PERDURE_DUPLICATE, beginning with `what`. */
 export function checkCodecs(given: Codec | readonly Codec[], what: string): readonly Codec[] {
-  const codecs = Array.isArray(given) ? checkArray(given as readonly Codec[], what) : [given as Codec];
+  const codecs = isArray(given) ? checkArray(given as readonly Codec[], what) : [given as Codec];
   for (const codec of codecs) checkCodec(codec, what);
   const names = codecs.map(({ name }) => name);
   const twice = names.find((name, at) => names.indexOf(name) !== at);

@@ -36,7 +36,7 @@ export type RaceEntry = { readonly key: string } & (
 /** What a body does to other runs, as a step of its own. */
 export interface Outside {
   send(id: string, event: unknown, data: unknown, options: object): Promise<void>;
-  cancel(id: string, reason: string | undefined): Promise<void>;
+  cancel(id: string, reason: string | null): Promise<void>;
 }
 /** What is published: something new, or the end of a stream. */
 export type Change = { readonly value: unknown } | "close";

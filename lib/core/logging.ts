@@ -2,6 +2,7 @@
  * One logger out of two shapes. pino's and bunyan's take the fields first and the message second, and winston's the other way round: all
  * three make children that carry fields. console's takes a message and whatever belongs to it, and a prefix stands for the fields.
  */
+import { attempt } from "./options.ts";
 import { quietly } from "./quiet.ts";
 import type { Logger } from "./types.ts";
 
@@ -58,11 +59,11 @@ type Shape = "fields first" | "message first" | "console";
 /** The engine's log over a logger of any shape. A logger that throws loses its line, and nothing else. */
 export function engineLog(logger: Logger): EngineLog {
   const given = logger as Given;
-  const shape = shapeOf(given);
+  const shape = attempt(() => shapeOf(given)) ?? "console";
   const say =
     (level: Level) =>
     (message: string, error?: unknown, fields?: object): void =>
-      write(given, level, engineLine(shape, message, error, fields));
+      write(given, level, () => engineLine(shape, message, error, fields));
   return { ...byLevel(say), bound: (bindings) => boundLog(given, shape, bindings) };
 }
 
@@ -78,9 +79,10 @@ const byLevel = <F>(make: (level: Level) => F): Record<Level, F> => ({
   error: make("error"),
 });
 
-function write(logger: Given, level: Level, line: Line): void {
+/** Whatever is logged: making the line of it may throw as well. */
+function write(logger: Given, level: Level, made: () => Line): void {
   try {
-    quietly(() => (logger[level] as (...line: unknown[]) => void)(...line));
+    quietly(() => (logger[level] as (...line: unknown[]) => void)(...made()));
   } catch {
     // A line more or less never decides what a run does.
   }
@@ -109,7 +111,7 @@ function boundLog(given: Given, shape: Shape, bindings: Bindings): RunLog {
     return byLevel(
       (level) =>
         (...line: unknown[]) =>
-          write(given, level, prefixed(prefix, line)),
+          write(given, level, () => prefixed(prefix, line)),
     ) as RunLog;
   }
   let child: Given | undefined;
@@ -118,7 +120,7 @@ function boundLog(given: Given, shape: Shape, bindings: Bindings): RunLog {
     (...line: unknown[]): void => {
       // Made when something is said: few runs do.
       child ??= made(given, bindings);
-      write(child, level, fielded(shape, line));
+      write(child, level, () => fielded(shape, line));
     };
   return byLevel(say) as RunLog;
 }

@@ -146,6 +146,9 @@ export function checkArray<T>(value: readonly T[], what: string): T[] {
   throw new PerdureError("PERDURE_OPTION", `${what} must be an array, not ${shorten(value)}`);
 }
 
+/** Whether it is an array: a Proxy that was revoked refuses even that to be asked. */
+export const isArray = (value: unknown): value is unknown[] => attempt(() => Array.isArray(value)) ?? false;
+
 /** Returns `value` if it is true or false. Throws PERDURE_OPTION, beginning with `what`. */
 export function checkBoolean(value: boolean, what: string): boolean {
   if (typeof value === "boolean") return value;
@@ -235,4 +238,15 @@ export function checkInstant(value: unknown, what: string): Date {
     "PERDURE_OPTION",
     `${what} must be a valid Date of the years 1 to 9999, not ${shorten(value)}`,
   );
+}
+
+/** More than a person reads. */
+const MAX_REASON = 1000;
+
+/** Throws PERDURE_OPTION unless `reason` is text that can be stored. */
+export function checkReason(reason: unknown, where: string): string | null {
+  if (reason === undefined) return null;
+  if (typeof reason === "string" && reason.length <= MAX_REASON && !reason.includes("\0")) return reason;
+  const rule = `must be a string of at most ${MAX_REASON} characters without NUL`;
+  throw new PerdureError("PERDURE_OPTION", `reason of ${where} ${rule}, not ${shorten(reason)}`);
 }

@@ -77,6 +77,14 @@ export function checkRetry(given: Retry, where: string): RetryPlan {
   };
 }
 
+/** The policy that a plan was made of, without its function. */
+export function retryOf({ type, maxAttempts, baseDelay, factor, maxDelay }: RetryPlan): Retry {
+  if (type === "never") return { type };
+  return type === "fixed"
+    ? { type, maxAttempts, delay: baseDelay }
+    : { type, maxAttempts, baseDelay, factor, maxDelay };
+}
+
 /**
  * Milliseconds from the failure to the next attempt, or null to give up. `failedAttempts` counts from 1; `random` gives 0 to 1,
  * as Math.random does, and is asked for a jittered delay only.

@@ -1,4 +1,5 @@
 /** Validation by Standard Schema, and the words for what it finds. */
+import { describe, said } from "./codec-refuse.ts";
 import { PerdureError } from "./errors.ts";
 import { attempt } from "./options.ts";
 import type { Schema, SchemaIssue, WorkflowDefinition } from "./types.ts";
@@ -23,17 +24,15 @@ export function validate<T>(schema: Schema<T> | undefined, value: unknown, what:
     throw refused(what, "cannot be checked: its schema returned neither a value nor issues");
   };
   const broken = (cause: unknown): never => {
-    if (cause instanceof PerdureError) throw cause;
-    const text = cause instanceof Error ? cause.message : String(cause);
-    throw refused(what, `cannot be checked: its schema threw: ${text}`, cause);
+    if (attempt(() => cause instanceof PerdureError)) throw cause;
+    throw refused(what, `cannot be checked: its schema threw: ${said(cause)}`, cause);
   };
-  let result: unknown;
   try {
-    result = schema["~standard"].validate(value);
+    const result: unknown = schema["~standard"].validate(value);
+    return isThenable(result) ? Promise.resolve(result).then(accept).catch(broken) : accept(result);
   } catch (cause) {
     return broken(cause);
   }
-  return isThenable(result) ? Promise.resolve(result).then(accept, broken) : accept(result);
 }
 
 /** Of another realm too, or a library's own. */
@@ -69,5 +68,8 @@ function issueText(issue: unknown): string {
   const { path, message } = (issue ?? {}) as Partial<SchemaIssue>;
   const steps = Array.isArray(path) ? path : [];
   const keys = steps.map((p: PropertyKey | { key: PropertyKey }) => (typeof p === "object" && p !== null ? p.key : p));
-  return `${["$", ...keys].map(String).join(".")}: ${message ?? "refused"}`;
+  const text = typeof message === "string" ? message : message === undefined ? "refused" : describe(message);
+  return `${clipped(["$", ...keys].map(String).join("."), 160)}: ${clipped(text, 1000)}`;
 }
+
+const clipped = (text: string, length: number): string => (text.length > length ? `${text.slice(0, length)}…` : text);

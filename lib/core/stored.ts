@@ -1,6 +1,6 @@
 /** Values as they stand in their columns: the text of the value codec, and around it what the engine's codecs make of it. */
 import type { ValueCodec } from "./codec.ts";
-import { describe, type What } from "./codec-refuse.ts";
+import { said, type What } from "./codec-refuse.ts";
 import { PerdureError } from "./errors.ts";
 import { canonicalHash } from "./hash.ts";
 import { quietly } from "./quiet.ts";
@@ -118,7 +118,7 @@ export class StoredCodec {
         first ??= cause;
       }
     }
-    throw unreadable(what, place, textOf(first), first);
+    throw unreadable(what, place, said(first), first);
   }
 
   #open({ tags, data }: Sealed, { run, slot }: CodecPlace): string {
@@ -151,7 +151,7 @@ function hashWith(codec: Codec, text: string): string {
   try {
     made = quietly(() => codec.hash!(text));
   } catch (cause) {
-    const problem = `codec "${codec.name}" could not hash arguments: ${textOf(cause)}`;
+    const problem = `codec "${codec.name}" could not hash arguments: ${said(cause)}`;
     throw new PerdureError("PERDURE_SERIALIZE", problem, { cause });
   }
   if (typeof made === "string" && /^[\w-]{16,}$/.test(made)) return KEYED + made.slice(0, HASH_LENGTH);
@@ -165,7 +165,7 @@ function encodeWith(codec: Codec, data: Uint8Array, what: What, place: CodecPlac
     const encoded: unknown = quietly(() => codec.encode(data, { run, slot, before: tags.join(" ") }));
     return encoded === null ? null : checkEncoded(encoded);
   } catch (cause) {
-    const text = `${what}: codec "${codec.name}" could not encode it: ${textOf(cause)}`;
+    const text = `${what}: codec "${codec.name}" could not encode it: ${said(cause)}`;
     throw new PerdureError("PERDURE_SERIALIZE", text, { cause });
   }
 }
@@ -188,12 +188,10 @@ function parse(text: string, what: What): Sealed {
     if (new Set(codec.map((tag) => split(tag)[0])).size < codec.length) throw new Error("a codec stands twice in it");
     return { tags: codec as string[], data: Buffer.from(data, "base64") };
   } catch (cause) {
-    const problem = `${what}: the stored value cannot be read back: ${textOf(cause)}`;
+    const problem = `${what}: the stored value cannot be read back: ${said(cause)}`;
     throw new PerdureError("PERDURE_DECODE", problem, { cause });
   }
 }
-
-const textOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : describe(thrown));
 
 function split(tag: string): [name: string, note: string | undefined] {
   const end = tag.indexOf(":");

@@ -68,7 +68,7 @@ export async function runBatch(
 }
 
 const quickly = (client: ClientBase, groups: readonly Group[], context: BatchContext & { readonly schema: string }) =>
-  isPipelined(client) && mayBeSwift(client) ? swift(client, groups, context) : null;
+  context.named && isPipelined(client) && mayBeSwift(client) ? swift(client, groups, context) : null;
 
 /** By the functions, in one transaction. */
 async function runPlain(
@@ -111,7 +111,7 @@ async function runLone(
   // An argument is evaluated before the function.
   const withTimeout = `set_config('lock_timeout', '${START_LOCK_MS}ms', true) is null or ${wait}`;
   const timed = group.kind === "start" && !group.isNew && !context.apart ? text.replace(wait, withTimeout) : text;
-  const query = { name: `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
+  const query = { name: name && `${name}:lone`, text: `${timed} where ${IS_AS_BEGUN}`, values, types: TYPES };
   const [result] = (await sendAll(client, [query], after)) as [QueryResult];
   if (result.rows.length > 0) asBegun.set(client, true);
   else if (group.kind !== "claim" && group.kind !== "tell") asBegun.set(client, false);

@@ -5,6 +5,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { PerdureError } from "../core/errors.ts";
+import { attempt, isArray } from "../core/options.ts";
 import type { CallerClient } from "../core/types.ts";
 import { toPerdureError } from "./pg-errors.ts";
 import { quoteSchema } from "./schema-name.ts";
@@ -22,6 +23,7 @@ export interface CallerOptions {
 const CONTEXT: BatchContext = {
   worker: null,
   lanes: { workflows: [], versions: [], queues: [] },
+  named: false,
   again: false,
   lockMs: 0,
   apart: false,
@@ -114,7 +116,7 @@ export class CallerWriter implements Writer, Queryable {
   }
 
   async #enter(): Promise<void> {
-    const { rows } = await this.#client.query(MARK, [this.#mark]);
+    const rows = rowsOf(await this.#client.query(MARK, [this.#mark]));
     this.#marked = true;
     if (rows[0]?.readonly !== "on") return;
     throw new PerdureError("PERDURE_READ_ONLY", "the caller's transaction is read only: begin it with `read write`");
@@ -123,13 +125,23 @@ export class CallerWriter implements Writer, Queryable {
   /** The rows of a statement, or undefined: there is no transaction that may write. As text, whatever the client makes of other types. */
   async #ask(text: string, values: unknown[], mark: string | null): Promise<any[] | undefined> {
     const own = `$${values.length + 1}::text`;
-    const { rows } = await this.#client.query(
+    const answered = await this.#client.query(
       `select (select coalesce(json_agg(a), '[]') from (${text}) a)::text as answers
       where current_setting('transaction_read_only') = 'off' and (${own} is null or current_setting('perdure.caller', true) = ${own})`,
       [...values, mark],
     );
-    return rows[0] && JSON.parse(rows[0].answers);
+    const [row] = rowsOf(answered);
+    return row && JSON.parse(row.answers);
   }
+}
+
+/** What a client answered, which may be anything that has a `query`. */
+function rowsOf(answered: unknown): any[] {
+  const rows: unknown = attempt(() => (answered as { rows?: unknown }).rows);
+  if (isArray(rows)) return rows;
+  const text =
+    "the client given to using() answered a statement without rows: its query(text, values) must return { rows }, as pg's does";
+  throw new PerdureError("PERDURE_OPTION", text);
 }
 
 /** A pg client knows. Of others, and of one with statements under way, the database is asked. */

@@ -46,7 +46,7 @@ const SETTINGS = `select set_config(name, wanted, false)
 from pg_settings join (values
   ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
   ('statement_timeout', '5s'), ('lock_timeout', '2s'), ('idle_in_transaction_session_timeout', '10s'),
-  ('idle_session_timeout', '0')
+  ('idle_session_timeout', '0'), ('default_transaction_isolation', 'read committed')
 ) as wish (name, wanted) using (name)`;
 
 // On its own: where the platform cannot do it, setting it is an error.

@@ -12,6 +12,8 @@ import { TYPES } from "./reading.ts";
 export interface Database {
   readonly pool: pg.Pool;
   readonly ownsPool: boolean;
+  /** A pooler answers for the server: what one statement leaves in its session, the next may not find. Known once the server was checked. */
+  pooled: boolean;
   /** Settings for a client of its own, such as the listener's: those of the pool, then `overrides`. */
   clientConfig(overrides?: pg.ClientConfig): pg.ClientConfig;
   /** Runs `work` on a client of the pool; one that fails is not used again. */
@@ -89,6 +91,7 @@ function database(pool: pg.Pool, ownsPool: boolean, stopEmbedded?: () => Promise
   return {
     pool,
     ownsPool,
+    pooled: false,
     clientConfig: (overrides) => ({ ...pool.options, ...passwordOf(pool.options), ...SETTINGS, ...overrides }),
     beside: (work) => beside(pool, work),
     ...(stopEmbedded && { stopEmbedded }),
@@ -161,20 +164,21 @@ export async function connectClient(config: pg.ClientConfig, options?: string): 
 }
 
 const SERVER = `select current_setting('server_version_num')::int as version, current_setting('server_version') as name,
-  pg_is_in_recovery() as standby, current_setting('transaction_read_only')::boolean as readonly`;
+  pg_is_in_recovery() as standby, pg_backend_pid() as pid, current_setting('transaction_read_only')::boolean as readonly`;
 
-/** Refuses a server that is too old, a standby, or one where this role cannot write. */
-export async function checkServer(client: pg.ClientBase): Promise<void> {
+/** Refuses a server that is too old, a standby, or one where this role cannot write. Returns whether a pooler stands in front of it: that gives the client another session's number. */
+export async function checkServer(client: pg.ClientBase): Promise<{ readonly pooled: boolean }> {
   const at = addressOf(client);
   const { rows } = await client.query({ text: SERVER, types: TYPES } as pg.QueryConfig).catch((error) => {
     throw toPerdureError(error, `looking at the server ${at}`);
   });
-  const server = rows[0] as { version: number; name: string; standby: boolean; readonly: boolean };
+  const server = rows[0] as { version: number; name: string; standby: boolean; readonly: boolean; pid: number };
   if (server.version < 140000) {
     const text = `the server ${at} is PostgreSQL ${server.name}, but Perdure needs 14 or newer: upgrade the server`;
     throw new PerdureError("PERDURE_SERVER_VERSION", text);
   }
-  if (!server.standby && !server.readonly) return;
+  const pooled = server.pid !== (client as unknown as { processID: number | null }).processID;
+  if (!server.standby && !server.readonly) return { pooled };
   const what = server.standby ? "is a standby" : "is read-only for this role";
   throw new PerdureError(
     "PERDURE_READ_ONLY",

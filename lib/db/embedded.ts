@@ -1,7 +1,7 @@
 /** Starts a real PostgreSQL for development and tests: found, initialised, run on loopback, stopped with its process. */
 
 import { rm } from "node:fs/promises";
-import { findBinaries, usableBin } from "./embedded-binaries.ts";
+import { type Binaries, findBinaries, usableBin } from "./embedded-binaries.ts";
 import { type Home, initialise, makeHome } from "./embedded-home.ts";
 import { launch, running, type ServerOptions, stopServer } from "./embedded-server.ts";
 import { type Watch, watch } from "./embedded-watchdog.ts";
@@ -9,6 +9,8 @@ import { type Watch, watch } from "./embedded-watchdog.ts";
 export interface PostgresOptions extends ServerOptions {
   /** A folder to keep the server and its data in. Left out: a temporary one, removed at stop. */
   readonly dataDir?: string;
+  /** The programs to run. Left out: those that are found. */
+  readonly binaries?: Binaries;
 }
 
 export interface RunningPostgres {
@@ -20,7 +22,7 @@ export interface RunningPostgres {
 
 /** Starts a server, or joins the one that another process runs in the same `dataDir`. */
 export async function startPostgres(options: PostgresOptions = {}): Promise<RunningPostgres> {
-  const binaries = await findBinaries();
+  const binaries = options.binaries ?? (await findBinaries());
   const home = await makeHome(options.dataDir);
   const watched = await watch(home.dir, home.kept);
   try {

@@ -49,6 +49,8 @@ export interface FlusherOptions {
   readonly onLostAnswer: () => void;
   /** Stands around each commit, which then holds one write. */
   readonly guard?: Guard | null;
+  /** Whether statements are prepared: not through a pooler, as another session may be asked the next time. */
+  readonly named: boolean;
   /** So many rows in a batch at most; 1000 unless a test says otherwise. */
   readonly most?: number | undefined;
   /** Whether a batch waits for what the answers of the last set going. */
@@ -315,8 +317,8 @@ export class Flusher {
   }
 
   #context(again: boolean, lockMs: number | null, apart = false) {
-    const { schema, worker, lanes } = this.#options;
-    return { schema, worker, lanes, again, lockMs, apart };
+    const { schema, worker, lanes, named } = this.#options;
+    return { schema, worker, lanes, named, again, lockMs, apart };
   }
 
   #commit(client: ClientBase, items: readonly Item[], context: Parameters<typeof runBatch>[2]): Promise<Batch> {

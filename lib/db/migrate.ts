@@ -6,6 +6,7 @@ import { PerdureError } from "../core/errors.ts";
 import { checkSchemaName } from "../core/options.ts";
 import { type LedgerRow, type Migration, pendingMigrations } from "./migration-files.ts";
 import { isConnectionLost, isOurs, toPerdureError } from "./pg-errors.ts";
+import { checkRights } from "./rights.ts";
 import { inSchema, quoteSchema } from "./schema-name.ts";
 
 export interface MigrateOptions {
@@ -68,6 +69,7 @@ async function withClient(options: MigrateOptions, work: (client: pg.Client) => 
 async function applyPending(client: pg.Client, options: MigrateOptions, applied: string[]): Promise<void> {
   // Without a lock first: the usual start finds nothing to do and must wait for nobody.
   let pending = pendingMigrations(await readLedger(client, options.schema), options.schema);
+  if (pending.length > 0) await checkOwner(client, options.schema, pending.at(-1)!.name);
   while (pending.length > 0) {
     const name = await inTurn(client, options, async () => {
       await createLedger(client, options.schema);
@@ -95,6 +97,14 @@ async function inTurn<T>(client: pg.Client, options: MigrateOptions, work: () =>
     await client.query("rollback").catch(() => {});
     throw error;
   }
+}
+
+/** Only the owner changes a schema; another role does not try, as it would come half the way. */
+async function checkOwner(client: pg.ClientBase, schema: string, needed: string): Promise<void> {
+  const rights = await checkRights(client, schema);
+  if (!rights || rights.owns) return;
+  const text = `schema "${schema}" is behind ${needed}, and role "${rights.role}" does not own it: run migrate() as "${rights.owner}"`;
+  throw new PerdureError("PERDURE_SCHEMA", text);
 }
 
 async function createLedger(client: pg.Client, schema: string): Promise<void> {
@@ -125,6 +135,7 @@ async function readLedger(client: pg.ClientBase, schema: string): Promise<Ledger
 
 async function apply(client: pg.Client, schema: string, migration: Migration): Promise<string> {
   await client.query(inSchema(migration.body, schema));
+  await client.query(inSchema("select :SCHEMA.settle_rights()", schema));
   const ledger = inSchema("insert into :SCHEMA.migrations (name, hash) values ($1, $2)", schema);
   await client.query(ledger, [migration.name, migration.hash]);
   return migration.name;
@@ -138,9 +149,12 @@ function mayPass(error: unknown): boolean {
   return /^(55P03|40P01|40001|53300|57P0|08)/.test(code ?? "") || (code === undefined && isConnectionLost(error));
 }
 
+const ROLE = `select current_user::text as role, not exists (
+  select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = 'migrations') as making`;
+
 async function refused(client: pg.Client, error: unknown, schema: string): Promise<PerdureError> {
-  const role = await client.query("select current_user as role").catch(() => undefined);
-  return toPerdureError(error, `migrating schema "${schema}"`, { role: role?.rows[0].role, schema });
+  const role = await client.query(ROLE, [schema]).catch(() => undefined);
+  return toPerdureError(error, `migrating schema "${schema}"`, { schema, ...role?.rows[0] });
 }
 
 function inWords(error: unknown, { schema }: MigrateOptions, attempts: number): PerdureError {

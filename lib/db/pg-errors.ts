@@ -82,6 +82,8 @@ const BROKEN = /^(08|57P0[1-5]|25P03|25006|E(CONN|PIPE|TIMEDOUT|HOST|NET))/;
 export interface Grant {
   readonly role?: string | undefined;
   readonly schema?: string | undefined;
+  /** The schema is being made: whoever makes it owns it. */
+  readonly making?: boolean | undefined;
 }
 
 /** `doing` completes "while …". */
@@ -130,16 +132,19 @@ function ofRun(rule: Rule | undefined, { message, detail }: Report): PerdureErro
   return undefined;
 }
 
-function grantFor(message: string, grant: Grant): string {
-  const [, kind, name] = /(database|schema|sequence|function|procedure) "?([^"]+?)"?$/.exec(message) ?? [];
-  const schema = grant.schema === undefined ? "<schema>" : quoted(grant.schema);
-  const to = `to ${grant.role === undefined ? "<role>" : quoted(grant.role)}`;
+function grantFor(message: string, { role, schema, making }: Grant): string {
+  const [, kind, name] = /(database|schema) "?([^"]+?)"?$/.exec(message) ?? [];
+  const to = `to ${role === undefined ? "<role>" : quoted(role)}`;
   if (/must be owner/.test(message)) return "migrate with the role that owns the schema";
   if (kind === "database") return `run: grant create on database ${quoted(name!)} ${to}`;
-  if (kind === "schema") return `run: grant usage, create on schema ${quoted(name!)} ${to}`;
-  if (kind === "sequence") return `run: grant usage, select on all sequences in schema ${schema} ${to}`;
-  if (kind !== undefined) return `run: grant execute on all functions in schema ${schema} ${to}`;
-  return `run: grant select, insert, update, delete on all tables in schema ${schema} ${to}`;
+  if (kind === "schema" && making) return `run: grant usage, create on schema ${quoted(name!)} ${to}`;
+  return grantWorker(role, schema);
+}
+
+/** What lets a role work: said to whoever owns the schema. */
+export function grantWorker(role: string | undefined, schema: string | undefined): string {
+  const name = role === undefined ? "'<role>'" : `'${role.replaceAll("'", "''")}'`;
+  return `as the owner of the schema, run: select ${schema === undefined ? "<schema>" : quoted(schema)}.grant_to(${name}, 'worker')`;
 }
 
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;
@@ -182,4 +187,6 @@ function cleanCause(error: unknown): Error {
   return copy;
 }
 
-const redact = (text: string): string => text.replace(/(\w+:\/\/[^\s:@/]*:)[^\s@]*@/g, "$1***@");
+/** A password may hold the signs that end it in a URL that is written well. */
+const redact = (text: string): string =>
+  text.replace(/(\w+:\/\/[^\s:@/]*:)\S*@/g, "$1***@").replace(/(\bpassword=)[^\s&]+/gi, "$1***");

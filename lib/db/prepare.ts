@@ -1,16 +1,29 @@
-/** Before an engine works: the server is one we can use, the schema is up to date. */
+/** Before an engine works: the server is one we can use, the role may, the schema is up to date. */
+import type { Logger } from "../core/types.ts";
 import { checkServer, connectClient, type Database } from "./connect.ts";
 import { assertMigrated, migrate } from "./migrate.ts";
+import { checkRights, openSearchPath } from "./rights.ts";
 
-/** Checks the server, then migrates the schema or, without `mayMigrate`, refuses one that is behind. */
-export async function prepare(database: Database, schema: string, mayMigrate: boolean): Promise<void> {
+export interface PrepareOptions {
+  readonly schema: string;
+  /** Whether the schema is migrated; otherwise one that is behind is refused. */
+  readonly migrate: boolean;
+  readonly logger: Pick<Logger, "warn">;
+}
+
+/** Checks the server and the role, then migrates. */
+export async function prepare(database: Database, options: PrepareOptions): Promise<void> {
+  const { schema, logger } = options;
   const connect = () => connectClient(database.clientConfig());
   const client = await connect();
   try {
-    await checkServer(client);
-    if (!mayMigrate) await assertMigrated(client, schema);
+    database.pooled = (await checkServer(client)).pooled;
+    await checkRights(client, schema);
+    const open = await openSearchPath(client);
+    if (open !== undefined) logger.warn(`perdure: ${open}`);
+    if (!options.migrate) await assertMigrated(client, schema);
   } finally {
     await client.end().catch(() => {});
   }
-  if (mayMigrate) await migrate({ connect, schema });
+  if (options.migrate) await migrate({ connect, schema });
 }

@@ -103,7 +103,7 @@ export class ScheduleStore {
 
   async #rows<T>(fn: string, values: unknown[]): Promise<T[]> {
     const { text } = call(this.#schema, fn, values);
-    return (await this.#db.query({ text, values, types: TYPES })).rows as T[];
+    return (await this.#db.query({ text, values, types: TYPES, call: true })).rows as T[];
   }
 
   async #select<T>(text: string, values: unknown[]): Promise<T[]> {

@@ -8,7 +8,12 @@ import { quoteSchema } from "./schema-name.ts";
 import { type BatchContext, ENDS, SHAPES, type WriteKind } from "./writes.ts";
 
 /** The statement that writes a group. */
-export function statementOf({ kind, items, steps, isNew }: Group, context: BatchContext & { readonly schema: string }) {
+export function statementOf(group: Group, context: BatchContext & { readonly schema: string }) {
+  const statement = ofGroup(group, context);
+  return context.named ? statement : { ...statement, name: undefined };
+}
+
+function ofGroup({ kind, items, steps, isNew }: Group, context: BatchContext & { readonly schema: string }) {
   if (isNew)
     return call(
       context.schema,

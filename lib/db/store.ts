@@ -11,11 +11,13 @@ import { call } from "./statement.ts";
 import { WHOLE, type WholeRow } from "./whole.ts";
 import type { Lanes, LoadedRow } from "./writes.ts";
 
-interface Statement {
+export interface Statement {
   name?: string;
   text: string;
   values?: unknown[];
   types?: typeof TYPES;
+  /** It is a call of one of our functions and nothing else. */
+  call?: true;
 }
 
 /** Where statements run: a pool, a client, the certificate's session. */
@@ -158,7 +160,7 @@ export class Store {
   async #rows<T>(fn: string, values: unknown[], db: Queryable = this.#db): Promise<T[]> {
     // Unnamed, so that it also works through a pooler.
     const { text } = call(this.#schema, fn, values);
-    return (await db.query({ text, values, types: TYPES })).rows as T[];
+    return (await db.query({ text, values, types: TYPES, call: true })).rows as T[];
   }
 
   async #select<T>(text: string, values: unknown[]): Promise<T[]> {

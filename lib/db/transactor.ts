@@ -7,10 +7,11 @@ import { PerdureError } from "../core/errors.ts";
 import { attempt } from "../core/options.ts";
 import { isNonRetryable } from "../core/retry.ts";
 import type { TransactionClient } from "../core/types.ts";
-import { discard } from "./connect.ts";
+import { type Database, discard } from "./connect.ts";
 import { answered } from "./deadline.ts";
 import type { Guard } from "./guard.ts";
 import { isConnectionLost, isCrossed, isTransient } from "./pg-errors.ts";
+import { TYPES } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { call } from "./statement.ts";
 import { type RecordRow, SHAPES } from "./writes.ts";
@@ -32,11 +33,13 @@ interface Ran<T> {
 
 export class PgTransactor {
   readonly #pool: pg.Pool;
+  readonly #pooled: boolean;
   readonly #schema: string;
   readonly #guard: Guard;
 
-  constructor(pool: pg.Pool, schema: string, guard: Guard | null = null) {
+  constructor({ pool, pooled }: Pick<Database, "pool" | "pooled">, schema: string, guard: Guard | null = null) {
     this.#pool = pool;
+    this.#pooled = pooled;
     this.#schema = schema;
     this.#guard = guard ?? ((_, commit) => commit());
   }
@@ -50,7 +53,7 @@ export class PgTransactor {
     const since = performance.now();
     for (let reruns = 0; ; reruns += 1) {
       const client = await this.#connect(over);
-      const once = new Once<T>(client, this.#schema, this.#guard);
+      const once = new Once<T>(client, this.#pooled, this.#schema, this.#guard);
       try {
         const ran = await once.run(work, record, over);
         once.over();
@@ -130,6 +133,8 @@ class Once<T> {
   readonly #client: pg.PoolClient;
   readonly #schema: string;
   readonly #guard: Guard;
+  /** The session of the server; null: it is asked, as a pooler gives the client another number. */
+  #pid: number | null;
   committing = false;
   #lost = false;
   /** The function has been called: what is thrown may be its own. */
@@ -139,8 +144,9 @@ class Once<T> {
   };
   recorded: { readonly row: RecordRow; readonly result: T } | null = null;
 
-  constructor(client: pg.PoolClient, schema: string, guard: Guard) {
+  constructor(client: pg.PoolClient, pooled: boolean, schema: string, guard: Guard) {
     this.#client = client;
+    this.#pid = pooled ? null : (client as unknown as { processID: number }).processID;
     this.#schema = schema;
     this.#guard = guard;
     client.once("error", this.#lose).once("end", this.#lose);
@@ -152,7 +158,7 @@ class Once<T> {
   }
 
   get pid(): number {
-    return (this.#client as unknown as { processID: number }).processID;
+    return this.#pid!;
   }
 
   /** Whether the connection broke. An ECONNREFUSED may be the function's own, from another server: the client or Postgres tells. */
@@ -167,7 +173,7 @@ class Once<T> {
     record: (result: T) => RecordRow,
     over: () => boolean,
   ): Promise<Ran<T>> {
-    await this.#client.query(BEGIN);
+    await this.#begin();
     this.#working = true;
     const result = await work(this.#client);
     if (over())
@@ -189,6 +195,15 @@ class Once<T> {
     this.committing = true;
     await this.#guard([{ kind: "record", row }], () => commit(this.#client));
     return { result, verdict: "ok" };
+  }
+
+  async #begin(): Promise<void> {
+    if (this.#pid !== null) return void (await this.#client.query(BEGIN));
+    const answers = await this.#client.query({
+      text: `${BEGIN}; select pg_backend_pid() as pid`,
+      types: TYPES,
+    } as pg.QueryConfig);
+    this.#pid = (answers as unknown as pg.QueryResult[])[1]!.rows[0].pid;
   }
 
   /** Whether the claim holds once the transaction is rolled back: then it was the transaction itself that had ended it. */

@@ -276,6 +276,8 @@ export interface Lanes {
 export interface BatchContext {
   readonly worker: string | null;
   readonly lanes: Lanes;
+  /** Statements have names: each is prepared once in a session. */
+  readonly named: boolean;
   /** The batch is issued again, as its first answer was lost. */
   readonly again: boolean;
   /** How long to wait for locks, in ms: rows of one run, written alone. Null: rows that are held are passed over. */

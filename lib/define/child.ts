@@ -5,12 +5,12 @@ import { type Duration, toMs } from "../core/duration.ts";
 import { checkInstance } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
 import { canonicalHash } from "../core/hash.ts";
-import { attempt, checkKeys, checkName, shorten } from "../core/options.ts";
+import { attempt, checkKeys, checkName, checkReason, shorten } from "../core/options.ts";
 import type { Received } from "../core/types.ts";
 import { currentStep } from "./current.ts";
 import type { Refused } from "./refused.ts";
 import { runStep } from "./step.ts";
-import { type Event, eventOf } from "./waits.ts";
+import { type Event, eventOf, notAnEvent } from "./waits.ts";
 import { internalsOf, notAWorkflow, type Startable } from "./workflow.ts";
 
 /** A run that a workflow started, as its own code sees it. Every method is a durable call. */
@@ -67,13 +67,15 @@ function makeChild<R>(started: Started): ChildHandle<R> {
     },
     send: (event, ...[data]) => {
       const { outside } = bodyFor(`send() to ${what}`);
+      if (!eventOf(event)) throw notAnEvent(event);
       return runStep(asName(`send ${event.name} to ${id}`), () =>
         outside.send(id, event, data, { reference: asName(currentStep().idempotencyKey) }),
       );
     },
     cancel: (reason) => {
       const { outside } = bodyFor(`cancel() of ${what}`);
-      return runStep(asName(`cancel ${id}`), () => outside.cancel(id, reason));
+      const checked = checkReason(reason, `cancel() of ${what}`);
+      return runStep(asName(`cancel ${id}`), () => outside.cancel(id, checked));
     },
   };
   return Object.assign(handle, { [HANDLE]: started });

@@ -1,6 +1,7 @@
 /** The decorators that `step`, `transaction` and `workflow` are when they are called with options only: TC39's, and those of `experimentalDecorators`. */
+import { said } from "../core/codec-refuse.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkKeys, shorten } from "../core/options.ts";
+import { attempt, checkKeys, shorten } from "../core/options.ts";
 import { placeOf } from "../core/place.ts";
 import type { AnyFunction } from "../core/types.ts";
 import { classOf, type Kind, type Maker, makeMember } from "./member.ts";
@@ -41,7 +42,7 @@ export function decorator<T>(maker: Maker<T>, given: unknown, called: AnyFunctio
   const where = `@${maker.kind}()`;
   const options = checkKeys((given ?? {}) as { name?: string }, maker.known, where);
   const place = placeOf(called);
-  const decorate = (target: unknown, second: unknown, descriptor?: PropertyDescriptor | number): unknown => {
+  const put = (target: unknown, second: unknown, descriptor?: PropertyDescriptor | number): unknown => {
     const context = contextOf(second);
     if (context) {
       const { kind, name, static: isStatic, private: isPrivate } = context;
@@ -56,6 +57,15 @@ export function decorator<T>(maker: Maker<T>, given: unknown, called: AnyFunctio
     const member = makeMember(maker, options, checkTarget(where, on, second, method, of), String(second), place);
     member.settle(target as object);
     return Object.getOwnPropertyDescriptor(target, second as string);
+  };
+  const decorate = (...given: Parameters<typeof put>): unknown => {
+    try {
+      return put(...given);
+    } catch (cause) {
+      if (attempt(() => cause instanceof PerdureError)) throw cause;
+      const text = `${where} cannot stand there, as ${said(cause)} was thrown; it decorates async methods of instances`;
+      throw new PerdureError("PERDURE_OPTION", text, { cause });
+    }
   };
   return decorate as DurableMethod;
 }

@@ -4,7 +4,7 @@
  */
 import { scope } from "../core/context.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkName } from "../core/options.ts";
+import { attempt, checkName } from "../core/options.ts";
 import { placeText, type Stack } from "../core/place.ts";
 import type { AnyFunction } from "../core/types.ts";
 
@@ -134,7 +134,8 @@ function mark(fn: AnyFunction, member: Member): void {
 
 /** The name of the class that an instance or a prototype belongs to; empty: it has none. */
 export function classOf(of: object): string {
-  return typeof of.constructor === "function" ? of.constructor.name : "";
+  const name = attempt(() => (typeof of.constructor === "function" ? of.constructor.name : ""));
+  return typeof name === "string" ? name : "";
 }
 
 /** The prototypes of an object, the nearest first. */

@@ -1,7 +1,7 @@
 /** The workflows of an engine: functions, and the methods of instances. Two of one name are refused, with both places. */
 import { otherInstance, registeredName } from "../core/engines.ts";
 import { PerdureError } from "../core/errors.ts";
-import { checkArray, nearest, shorten } from "../core/options.ts";
+import { attempt, checkArray, nearest, shorten } from "../core/options.ts";
 import { placeText, type Stack } from "../core/place.ts";
 import type { StartOptions, WorkflowDefinition } from "../core/types.ts";
 import { broughtBy } from "./instances.ts";
@@ -93,16 +93,21 @@ function unknownWorkflow(name: string, workflows: ReadonlyMap<string, WorkflowDe
   const known = [...workflows.values()].map((workflow) => workflow.name);
   const meant = nearest(name, known);
   const help = meant && meant !== name ? `did you mean "${meant}"?` : "add it to `workflows` of new Perdure()";
-  return new PerdureError("PERDURE_UNKNOWN_WORKFLOW", `workflow "${name}" is not registered in this engine; ${help}`);
+  return new PerdureError(
+    "PERDURE_UNKNOWN_WORKFLOW",
+    `workflow ${shorten(name)} is not registered in this engine; ${help}`,
+  );
 }
 
 function workflowIn(value: unknown, where: string): WorkflowDefinition {
   const internals = internalsOf(value);
   if (!internals) {
     const isClass = typeof value === "function" && /^class\b/.test(Function.prototype.toString.call(value));
-    const what = isClass
-      ? `class ${value.name}; pass an instance of it: new ${value.name}(…)`
-      : `${shorten(value)}, which workflow() did not make`;
+    const name = isClass ? attempt(() => value.name) : undefined;
+    const what =
+      typeof name === "string"
+        ? `class ${name}; pass an instance of it: new ${name}(…)`
+        : `${shorten(value)}, which workflow() did not make`;
     throw new PerdureError("PERDURE_OPTION", `workflows of ${where} holds ${what}`);
   }
   const { definition, options } = internals;

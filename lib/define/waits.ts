@@ -1,6 +1,7 @@
 /** What a body can wait for: events, and the clock. */
 import { bodyFor } from "../core/context.ts";
 import { type Duration, toMs } from "../core/duration.ts";
+import { PerdureError } from "../core/errors.ts";
 import { attempt, checkInstant, checkKeys, checkName, checkNamed, shorten } from "../core/options.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { EventDefinition, Received, Schema, Sends, Slept } from "../core/types.ts";
@@ -63,6 +64,11 @@ export function event<T>(nameOrOptions: string | EventOptions<T>): Event<T> {
 /** What is behind an event value; undefined when `value` is none. */
 export function eventOf(value: unknown): EventDefinition | undefined {
   return attempt(() => (value as { [DEFINITION]?: EventDefinition } | null | undefined)?.[DEFINITION]);
+}
+
+/** What is no event where one is sent. */
+export function notAnEvent(given: unknown): PerdureError {
+  return new PerdureError("PERDURE_OPTION", `send() needs an event made by event(), not ${shorten(given)}`);
 }
 
 /**

@@ -17,7 +17,7 @@ import {
   shorten,
 } from "../core/options.ts";
 import { placeOf, type Stack } from "../core/place.ts";
-import { checkRetry, type Retry } from "../core/retry.ts";
+import { checkRetry, type Retry, retryOf } from "../core/retry.ts";
 import { checkSchema } from "../core/schema.ts";
 import type { AnyFunction, Checked, Schema, StartOptions, WorkflowDefinition } from "../core/types.ts";
 import { type DurableMethod, decorator, isDecorator } from "./decorate.ts";
@@ -187,24 +187,29 @@ function callable(definition: WorkflowDefinition, options: StartOptions): Callab
 
 function checkStartOptions(options: StartOptions, where: string): StartOptions {
   const known = ["id", "onConflict", "queue", "priority", "delay", "startAt", "retry", "timeout", "tags", "detached"];
-  const given = checkKeys(options, known, where);
+  const given = checkKeys(options, known, where) as { -readonly [K in keyof StartOptions]: StartOptions[K] };
   if (given.id !== undefined) checkName(given.id, "run id");
   if (given.queue !== undefined) checkName(given.queue, `queue in ${where}`);
   if (given.onConflict !== undefined)
     checkChoice(given.onConflict, ["error", "return_existing"], `onConflict in ${where}`);
   if (given.priority !== undefined) checkInteger(given.priority, `priority in ${where}`, -32768, 32767);
-  if (given.delay !== undefined) toMs(given.delay, `delay in ${where}`);
-  if (given.timeout !== undefined) toMs(given.timeout, `timeout in ${where}`);
-  if (given.startAt !== undefined) checkInstant(given.startAt, `startAt in ${where}`);
-  if (given.tags !== undefined) checkTags(given.tags, where);
   if (given.detached !== undefined) checkBoolean(given.detached, `detached in ${where}`);
-  if (given.retry !== undefined && checkRetry(given.retry, where).shouldRetry) {
-    throw new PerdureError(
-      "PERDURE_OPTION",
-      `shouldRetry in ${where} is a function, which cannot travel with a run; put it on the workflow's own retry`,
-    );
-  }
+  // Copies: the caller may change afterwards what was checked here.
+  if (given.delay !== undefined) given.delay = toMs(given.delay, `delay in ${where}`);
+  if (given.timeout !== undefined) given.timeout = toMs(given.timeout, `timeout in ${where}`);
+  if (given.startAt !== undefined) given.startAt = checkInstant(given.startAt, `startAt in ${where}`);
+  if (given.tags !== undefined) given.tags = checkTags(given.tags, where);
+  if (given.retry !== undefined) given.retry = checkTravellingRetry(given.retry, where);
   return given;
+}
+
+function checkTravellingRetry(given: Retry, where: string): Retry {
+  const plan = checkRetry(given, where);
+  if (!plan.shouldRetry) return retryOf(plan);
+  throw new PerdureError(
+    "PERDURE_OPTION",
+    `shouldRetry in ${where} is a function, which cannot travel with a run; put it on the workflow's own retry`,
+  );
 }
 
 const MOST_TAGS = 50;

@@ -9,6 +9,7 @@
  */
 
 import type { Claim } from "../core/claim.ts";
+import { said } from "../core/codec-refuse.ts";
 import { PerdureError, TimeoutError } from "../core/errors.ts";
 import { quietly } from "../core/quiet.ts";
 import { checkRetry, delayAfter, isNonRetryable, type Retry, type RetryPlan } from "../core/retry.ts";
@@ -78,10 +79,7 @@ export async function load(claim: Claim, ports: EnginePorts): Promise<Claim> {
 }
 
 /** The text of an error, as a column takes it. */
-function reasonOf(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
-  return text.replaceAll("\0", "\\0");
-}
+const reasonOf = (error: unknown): string => said(error).replaceAll("\0", "\\0");
 
 const resultPlace = (pass: Pass): Place => resultOf(pass.run.id, pass.claim.attempt);
 

@@ -75,7 +75,7 @@ function parse(expression: unknown, what: string): Cron {
   throw refusal(
     what,
     expression,
-    `never fires: its day of month ${shorten(day)} never comes in its month ${shorten(month)}`,
+    `never fires: its day of month ${shorten(day)} never comes in its month ${shorten(month)}; change one of them`,
   );
 }
 

@@ -144,7 +144,10 @@ class Trial<A extends unknown[], R> {
     this.#database = database;
     this.#kept = new KeptConnections(database.clientConfig());
     this.#schema = new TestSchema(database.pool, this.#name);
-    await this.#schema.make(() => prepare(database, this.#name, true), 0);
+    await this.#schema.make(
+      () => prepare(database, { schema: this.#name, migrate: true, logger: { warn: () => {} } }),
+      0,
+    );
   }
 
   async close(): Promise<void> {

@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:83f77c297bfca479956281a863e5d61fddced875
+--! Hash: sha1:aaef68a5b8e8a1ae7fd6ea67a52cd8a322e535b2
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -2036,7 +2036,7 @@ begin
   return next;
 end $perdure$;
 
--- Whether a process that is alive serves such runs. Called by the view of runs, and at launch. Locks: nothing.
+-- Whether a process that is alive serves such runs; the view of runs says the same. Called at launch. Locks: nothing.
 create function :SCHEMA.served(p_workflow text, p_version text, p_queue text) returns boolean language sql stable as $perdure$
   select exists (
     select from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
@@ -2068,7 +2068,8 @@ begin
   return coalesce(v_told.woken, 0) + :SCHEMA.take_back(null, null, false);
 end $perdure$;
 
--- What a person or another program may read. Stable columns, no payloads.
+-- What a person or another program may read. Stable columns, no payloads. A view reads the tables with the rights of the schema's owner, but calls
+-- functions with those of its reader, who has them only for what computes: so a view calls no function that reads.
 
 create view :SCHEMA.runs as
   select r.id, r.workflow, r.version, r.state,
@@ -2080,7 +2081,10 @@ create view :SCHEMA.runs as
     end as waiting_for,
     case
       when r.pausing then 'pausing'
-      when r.state in ('pending', 'suspended') and not :SCHEMA.served(r.workflow, r.version, r.queue) then 'unserved'
+      when r.state in ('pending', 'suspended') and not exists ( -- as served
+        select from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+        where l.workflow = r.workflow and l.version = r.version and l.queue = r.queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
+      ) then 'unserved'
       when r.state = 'suspended' then coalesce(
         (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
           where starts_with(t.topic, 'child:') and c.state = 'blocked' limit 1),
@@ -2113,7 +2117,11 @@ comment on view :SCHEMA.events is 'One row per event sent to a run. consumed_by:
 
 create view :SCHEMA.workers as
   select w.id, w.name, w.started_at, w.beat_at, w.lease, w.dead_at, l.worker is not null as leads,
-    (select count(*) from :SCHEMA.held_runs(w.id)) as runs
+    (
+      select count(distinct r.key) from :SCHEMA.taken t -- as held_runs
+      cross join lateral (select r.key from :SCHEMA.run r where r.key = any(t.runs) and r.worker = t.worker offset 0) r
+      where t.worker = w.id
+    ) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
 
@@ -2927,7 +2935,8 @@ $perdure$;
 
 -- The verbs for SQL: psql, triggers, pg_cron and other languages. Each works in the caller's own transaction: rolled back, nothing has
 -- happened. They run with the rights of the schema's owner, so that a role needs no right on the tables, and only who is granted them may
--- call them: see grant_sender. The search path is pinned, so that no object of a caller's is taken for one of Postgres's own.
+-- call them: see grant_to. The search path is pinned, so that no object of a caller's is taken for one of Postgres's own, and so is the way in
+-- which string literals are read: the functions that they call are compiled in the caller's session.
 -- What they bring in is tagged: no schema of the application's has checked it.
 -- All raise PD001 (no such run or workflow), PD002 (the run has finished), PD003 (the id is taken), PD004 (the run's state does not allow it)
 -- or PD005 (bad input).
@@ -2950,12 +2959,52 @@ begin
   end if;
 end $perdure$;
 
--- The verdict of a control function for one run. Called by the verbs below. Locks: nothing.
-create function :SCHEMA.check_verdict(p_verb text, p_run_id text, p_verdict text, p_rule text) returns void language plpgsql as $perdure$
+-- The tenants whose runs the caller of a verb may touch; null: all runs. The caller is the role that has been set, or else the login: neither can be
+-- feigned. Once a role is bound to a tenant, a caller that has no grant is refused: it came through a function of somebody's who has one.
+-- Called by the verbs below, so that current_user is the schema's owner. Locks: nothing.
+create function :SCHEMA.tenants_of_caller(p_verb text) returns text[] language plpgsql stable as $perdure$
+declare
+  v_caller name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_grants integer;
+  v_tenants text[];
+begin
+  if not exists (select from :SCHEMA.grantee g where g.tenant is not null) or pg_has_role(v_caller, current_user, 'usage') then
+    return null;
+  end if;
+  select count(*), case when bool_and(g.tenant is not null) then array_agg(distinct g.tenant::text) end into v_grants, v_tenants
+    from :SCHEMA.grantee g join pg_roles r on r.rolname = g.role
+    where g.kind in ('worker', 'sender') and pg_has_role(v_caller, r.oid, 'usage');
+  if v_grants = 0 then
+    raise exception '%: role "%" has no grant here, and there are tenants', p_verb, v_caller
+      using errcode = 'insufficient_privilege', hint = 'As the owner of the schema, call grant_to for it.';
+  end if;
+  return v_tenants;
+end $perdure$;
+
+-- Refuses what cannot be the id of a run, before it is looked for. Called by may_touch. Locks: nothing.
+create function :SCHEMA.check_run_id(p_verb text, p_run_id text) returns void language plpgsql immutable as $perdure$
 begin
   if p_run_id is null then
     raise exception '%: run_id must be given', p_verb using errcode = 'PD005';
-  elsif p_verdict is null then
+  elsif octet_length(p_run_id) > 255 then
+    raise exception '%: run_id "%" has % bytes; it must have 1 to 255', p_verb, left(p_run_id, 60), octet_length(p_run_id) using errcode = 'PD005';
+  end if;
+end $perdure$;
+
+-- Whether the caller of a verb may know of a run. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.may_touch(p_verb text, p_run_id text) returns boolean language plpgsql stable as $perdure$
+declare
+  v_tenants text[];
+begin
+  perform :SCHEMA.check_run_id(p_verb, p_run_id);
+  v_tenants := :SCHEMA.tenants_of_caller(p_verb);
+  return v_tenants is null or exists (select from unnest(v_tenants) t where starts_with(p_run_id, t || '/'));
+end $perdure$;
+
+-- The verdict of a control function for one run. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.check_verdict(p_verb text, p_run_id text, p_verdict text, p_rule text) returns void language plpgsql as $perdure$
+begin
+  if p_verdict is null then
     raise exception '%: there is no run "%"', p_verb, p_run_id using errcode = 'PD001', detail = p_run_id, hint = 'Check the id.';
   elsif p_verdict not in ('ok', 'woken') then
     raise exception '%: run "%" is %; %', p_verb, p_run_id, p_verdict, p_rule using errcode = 'PD004', detail = p_run_id;
@@ -2967,7 +3016,7 @@ end $perdure$;
 create function :SCHEMA.start_run(
   workflow text, args json default '[]', id text default null, version text default null, queue text default null,
   priority integer default 0, delay interval default null, on_conflict text default 'error'
-) returns text language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+) returns text language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -2975,6 +3024,7 @@ declare
   v_delayed boolean := coalesce(delay <> interval '0', false);
   v_args json := coalesce(args, '[]');
   v_id text := id;
+  v_tenants text[] := :SCHEMA.tenants_of_caller('start_run');
   v record;
 begin
   perform :SCHEMA.check_name('start_run', 'workflow', workflow);
@@ -2994,7 +3044,14 @@ begin
         case when delay < interval '0' then 'negative' else 'longer than 365000 days' end
       using errcode = 'PD005';
   elsif on_conflict is null or on_conflict not in ('error', 'return_existing') then
-    raise exception 'start_run: on_conflict cannot be "%"; it must be "error" or "return_existing"', on_conflict using errcode = 'PD005';
+    raise exception 'start_run: on_conflict cannot be "%"; it must be "error" or "return_existing"', left(on_conflict, 60) using errcode = 'PD005';
+  end if;
+
+  if v_tenants is not null and not exists (
+    select from unnest(v_tenants) t where case when id is null then cardinality(v_tenants) = 1 else starts_with(id, t || '/') end
+  ) then
+    raise exception 'start_run: the id of a run must begin with "%/"', array_to_string(v_tenants, '/" or "')
+      using errcode = 'PD005', hint = 'This role is bound to a tenant, whose runs are those with such ids.';
   end if;
 
   select * into v_definition from :SCHEMA.definition d
@@ -3009,7 +3066,7 @@ begin
   end if;
 
   if v_id is null then -- a UUID that grows with time, version 7: a random one with the milliseconds in its first 48 bits
-    v_id := encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+    v_id := coalesce(v_tenants[1] || '/', '') || encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
       substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid::text;
   end if;
   select s.* into v from :SCHEMA.start_runs(
@@ -3031,14 +3088,12 @@ comment on function :SCHEMA.start_run is 'Starts a run in the caller''s transact
 
 -- Sends an event. True: sent; false: the reference was used before. Locks: the run, until the caller commits.
 create function :SCHEMA.send_event(run_id text, event text, data json default 'null', reference text default null) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 declare
   v record;
+  v_known boolean := :SCHEMA.may_touch('send_event', run_id);
 begin
-  if run_id is null then
-    raise exception 'send_event: run_id must be given' using errcode = 'PD005';
-  end if;
   perform :SCHEMA.check_name('send_event', 'event', event);
   if octet_length(reference) not between 1 and 255 then
     raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
@@ -3048,7 +3103,7 @@ begin
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
       using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
   end if;
-  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array['{"from":"sql","json":' || coalesce(data, 'null')::text || '}'],
+  select s.* into v from :SCHEMA.send_events(array[case when v_known then run_id end], array[event], array['{"from":"sql","json":' || coalesce(data, 'null')::text || '}'],
     array[reference], array[gen_random_uuid()::text], false, true) s;
   if v.verdict = 'unknown' then
     raise exception 'send_event: there is no run "%"', run_id
@@ -3065,74 +3120,47 @@ comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller
 
 -- Cancels a run, and its children. True: cancelled; false: it had finished. Locks: the run, and those below it.
 create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 declare
   v_verdict text;
+  v_known boolean := :SCHEMA.may_touch('cancel_run', run_id);
 begin
   if length(reason) > 1000 then
     raise exception 'cancel_run: the reason for run "%" has % characters; at most 1000 are stored', run_id, length(reason) using errcode = 'PD005';
   end if;
-  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
+  v_verdict := case when v_known then (select c.verdict from :SCHEMA.cancel_runs(array[run_id], reason) c) end;
   perform :SCHEMA.check_verdict('cancel_run', run_id, case when v_verdict is null then null else 'ok' end, '');
   return v_verdict = 'ok';
 end $perdure$;
 comment on function :SCHEMA.cancel_run is 'Cancels a run and its children in the caller''s transaction. True: cancelled; false: it had finished.';
 
 -- Pauses a run: it begins no new step. Locks: the run.
-create function :SCHEMA.pause_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+create function :SCHEMA.pause_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 begin
-  perform :SCHEMA.check_verdict('pause_run', run_id, (select c.verdict from :SCHEMA.pause_runs(array[run_id]) c),
+  perform :SCHEMA.check_verdict('pause_run', run_id, case when :SCHEMA.may_touch('pause_run', run_id) then (select c.verdict from :SCHEMA.pause_runs(array[run_id]) c) end,
     'only a pending, running or suspended run can be paused');
 end $perdure$;
 comment on function :SCHEMA.pause_run is 'Pauses a run in the caller''s transaction: it begins no new step. Timers and events go on counting.';
 
 -- Lets a paused run go on. Locks: the run.
-create function :SCHEMA.resume_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+create function :SCHEMA.resume_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 begin
-  perform :SCHEMA.check_verdict('resume_run', run_id, (select c.verdict from :SCHEMA.resume_runs(array[run_id]) c),
+  perform :SCHEMA.check_verdict('resume_run', run_id, case when :SCHEMA.may_touch('resume_run', run_id) then (select c.verdict from :SCHEMA.resume_runs(array[run_id]) c) end,
     'only a paused run can be resumed');
 end $perdure$;
 comment on function :SCHEMA.resume_run is 'Lets a paused run go on, in the caller''s transaction.';
 
 -- Ends a run's sleep early. Locks: the run.
-create function :SCHEMA.wake_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+create function :SCHEMA.wake_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 begin
-  perform :SCHEMA.check_verdict('wake_run', run_id, (select c.verdict from :SCHEMA.wake_runs(array[run_id]) c),
+  perform :SCHEMA.check_verdict('wake_run', run_id, case when :SCHEMA.may_touch('wake_run', run_id) then (select c.verdict from :SCHEMA.wake_runs(array[run_id]) c) end,
     'it is not asleep, and only a sleep can be ended early');
 end $perdure$;
 comment on function :SCHEMA.wake_run is 'Ends a run''s sleep early, in the caller''s transaction.';
-
-revoke execute on function :SCHEMA.start_run, :SCHEMA.send_event, :SCHEMA.cancel_run, :SCHEMA.pause_run, :SCHEMA.resume_run, :SCHEMA.wake_run from public;
-
--- Lets a role start runs, send events and cancel runs, and nothing else: it reads no payload and writes no table.
--- Called by the schema's owner: select perdure.grant_sender('webhooks'). Locks: nothing.
-create function :SCHEMA.grant_sender(role name) returns void language plpgsql set search_path = pg_catalog, pg_temp as $perdure$
-declare
-  v_schema name := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = (select l.tableoid from :SCHEMA.leader l));
-  v_verb regprocedure;
-begin
-  if role is null then
-    raise exception 'grant_sender: role must be given' using errcode = 'PD005';
-  elsif not exists (select from pg_roles r where r.rolname = role) then
-    raise exception 'grant_sender: there is no role "%"', role using errcode = 'PD005', hint = 'Create it first: create role ' || quote_ident(role) || ' login.';
-  end if;
-  execute format('grant usage on schema %I to %I', v_schema, role);
-  for v_verb in
-    select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = v_schema and p.proname in ('start_run', 'send_event', 'cancel_run')
-  loop
-    execute format('grant execute on function %s to %I', v_verb, role);
-    if not has_function_privilege(role, v_verb, 'execute') then -- a grant by another than the owner is a warning only
-      raise exception 'grant_sender: only the owner of schema "%" can grant', v_schema using errcode = 'insufficient_privilege';
-    end if;
-  end loop;
-end $perdure$;
-comment on function :SCHEMA.grant_sender is 'Lets a role call start_run, send_event and cancel_run, and nothing else. Called by the schema''s owner.';
 
 -- Control: what a person or a program does to runs from outside. Each function takes ids, and says for each that exists 'ok', or the state
 -- that the run is in and that does not allow it. All lock runs in key order, and wait for locks.
@@ -3478,9 +3506,10 @@ $perdure$;
 -- What stays for now: a run that not all have been told of, one that a stranger holds, and one whose end another run may ask for: its parent, or
 -- one that follows it. Those go first, or in the same call. Whether they have read it does not count: a handle may ask for an end again.
 -- A run and its rows go in one transaction, so that a statement of a reader's finds all or nothing of it.
--- Called by the leader, and when a test moves the clock; two at once do no harm. Locks: runs, in key order, passing over what is locked.
+-- Called by the leader, and when a test moves the clock; two at once do no harm. It runs with the rights of the schema's owner: nobody else deletes
+-- runs, and what it deletes has ended. Locks: runs, in key order, passing over what is locked.
 create function :SCHEMA.expire_runs(p_keep_ms float8, p_behind bigint, p_limit integer) returns table (gone integer, last bigint)
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
 declare
   v_keep float8 := coalesce(p_keep_ms, (select l.retention_ms from :SCHEMA.leader l));
   v_until timestamptz := case when v_keep < 'Infinity' then :SCHEMA.clock() - :SCHEMA.ms(v_keep) else '-infinity' end;
@@ -3597,3 +3626,200 @@ begin
     delete from :SCHEMA.follower f where f.follower = any(p_keys);
   end if;
 end $perdure$;
+
+-- What is stored, for who may read it: granted apart from the other views.
+
+create view :SCHEMA.payloads as
+  select r.id as run_id, p.kind, p.slot, p.name, p.at, p.value
+  from (
+    select i.run, 'input' as kind, null::text as slot, null::text as name, null::timestamptz as at, i.args as value from :SCHEMA.input i
+    union all select c.run, 'checkpoint', c.slot, c.name, c.at, c.value from :SCHEMA.checkpoint c
+    union all select t.run, 'try', t.slot, t.name, t.finished_at, t.error from :SCHEMA.try t
+    union all select o.run, 'round', null, null, o.finished_at, o.error from :SCHEMA.round o
+    union all select m.run, 'event', m.slot, m.name, m.sent_at, m.data from :SCHEMA.mail m
+    union all select o.run, 'result', null, null, null, o.value from :SCHEMA.outcome o
+    union all select v.run, 'value', null, v.name, v.at, v.value from :SCHEMA.value v
+    union all select s.run, 'stream', null, s.stream, s.at, s.value from :SCHEMA.item s
+  ) p
+  join :SCHEMA.run r on r.key = p.run
+  where p.value is not null;
+comment on view :SCHEMA.payloads is 'One row per stored value of a run, as it is stored: with a codec, encrypted. Ask for one run.';
+comment on column :SCHEMA.payloads.run_id is 'The id of the run.';
+comment on column :SCHEMA.payloads.kind is 'What the value is: input, checkpoint, try, round, event, result, value or stream.';
+comment on column :SCHEMA.payloads.slot is 'Of a checkpoint or a try: its slot; of an event: that of the wait which took it.';
+comment on column :SCHEMA.payloads.name is 'The name of the step, the event, the value or the stream.';
+comment on column :SCHEMA.payloads.at is 'When it was recorded. Null: with the run, or with its end.';
+comment on column :SCHEMA.payloads.value is 'The value in its envelope.';
+
+-- Rights: what a role may do that does not own the schema. Public may nothing, not even name a type: a table of a stranger's with a column of
+-- such a type would stand in the way of migrations.
+
+-- Who was granted what: a migration grants it again on what it makes.
+create table :SCHEMA.grantee (
+  role   name not null,
+  kind   text not null check (kind in ('worker', 'sender', 'observer', 'payloads')),
+  tenant text,                                 -- the runs whose ids begin with this and a slash; null: all runs
+  primary key (role, kind),
+  check (tenant is null or kind <> 'worker')
+);
+
+-- The tenants of the role that asks, for each kind of grant. The schema's owner is a member of all.
+create view :SCHEMA.tenants as
+  select distinct g.kind, g.tenant from :SCHEMA.grantee g join pg_catalog.pg_roles r on r.rolname = g.role
+  where g.tenant is not null and pg_has_role(current_user, r.oid, 'usage');
+comment on view :SCHEMA.tenants is 'The tenants that the role which asks is bound to.';
+comment on column :SCHEMA.tenants.kind is 'For what: sender, observer or payloads.';
+comment on column :SCHEMA.tenants.tenant is 'The tenant: its runs are those whose ids begin with this and a slash.';
+
+-- The views as a tenant sees them. The ids of a tenant are a range of the index (0 follows the slash), and a condition of the reader's is asked only
+-- of rows that it may see.
+create view :SCHEMA.tenant_runs with (security_barrier) as
+  select v.* from :SCHEMA.tenants t join :SCHEMA.runs v on v.id ~>=~ (t.tenant || '/') and v.id ~<~ (t.tenant || '0') where t.kind = 'observer';
+create view :SCHEMA.tenant_steps with (security_barrier) as
+  select v.* from :SCHEMA.tenants t join :SCHEMA.steps v on v.run_id ~>=~ (t.tenant || '/') and v.run_id ~<~ (t.tenant || '0') where t.kind = 'observer';
+create view :SCHEMA.tenant_events with (security_barrier) as
+  select v.* from :SCHEMA.tenants t join :SCHEMA.events v on v.run_id ~>=~ (t.tenant || '/') and v.run_id ~<~ (t.tenant || '0') where t.kind = 'observer';
+create view :SCHEMA.tenant_timeline with (security_barrier) as
+  select v.* from :SCHEMA.tenants t join :SCHEMA.timeline v on v.run_id ~>=~ (t.tenant || '/') and v.run_id ~<~ (t.tenant || '0') where t.kind = 'observer';
+create view :SCHEMA.tenant_payloads with (security_barrier) as
+  select v.* from :SCHEMA.tenants t join :SCHEMA.payloads v on v.run_id ~>=~ (t.tenant || '/') and v.run_id ~<~ (t.tenant || '0') where t.kind = 'payloads';
+do $perdure$
+declare
+  v record;
+begin
+  for v in
+    select n.nspname as schema, c.relname as view, a.attname as attribute, col_description(c.oid, a.attnum) as text, a.attnum = 1 as first
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+    where n.oid = (select t.relnamespace from pg_class t where t.oid = (select l.tableoid from :SCHEMA.leader l))
+      and c.relname in ('runs', 'steps', 'events', 'timeline', 'payloads')
+  loop
+    execute format('comment on column %I.%I.%I is %L', v.schema, 'tenant_' || v.view, v.attribute, v.text);
+    if v.first then
+      execute format('comment on view %I.%I is %L', v.schema, 'tenant_' || v.view, format('As %s, of the runs of the tenant that the reader is bound to.', v.view));
+    end if;
+  end loop;
+end $perdure$;
+
+-- The schema's name. Called by the functions below. Locks: nothing.
+create function :SCHEMA.own_name() returns name language sql stable as $perdure$
+  select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = (select l.tableoid from :SCHEMA.leader l)
+$perdure$;
+
+-- What each kind of role may do, as statements: %1$I is the role, %2$I the schema.
+-- Called by grant_to and settle_rights. Locks: nothing.
+create function :SCHEMA.grants_of(p_kind text, p_tenant text) returns text[] language sql immutable as $perdure$
+  select array['grant usage on schema %2$I to %1$I'] || case
+    when p_kind = 'worker' then array[
+      'grant select on all tables in schema %2$I to %1$I',
+      'grant execute on all functions in schema %2$I to %1$I',
+      'revoke execute on function %2$I.grant_to, %2$I.revoke_from, %2$I.settle_rights, %2$I.grants_of, %2$I.check_grant from %1$I',
+      -- What is only ever added to.
+      'grant insert on %2$I.checkpoint, %2$I.delivery, %2$I.follower, %2$I.input, %2$I.item, %2$I.round to %1$I',
+      'grant insert, update on %2$I.run, %2$I.mail, %2$I.try, %2$I.value, %2$I.application, %2$I.definition to %1$I',
+      'grant insert, delete on %2$I.outcome, %2$I.lane to %1$I',
+      'grant insert, update, delete on %2$I.ready, %2$I.wait, %2$I.taken, %2$I.worker, %2$I.schedule, %2$I.schedule_trace to %1$I',
+      'grant update on %2$I.leader to %1$I',
+      'grant usage on all sequences in schema %2$I to %1$I']
+    when p_kind = 'sender' then array['grant execute on function %2$I.start_run, %2$I.send_event, %2$I.cancel_run to %1$I']
+    when p_kind = 'observer' then array['grant execute on function %2$I.clock, %2$I.ms, %2$I.codecs_of to %1$I', case
+      when p_tenant is null then
+        'grant select on %2$I.runs, %2$I.steps, %2$I.events, %2$I.timeline, %2$I.schedules, %2$I.schedule_history, %2$I.queues, %2$I.workers, %2$I.codecs to %1$I'
+      else 'grant select on %2$I.tenant_runs, %2$I.tenant_steps, %2$I.tenant_events, %2$I.tenant_timeline to %1$I' end]
+    else array[case when p_tenant is null then 'grant select on %2$I.payloads to %1$I' else 'grant select on %2$I.tenant_payloads to %1$I' end]
+  end
+$perdure$;
+
+-- Refuses a role that does not exist or owns the schema, and a caller who may not grant. Called by grant_to and revoke_from. Locks: nothing.
+create function :SCHEMA.check_grant(p_verb text, p_role name) returns void language plpgsql stable as $perdure$
+declare
+  v_owner name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = (select l.tableoid from :SCHEMA.leader l));
+begin
+  if p_role is null then
+    raise exception '%: role must be given', p_verb using errcode = 'PD005';
+  elsif not exists (select from pg_roles r where r.rolname = p_role) then
+    raise exception '%: there is no role "%"', p_verb, p_role using errcode = 'PD005', hint = format('Create it first: create role %I login.', p_role);
+  elsif p_role = v_owner then
+    raise exception '%: role "%" owns the schema, and may do everything', p_verb, p_role using errcode = 'PD005', hint = 'Let another role work.';
+  elsif not pg_has_role(current_user, v_owner, 'usage') then
+    raise exception '%: only the owner of the schema, "%", can grant', p_verb, v_owner using errcode = 'insufficient_privilege';
+  end if;
+end $perdure$;
+
+-- Lets a role do what an engine needs (worker), call start_run, send_event and cancel_run (sender), read the views (observer), or read what is
+-- stored (payloads). Of a role that is bound to a tenant: with the runs whose ids begin with the tenant's name and a slash. Grants add up.
+-- Called by the schema's owner: select perdure.grant_to('webhooks', 'sender'). Locks: nothing.
+create function :SCHEMA.grant_to(role name, kind text, tenant text default null) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
+#variable_conflict use_variable
+declare
+  v_statement text;
+  v_bound text;
+begin
+  perform :SCHEMA.check_grant('grant_to', role);
+  if kind is null or kind not in ('worker', 'sender', 'observer', 'payloads') then
+    raise exception 'grant_to: kind cannot be "%"; it must be "worker", "sender", "observer" or "payloads"', left(kind, 60) using errcode = 'PD005';
+  elsif tenant is not null then
+    perform :SCHEMA.check_name('grant_to', 'tenant', tenant);
+    if strpos(tenant, '/') > 0 or octet_length(tenant) > 100 then
+      raise exception 'grant_to: the tenant "%" has %; it must have 1 to 100 bytes, and no slash', left(tenant, 60),
+        case when strpos(tenant, '/') > 0 then 'a slash' else octet_length(tenant) || ' bytes' end using errcode = 'PD005';
+    elsif kind = 'worker' then
+      raise exception 'grant_to: a worker cannot be bound to a tenant' using errcode = 'PD005', hint = 'It executes the runs of all. For workers apart, take a schema for each tenant.';
+    end if;
+  end if;
+  select coalesce('to tenant "' || g.tenant || '"', 'to no tenant') into v_bound from :SCHEMA.grantee g where g.role = role and g.tenant is distinct from tenant limit 1;
+  if found then
+    raise exception 'grant_to: role "%" is bound %', role, v_bound using errcode = 'PD005', hint = 'Take it back first with revoke_from, or make another role.';
+  end if;
+  insert into :SCHEMA.grantee (role, kind, tenant) values (role, kind, tenant) on conflict do nothing;
+  foreach v_statement in array :SCHEMA.grants_of(kind, tenant) loop
+    execute format(v_statement, role, :SCHEMA.own_name());
+  end loop;
+end $perdure$;
+comment on function :SCHEMA.grant_to is 'Grants a role what an engine needs (worker), to start, send and cancel (sender), to read the views (observer) or what is stored (payloads); to a tenant''s runs only, if a tenant is named. Called by the schema''s owner.';
+
+-- Takes back from a role all that it has in this schema. Called by the schema's owner. Locks: nothing.
+create function :SCHEMA.revoke_from(role name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
+#variable_conflict use_variable
+begin
+  perform :SCHEMA.check_grant('revoke_from', role);
+  delete from :SCHEMA.grantee g where g.role = role;
+  execute format('revoke all on all tables in schema %I from %I', :SCHEMA.own_name(), role);
+  execute format('revoke all on all sequences in schema %I from %I', :SCHEMA.own_name(), role);
+  execute format('revoke all on all routines in schema %I from %I', :SCHEMA.own_name(), role);
+  execute format('revoke all on schema %I from %I', :SCHEMA.own_name(), role);
+end $perdure$;
+comment on function :SCHEMA.revoke_from is 'Takes back from a role all that it was granted in this schema. Called by the schema''s owner.';
+
+-- Takes all from public, and grants again what was granted, as a migration has made things that are public's by default and nobody else's.
+-- A role that was dropped, and perhaps made anew, has no right on the schema left, and gets none.
+-- Called behind every migration. Locks: nothing.
+create function :SCHEMA.settle_rights() returns void
+language plpgsql set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
+declare
+  v record;
+begin
+  revoke all on schema :SCHEMA from public;
+  revoke all on all tables in schema :SCHEMA from public;
+  revoke all on all sequences in schema :SCHEMA from public;
+  revoke all on all routines in schema :SCHEMA from public;
+  for v in
+    select t.oid from pg_type t left join pg_class c on c.oid = t.typrelid
+    join pg_namespace n on n.oid = t.typnamespace where n.nspname = :SCHEMA.own_name()
+      and (t.typtype in ('d', 'e') or c.relkind in ('c', 'r', 'v', 'p'))
+  loop
+    execute format('revoke usage on type %s from public', v.oid::regtype);
+  end loop;
+  delete from :SCHEMA.grantee g where not exists (
+    select from pg_roles r join pg_namespace n on n.nspname = :SCHEMA.own_name()
+    cross join lateral aclexplode(n.nspacl) a where r.rolname = g.role and a.grantee = r.oid and a.privilege_type = 'USAGE'
+  );
+  for v in select g.role, s.statement from :SCHEMA.grantee g cross join lateral unnest(:SCHEMA.grants_of(g.kind, g.tenant)) with ordinality as s(statement, no)
+    order by g.role, g.kind, s.no
+  loop
+    execute format(v.statement, v.role, :SCHEMA.own_name());
+  end loop;
+end $perdure$;
+
+select :SCHEMA.settle_rights();

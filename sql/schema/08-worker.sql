@@ -216,7 +216,7 @@ begin
   return next;
 end $perdure$;
 
--- Whether a process that is alive serves such runs. Called by the view of runs, and at launch. Locks: nothing.
+-- Whether a process that is alive serves such runs; the view of runs says the same. Called at launch. Locks: nothing.
 create function :SCHEMA.served(p_workflow text, p_version text, p_queue text) returns boolean language sql stable as $perdure$
   select exists (
     select from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker

@@ -1,4 +1,5 @@
--- What a person or another program may read. Stable columns, no payloads.
+-- What a person or another program may read. Stable columns, no payloads. A view reads the tables with the rights of the schema's owner, but calls
+-- functions with those of its reader, who has them only for what computes: so a view calls no function that reads.
 
 create view :SCHEMA.runs as
   select r.id, r.workflow, r.version, r.state,
@@ -10,7 +11,10 @@ create view :SCHEMA.runs as
     end as waiting_for,
     case
       when r.pausing then 'pausing'
-      when r.state in ('pending', 'suspended') and not :SCHEMA.served(r.workflow, r.version, r.queue) then 'unserved'
+      when r.state in ('pending', 'suspended') and not exists ( -- as served
+        select from :SCHEMA.lane l join :SCHEMA.worker w on w.id = l.worker
+        where l.workflow = r.workflow and l.version = r.version and l.queue = r.queue and w.dead_at is null and w.beat_at + w.lease > :SCHEMA.clock()
+      ) then 'unserved'
       when r.state = 'suspended' then coalesce(
         (select 'child "' || c.id || '" is blocked' from unnest(r.topics) as t(topic) join :SCHEMA.run c on c.id = substr(t.topic, 7)
           where starts_with(t.topic, 'child:') and c.state = 'blocked' limit 1),
@@ -43,7 +47,11 @@ comment on view :SCHEMA.events is 'One row per event sent to a run. consumed_by:
 
 create view :SCHEMA.workers as
   select w.id, w.name, w.started_at, w.beat_at, w.lease, w.dead_at, l.worker is not null as leads,
-    (select count(*) from :SCHEMA.held_runs(w.id)) as runs
+    (
+      select count(distinct r.key) from :SCHEMA.taken t -- as held_runs
+      cross join lateral (select r.key from :SCHEMA.run r where r.key = any(t.runs) and r.worker = t.worker offset 0) r
+      where t.worker = w.id
+    ) as runs
   from :SCHEMA.worker w left join :SCHEMA.leader l on l.worker = w.id and l.until > :SCHEMA.clock();
 comment on view :SCHEMA.workers is 'One row per process.';
 

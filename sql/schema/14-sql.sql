@@ -1,6 +1,7 @@
 -- The verbs for SQL: psql, triggers, pg_cron and other languages. Each works in the caller's own transaction: rolled back, nothing has
 -- happened. They run with the rights of the schema's owner, so that a role needs no right on the tables, and only who is granted them may
--- call them: see grant_sender. The search path is pinned, so that no object of a caller's is taken for one of Postgres's own.
+-- call them: see grant_to. The search path is pinned, so that no object of a caller's is taken for one of Postgres's own, and so is the way in
+-- which string literals are read: the functions that they call are compiled in the caller's session.
 -- What they bring in is tagged: no schema of the application's has checked it.
 -- All raise PD001 (no such run or workflow), PD002 (the run has finished), PD003 (the id is taken), PD004 (the run's state does not allow it)
 -- or PD005 (bad input).
@@ -23,12 +24,52 @@ begin
   end if;
 end $perdure$;
 
--- The verdict of a control function for one run. Called by the verbs below. Locks: nothing.
-create function :SCHEMA.check_verdict(p_verb text, p_run_id text, p_verdict text, p_rule text) returns void language plpgsql as $perdure$
+-- The tenants whose runs the caller of a verb may touch; null: all runs. The caller is the role that has been set, or else the login: neither can be
+-- feigned. Once a role is bound to a tenant, a caller that has no grant is refused: it came through a function of somebody's who has one.
+-- Called by the verbs below, so that current_user is the schema's owner. Locks: nothing.
+create function :SCHEMA.tenants_of_caller(p_verb text) returns text[] language plpgsql stable as $perdure$
+declare
+  v_caller name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_grants integer;
+  v_tenants text[];
+begin
+  if not exists (select from :SCHEMA.grantee g where g.tenant is not null) or pg_has_role(v_caller, current_user, 'usage') then
+    return null;
+  end if;
+  select count(*), case when bool_and(g.tenant is not null) then array_agg(distinct g.tenant::text) end into v_grants, v_tenants
+    from :SCHEMA.grantee g join pg_roles r on r.rolname = g.role
+    where g.kind in ('worker', 'sender') and pg_has_role(v_caller, r.oid, 'usage');
+  if v_grants = 0 then
+    raise exception '%: role "%" has no grant here, and there are tenants', p_verb, v_caller
+      using errcode = 'insufficient_privilege', hint = 'As the owner of the schema, call grant_to for it.';
+  end if;
+  return v_tenants;
+end $perdure$;
+
+-- Refuses what cannot be the id of a run, before it is looked for. Called by may_touch. Locks: nothing.
+create function :SCHEMA.check_run_id(p_verb text, p_run_id text) returns void language plpgsql immutable as $perdure$
 begin
   if p_run_id is null then
     raise exception '%: run_id must be given', p_verb using errcode = 'PD005';
-  elsif p_verdict is null then
+  elsif octet_length(p_run_id) > 255 then
+    raise exception '%: run_id "%" has % bytes; it must have 1 to 255', p_verb, left(p_run_id, 60), octet_length(p_run_id) using errcode = 'PD005';
+  end if;
+end $perdure$;
+
+-- Whether the caller of a verb may know of a run. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.may_touch(p_verb text, p_run_id text) returns boolean language plpgsql stable as $perdure$
+declare
+  v_tenants text[];
+begin
+  perform :SCHEMA.check_run_id(p_verb, p_run_id);
+  v_tenants := :SCHEMA.tenants_of_caller(p_verb);
+  return v_tenants is null or exists (select from unnest(v_tenants) t where starts_with(p_run_id, t || '/'));
+end $perdure$;
+
+-- The verdict of a control function for one run. Called by the verbs below. Locks: nothing.
+create function :SCHEMA.check_verdict(p_verb text, p_run_id text, p_verdict text, p_rule text) returns void language plpgsql as $perdure$
+begin
+  if p_verdict is null then
     raise exception '%: there is no run "%"', p_verb, p_run_id using errcode = 'PD001', detail = p_run_id, hint = 'Check the id.';
   elsif p_verdict not in ('ok', 'woken') then
     raise exception '%: run "%" is %; %', p_verb, p_run_id, p_verdict, p_rule using errcode = 'PD004', detail = p_run_id;
@@ -40,7 +81,7 @@ end $perdure$;
 create function :SCHEMA.start_run(
   workflow text, args json default '[]', id text default null, version text default null, queue text default null,
   priority integer default 0, delay interval default null, on_conflict text default 'error'
-) returns text language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+) returns text language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 declare
   v_now timestamptz := :SCHEMA.clock();
@@ -48,6 +89,7 @@ declare
   v_delayed boolean := coalesce(delay <> interval '0', false);
   v_args json := coalesce(args, '[]');
   v_id text := id;
+  v_tenants text[] := :SCHEMA.tenants_of_caller('start_run');
   v record;
 begin
   perform :SCHEMA.check_name('start_run', 'workflow', workflow);
@@ -67,7 +109,14 @@ begin
         case when delay < interval '0' then 'negative' else 'longer than 365000 days' end
       using errcode = 'PD005';
   elsif on_conflict is null or on_conflict not in ('error', 'return_existing') then
-    raise exception 'start_run: on_conflict cannot be "%"; it must be "error" or "return_existing"', on_conflict using errcode = 'PD005';
+    raise exception 'start_run: on_conflict cannot be "%"; it must be "error" or "return_existing"', left(on_conflict, 60) using errcode = 'PD005';
+  end if;
+
+  if v_tenants is not null and not exists (
+    select from unnest(v_tenants) t where case when id is null then cardinality(v_tenants) = 1 else starts_with(id, t || '/') end
+  ) then
+    raise exception 'start_run: the id of a run must begin with "%/"', array_to_string(v_tenants, '/" or "')
+      using errcode = 'PD005', hint = 'This role is bound to a tenant, whose runs are those with such ids.';
   end if;
 
   select * into v_definition from :SCHEMA.definition d
@@ -82,7 +131,7 @@ begin
   end if;
 
   if v_id is null then -- a UUID that grows with time, version 7: a random one with the milliseconds in its first 48 bits
-    v_id := encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+    v_id := coalesce(v_tenants[1] || '/', '') || encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
       substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid::text;
   end if;
   select s.* into v from :SCHEMA.start_runs(
@@ -104,14 +153,12 @@ comment on function :SCHEMA.start_run is 'Starts a run in the caller''s transact
 
 -- Sends an event. True: sent; false: the reference was used before. Locks: the run, until the caller commits.
 create function :SCHEMA.send_event(run_id text, event text, data json default 'null', reference text default null) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 declare
   v record;
+  v_known boolean := :SCHEMA.may_touch('send_event', run_id);
 begin
-  if run_id is null then
-    raise exception 'send_event: run_id must be given' using errcode = 'PD005';
-  end if;
   perform :SCHEMA.check_name('send_event', 'event', event);
   if octet_length(reference) not between 1 and 255 then
     raise exception 'send_event: the reference of event "%" for run "%" must have 1 to 255 bytes, not %', event, run_id, octet_length(reference)
@@ -121,7 +168,7 @@ begin
     raise exception 'send_event: the data of event "%" for run "%" has % bytes; at most 1048576 are stored', event, run_id, octet_length(data::text)
       using errcode = 'PD005', hint = 'Store the data in a table of your own and send its key.';
   end if;
-  select s.* into v from :SCHEMA.send_events(array[run_id], array[event], array['{"from":"sql","json":' || coalesce(data, 'null')::text || '}'],
+  select s.* into v from :SCHEMA.send_events(array[case when v_known then run_id end], array[event], array['{"from":"sql","json":' || coalesce(data, 'null')::text || '}'],
     array[reference], array[gen_random_uuid()::text], false, true) s;
   if v.verdict = 'unknown' then
     raise exception 'send_event: there is no run "%"', run_id
@@ -138,71 +185,44 @@ comment on function :SCHEMA.send_event is 'Sends an event to a run in the caller
 
 -- Cancels a run, and its children. True: cancelled; false: it had finished. Locks: the run, and those below it.
 create function :SCHEMA.cancel_run(run_id text, reason text default null) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 declare
   v_verdict text;
+  v_known boolean := :SCHEMA.may_touch('cancel_run', run_id);
 begin
   if length(reason) > 1000 then
     raise exception 'cancel_run: the reason for run "%" has % characters; at most 1000 are stored', run_id, length(reason) using errcode = 'PD005';
   end if;
-  select c.verdict into v_verdict from :SCHEMA.cancel_runs(array[run_id], reason) c;
+  v_verdict := case when v_known then (select c.verdict from :SCHEMA.cancel_runs(array[run_id], reason) c) end;
   perform :SCHEMA.check_verdict('cancel_run', run_id, case when v_verdict is null then null else 'ok' end, '');
   return v_verdict = 'ok';
 end $perdure$;
 comment on function :SCHEMA.cancel_run is 'Cancels a run and its children in the caller''s transaction. True: cancelled; false: it had finished.';
 
 -- Pauses a run: it begins no new step. Locks: the run.
-create function :SCHEMA.pause_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+create function :SCHEMA.pause_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 begin
-  perform :SCHEMA.check_verdict('pause_run', run_id, (select c.verdict from :SCHEMA.pause_runs(array[run_id]) c),
+  perform :SCHEMA.check_verdict('pause_run', run_id, case when :SCHEMA.may_touch('pause_run', run_id) then (select c.verdict from :SCHEMA.pause_runs(array[run_id]) c) end,
     'only a pending, running or suspended run can be paused');
 end $perdure$;
 comment on function :SCHEMA.pause_run is 'Pauses a run in the caller''s transaction: it begins no new step. Timers and events go on counting.';
 
 -- Lets a paused run go on. Locks: the run.
-create function :SCHEMA.resume_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+create function :SCHEMA.resume_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 begin
-  perform :SCHEMA.check_verdict('resume_run', run_id, (select c.verdict from :SCHEMA.resume_runs(array[run_id]) c),
+  perform :SCHEMA.check_verdict('resume_run', run_id, case when :SCHEMA.may_touch('resume_run', run_id) then (select c.verdict from :SCHEMA.resume_runs(array[run_id]) c) end,
     'only a paused run can be resumed');
 end $perdure$;
 comment on function :SCHEMA.resume_run is 'Lets a paused run go on, in the caller''s transaction.';
 
 -- Ends a run's sleep early. Locks: the run.
-create function :SCHEMA.wake_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp as $perdure$
+create function :SCHEMA.wake_run(run_id text) returns void language plpgsql security definer set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $perdure$
 #variable_conflict use_variable
 begin
-  perform :SCHEMA.check_verdict('wake_run', run_id, (select c.verdict from :SCHEMA.wake_runs(array[run_id]) c),
+  perform :SCHEMA.check_verdict('wake_run', run_id, case when :SCHEMA.may_touch('wake_run', run_id) then (select c.verdict from :SCHEMA.wake_runs(array[run_id]) c) end,
     'it is not asleep, and only a sleep can be ended early');
 end $perdure$;
 comment on function :SCHEMA.wake_run is 'Ends a run''s sleep early, in the caller''s transaction.';
-
-revoke execute on function :SCHEMA.start_run, :SCHEMA.send_event, :SCHEMA.cancel_run, :SCHEMA.pause_run, :SCHEMA.resume_run, :SCHEMA.wake_run from public;
-
--- Lets a role start runs, send events and cancel runs, and nothing else: it reads no payload and writes no table.
--- Called by the schema's owner: select perdure.grant_sender('webhooks'). Locks: nothing.
-create function :SCHEMA.grant_sender(role name) returns void language plpgsql set search_path = pg_catalog, pg_temp as $perdure$
-declare
-  v_schema name := (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    where c.oid = (select l.tableoid from :SCHEMA.leader l));
-  v_verb regprocedure;
-begin
-  if role is null then
-    raise exception 'grant_sender: role must be given' using errcode = 'PD005';
-  elsif not exists (select from pg_roles r where r.rolname = role) then
-    raise exception 'grant_sender: there is no role "%"', role using errcode = 'PD005', hint = 'Create it first: create role ' || quote_ident(role) || ' login.';
-  end if;
-  execute format('grant usage on schema %I to %I', v_schema, role);
-  for v_verb in
-    select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = v_schema and p.proname in ('start_run', 'send_event', 'cancel_run')
-  loop
-    execute format('grant execute on function %s to %I', v_verb, role);
-    if not has_function_privilege(role, v_verb, 'execute') then -- a grant by another than the owner is a warning only
-      raise exception 'grant_sender: only the owner of schema "%" can grant', v_schema using errcode = 'insufficient_privilege';
-    end if;
-  end loop;
-end $perdure$;
-comment on function :SCHEMA.grant_sender is 'Lets a role call start_run, send_event and cancel_run, and nothing else. Called by the schema''s owner.';

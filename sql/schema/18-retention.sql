@@ -10,9 +10,10 @@ $perdure$;
 -- What stays for now: a run that not all have been told of, one that a stranger holds, and one whose end another run may ask for: its parent, or
 -- one that follows it. Those go first, or in the same call. Whether they have read it does not count: a handle may ask for an end again.
 -- A run and its rows go in one transaction, so that a statement of a reader's finds all or nothing of it.
--- Called by the leader, and when a test moves the clock; two at once do no harm. Locks: runs, in key order, passing over what is locked.
+-- Called by the leader, and when a test moves the clock; two at once do no harm. It runs with the rights of the schema's owner: nobody else deletes
+-- runs, and what it deletes has ended. Locks: runs, in key order, passing over what is locked.
 create function :SCHEMA.expire_runs(p_keep_ms float8, p_behind bigint, p_limit integer) returns table (gone integer, last bigint)
-language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off set lock_timeout = '10ms' as $perdure$
 declare
   v_keep float8 := coalesce(p_keep_ms, (select l.retention_ms from :SCHEMA.leader l));
   v_until timestamptz := case when v_keep < 'Infinity' then :SCHEMA.clock() - :SCHEMA.ms(v_keep) else '-infinity' end;

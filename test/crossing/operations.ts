@@ -22,7 +22,7 @@ const LANES = { workflows: ["w"], versions: ["1"], queues: ["q"] };
 /** As the flusher does: what a stranger holds is passed over, and then waited for, until somebody says what became of it. */
 async function write({ sql, schema }: Doer, kind: WriteKind, row: object, worker = "7"): Promise<any> {
   for (let lockMs: number | null = null; ; lockMs = 0) {
-    const context = { schema, worker, lanes: LANES, again: lockMs !== null, lockMs, apart: false };
+    const context = { schema, worker, lanes: LANES, again: lockMs !== null, lockMs, apart: false, named: true };
     const { text, values } = statement(kind, [{ row }], context);
     const [answer] = await sql(text, values);
     if (answer.verdict !== "busy") return answer.verdict;

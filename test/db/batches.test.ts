@@ -15,7 +15,7 @@ const lanes = { workflows: ["w"], versions: ["1"], queues: ["default"] };
 
 /** As the flusher puts the rows of a batch. */
 function call(schema: string, kind: WriteKind, rows: readonly object[]) {
-  const context = { schema, worker: WORKER, lanes, again: false, lockMs: null, apart: false };
+  const context = { schema, worker: WORKER, lanes, named: true, again: false, lockMs: null, apart: false };
   const items = rows.map((row) => ({ row }));
   return statement(kind, items, context);
 }

@@ -138,7 +138,7 @@ test("each SQLSTATE has its code, and the cause shows no password", (t) => {
     role: "app",
     schema: "s",
   });
-  t.match(denied.message, 'grant select, insert, update, delete on all tables in schema "s" to "app"');
+  t.match(denied.message, `as the owner of the schema, run: select "s".grant_to('app', 'worker')`);
   const known = toPerdureError(leak, "asking");
   t.equal(toPerdureError(known, "asking again"), known);
   t.end();

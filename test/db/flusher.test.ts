@@ -90,6 +90,7 @@ async function writer(t: Test) {
     onNews: () => {},
     onTrouble: () => {},
     onLostAnswer: () => {},
+    named: true,
     gathers: true,
     follows: true,
   });

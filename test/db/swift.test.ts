@@ -63,7 +63,7 @@ class Side {
       const fenced = row.run === null || row.run === undefined ? row : { ...row, run: this.#keys.get(row.run) };
       return { kind, row: fenced, lane: null, since: 0, told: { onAside() {}, resolve() {}, reject() {} } };
     });
-    const context = { schema: this.#schema, worker: "7", lanes: LANES, again, lockMs: null, apart: false };
+    const context = { schema: this.#schema, worker: "7", lanes: LANES, again, lockMs: null, apart: false, named: true };
     const { answered, busy } = await runBatch(this.client, items, context, () => null);
     const answers = answered.map(({ item, answer }) => {
       const { key, now_ms, sound, tidied, deadline_ms, ...said } = answer as Record<string, unknown>;
@@ -187,6 +187,16 @@ test("one row alone is answered and written as the functions do it, and does not
     { verdict: "ok" },
     { verdict: "ok" },
   ]);
+  await same("for those that are given up", [start("g")]);
+  const places = { suspended: "topics = '{event:news}'", paused: "topics = null", cancelled: "finished_at = now()" };
+  for (const [state, place] of Object.entries(places)) {
+    const given = `update :SCHEMA.run set state = '${state}', ${place}, epoch = 1, worker = null, ready_at = null where id = 'g'`;
+    t.match(await same(`a step, ${state}`, [["record", { ...RECORD, run: "g", epoch: 1 }]], given), [
+      { verdict: "stale" },
+    ]);
+    t.match(await same(`an end, ${state}`, end("g", 1)), [{ verdict: "stale" }, { verdict: "stale" }]);
+    t.match(await same(`a finish, ${state}`, [["finish", { ...FINISH, run: "g", epoch: 1 }]]), [{ verdict: "stale" }]);
+  }
 });
 
 const MAIL = { name: "news", data: '{"json":1}', reference: null };

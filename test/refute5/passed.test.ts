@@ -14,7 +14,7 @@ const [a, b] = [workflow("a", async () => {}), workflow("b", async () => {})];
 async function claimant(t: Test, { url, schema }: Bench, worker: string) {
   const client: pg.Client = await connectSwift({ connectionString: url });
   t.teardown(() => client.end());
-  const context = { schema, worker, lanes: LANES, again: false, lockMs: null, apart: false };
+  const context = { schema, worker, lanes: LANES, named: true, again: false, lockMs: null, apart: false };
   const row = (count: number) => ({ limit: () => count, warmFrom: () => 0 });
   const asks = async (count: number): Promise<(string | null)[]> => {
     const told = { onAside: () => {}, resolve: () => {}, reject: () => {} };

@@ -15,11 +15,11 @@ const TABLES = `
   create table :SCHEMA.journal (no bigint generated always as identity, run text, step text, pid int, at timestamptz default clock_timestamp());
   create table :SCHEMA.ledger (run text, step text)`;
 
-// Neither the loaders of the test runner nor its options: a member starts as fast as an application does.
+// Neither the loaders of the test runner nor its options: a member starts as fast as an application does. `npm run matrix` has options of its own.
 const HOW: ForkOptions = {
   stdio: ["ignore", "ignore", "inherit", "ipc"],
   execArgv: [],
-  env: { ...process.env, NODE_OPTIONS: "" },
+  env: { ...process.env, NODE_OPTIONS: process.env.PERDURE_TEST_NODE_OPTIONS ?? "" },
 };
 
 /** Options of a member; those of new Perdure that JSON can hold, and what it registers. */
@@ -113,7 +113,10 @@ export interface Crew {
 }
 
 /** A migrated schema with the tests' own tables; every process ends with the test. */
-export async function crew(t: Pick<Test, "teardown">, given?: { url: string; schema: string; pool: pg.Pool }): Promise<Crew> {
+export async function crew(
+  t: Pick<Test, "teardown">,
+  given?: { url: string; schema: string; pool: pg.Pool },
+): Promise<Crew> {
   const { url, schema, pool } = given ?? (await freshSchema(t));
   const members: Member[] = [];
   const sql = async (text: string, values: unknown[] = []) =>

@@ -3,7 +3,8 @@ import type { Test } from "tap";
 import { TRANSITIONS } from "../../lib/core/states.ts";
 import { Perdure, type PerdureOptions } from "../../lib/index.ts";
 import { freshSchema } from "./postgres.ts";
-import { without } from "./without.ts";
+import { isOwner, without } from "./without.ts";
+import { workerUrl } from "./worker-role.ts";
 
 export interface Bench {
   readonly perdure: Perdure;
@@ -50,7 +51,7 @@ export const INVARIANTS = `
     raise exception 'checkpoint "%" was changed', old.slot;
   end $$;
   create trigger check_checkpoint before update on :SCHEMA.checkpoint for each row execute function :SCHEMA.check_checkpoint();
-  create function :SCHEMA.check_place() returns trigger language plpgsql set enable_seqscan = off as $$
+  create function :SCHEMA.check_place() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
   declare
     v_run :SCHEMA.run;
     v_key bigint;
@@ -82,8 +83,9 @@ export async function bench(t: Test, options: PerdureOptions): Promise<Bench> {
   const { url, schema: fresh, pool } = await freshSchema(t);
   const schema = options.schema ?? fresh;
   const engines: Perdure[] = [];
+  const database = isOwner() ? url : await workerUrl(t, url, schema);
   const launch = async (more: PerdureOptions): Promise<Perdure> => {
-    const engine = new Perdure(without({ database: url, schema, logger: collector(), ...options, ...more }));
+    const engine = new Perdure(without({ database, schema, logger: collector(), ...options, ...more }));
     engines.push(engine);
     await engine.launch();
     return engine;

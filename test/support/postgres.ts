@@ -24,11 +24,14 @@ export interface FreshSchema {
   readonly pool: pg.Pool;
 }
 
+/** Of what a test itself asks, whatever the server's defaults are: `npm run matrix` changes them. */
+export const OWN = "-c default_transaction_isolation=read\\ committed -c statement_timeout=0";
+
 /** The name of a schema that nobody else has, dropped after the test. It is not created here: that is migrate's work. */
 export async function freshSchema(t: Pick<Test, "teardown">): Promise<FreshSchema> {
   const connectionString = await server();
   const schema = `t_${randomBytes(6).toString("hex")}`;
-  const pool = new pg.Pool({ connectionString, max: 5 });
+  const pool = new pg.Pool({ connectionString, max: 5, options: OWN });
   pool.on("error", () => {});
   t.teardown(async () => {
     await pool.query(`drop schema if exists ${schema} cascade`);

@@ -1,4 +1,4 @@
-/** A TCP proxy on loopback that fails the way networks do: it refuses, resets, or swallows everything without a word. */
+/** A TCP proxy on loopback that fails the way networks do: it refuses, resets, swallows everything without a word, or is slow. */
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
 /** The type byte of a NotificationResponse; one that comes by itself comes first in its packet. */
@@ -36,16 +36,22 @@ export class FaultyProxy {
   pooling = false;
   /** No notification reaches any client, whatever else passes. */
   muted = false;
-  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? `batch`: it came with its begin. */
-  onCommitted: (batch: boolean) => "pass" | "reset" | "silence" = () => "pass";
+  /** Asked at the answer to each commit: does it pass, is the connection reset, or does it fall silent? `batch`: it came with its begin. `sent`: the packet. */
+  onCommitted: (batch: boolean, sent: Buffer) => "pass" | "reset" | "silence" = () => "pass";
+  /** Called with what clients send. */
+  onSent: (bytes: Buffer) => void = () => {};
   /** Connections accepted so far, in any mode. */
   accepted = 0;
-  readonly #target: { host: string; port: number };
+  /** Milliseconds by which whatever passes is late, either way. */
+  latency = 0;
+  /** Where new connections go. */
+  target: { host: string; port: number };
+  #stalledUntil = 0;
   readonly #server: Server;
   readonly #pairs = new Set<Pair>();
 
   private constructor(target: { host: string; port: number }) {
-    this.#target = target;
+    this.target = target;
     this.#server = createServer((near) => this.#accept(near));
   }
 
@@ -72,6 +78,20 @@ export class FaultyProxy {
     for (const pair of this.#pairs) pair.swallowing = true;
   }
 
+  /** Nothing passes for so long; then all of it, in order. */
+  stall(ms: number): void {
+    this.#stalledUntil = performance.now() + ms;
+  }
+
+  /** Ends what `freeze` and lost answers have left behind, as the server's keepalive would. */
+  bury(): void {
+    for (const { near, far, swallowing } of this.#pairs) {
+      if (!swallowing) continue;
+      if (!near.destroyed) reset(near);
+      if (far && !far.destroyed) reset(far);
+    }
+  }
+
   async close(): Promise<void> {
     this.cut();
     await new Promise((resolve) => this.#server.close(resolve));
@@ -92,18 +112,20 @@ export class FaultyProxy {
   }
 
   #join(pair: Pair): void {
-    const far = connect(this.#target);
+    const far = connect(this.target);
     pair.far = far;
     far.on("error", () => undefined);
     far.on("close", () => this.#forget(pair));
     let sent: Buffer = Buffer.alloc(0);
-    forward(pair, pair.near, far, (bytes) => {
+    const delay = (): number => Math.max(this.latency, this.#stalledUntil - performance.now(), 0);
+    forward(pair, pair.near, far, delay, (bytes) => {
       sent = bytes;
+      this.onSent(bytes);
       return bytes;
     });
-    forward(pair, far, pair.near, (bytes) => {
+    forward(pair, far, pair.near, delay, (bytes) => {
       const lone = LONE.some((name) => sent.includes(name)) && bytes.includes(EXECUTED) && !bytes.includes(IDLE);
-      const fate = lone || bytes.includes(COMMITTED) ? this.onCommitted(lone || sent.includes("begin")) : "pass";
+      const fate = lone || bytes.includes(COMMITTED) ? this.onCommitted(lone || sent.includes("begin"), sent) : "pass";
       if (fate !== "pass") pair.swallowing = true;
       if (fate === "reset") {
         reset(pair.near);
@@ -123,14 +145,27 @@ export class FaultyProxy {
   }
 }
 
-function forward(pair: Pair, from: Socket, to: Socket, filter: (bytes: Buffer) => Buffer): void {
+function forward(pair: Pair, from: Socket, to: Socket, delay: () => number, filter: (bytes: Buffer) => Buffer): void {
+  // In order: what is late keeps what comes after it waiting.
+  const line: { at: number; work: () => void }[] = [];
+  const pump = (): void => {
+    while (line[0] && line[0].at <= performance.now()) {
+      const { work } = line.shift()!;
+      if (!pair.swallowing) work();
+    }
+    if (line[0]) setTimeout(pump, line[0].at - performance.now());
+  };
+  const pass = (work: () => void): void => {
+    line.push({ at: performance.now() + delay(), work });
+    if (line.length === 1) pump();
+  };
   from.on("data", (bytes) => {
     if (pair.swallowing) return;
     const passed = filter(bytes);
-    if (!pair.swallowing) to.write(passed);
+    pass(() => to.write(passed));
   });
-  from.on("end", () => pair.swallowing || to.end());
-  from.on("close", () => pair.swallowing || to.destroy());
+  from.on("end", () => pass(() => to.end()));
+  from.on("close", () => pass(() => to.destroy()));
 }
 
 /** The packet's other messages; it holds whole messages, as short ones do on loopback. */

@@ -4,12 +4,13 @@ import type { Test } from "tap";
 import type { Bench } from "./engine.ts";
 import { eventually } from "./eventually.ts";
 import { PATIENCE_MS } from "./gate.ts";
+import { OWN } from "./postgres.ts";
 
 export type Sql = (text: string, values?: unknown[]) => Promise<any[]>;
 
 /** A connection of its own; `:SCHEMA` stands for the schema. */
 export async function stranger(t: Test, { url, schema }: Pick<Bench, "url" | "schema">): Promise<Sql> {
-  const client = new pg.Client({ connectionString: url });
+  const client = new pg.Client({ connectionString: url, options: OWN });
   client.on("error", () => {});
   await client.connect();
   t.teardown(() => client.end());

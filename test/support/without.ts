@@ -21,6 +21,7 @@ export const SWITCHES = {
   warm: "no suspended run stays in memory: whatever goes on is replayed",
   hints: "no NOTIFY: everybody polls",
   prepared: "no named prepared statements",
+  owner: "engines log in as a role that was granted to work, and owns nothing",
 } as const;
 export type Switch = keyof typeof SWITCHES;
 
@@ -30,16 +31,34 @@ for (const name of off) {
     throw new Error(`PERDURE_TEST_WITHOUT: no switch "${name}"; there are ${Object.keys(SWITCHES)}`);
 }
 
+/** Whether engines log in as the schema's owner. */
+export const isOwner = (): boolean => !off.has("owner");
+
 /** For the options of a test that is about one of these: why it is skipped, if it is left out. */
 export const needs = (...names: readonly Switch[]): { skip: string | false } => {
   const missing = names.filter((name) => off.has(name));
   return { skip: missing.length > 0 && `without ${missing.join(", ")}` };
 };
 
-/** Options of an engine without what is left out. */
-export function without(options: PerdureOptions): PerdureOptions {
+/** Where PgBouncer stands in front of the server, host and port: `npm run matrix -- pgbouncer`. */
+const POOLER = process.env.PERDURE_TEST_POOLER;
+const SERVER = process.env.DATABASE_URL;
+
+/** An engine that would connect to the server itself goes through the pooler, as a user would have it: with a direct connection beside. */
+function pooled(options: PerdureOptions): PerdureOptions {
+  const { database } = options;
+  if (!POOLER || !SERVER || typeof database !== "string" || new URL(database).host !== new URL(SERVER).host)
+    return options;
+  return { listenUrl: database, ...options, database: Object.assign(new URL(database), { host: POOLER }).href };
+}
+
+/** Options of an engine without what is left out, where the surroundings are those that are asked for. */
+export function without(given: PerdureOptions): PerdureOptions {
+  const options = pooled(given);
   if (off.size === 0) return options;
-  const seam = { without: off as ReadonlySet<string> as ReadonlySet<Shortcut> };
+  const seam = {
+    without: new Set([...off].filter((name) => name !== "owner")) as ReadonlySet<string> as ReadonlySet<Shortcut>,
+  };
   const { worker } = options;
   const cold = off.has("warm") && worker !== false ? { worker: { ...worker, warm: 0 } } : {};
   const made = { ...(off.has("hints") ? { notify: false } : {}), [SEAM]: seam, ...options, ...cold };
