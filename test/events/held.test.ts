@@ -118,7 +118,9 @@ test("a sender that waits for the suspension sees it, and wakes the run", async 
 test("a write that finds its row held keeps the later ones of its run from overtaking, within a batch too", async (t) => {
   const b = await coldBench(t, { workflows: [], worker: false });
   const [holder, batch] = [await stranger(t, b), await stranger(t, b)];
-  await b.sql(`insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, knows) values (1, 'w', now(), now(), '1h', '')`);
+  await b.sql(
+    `insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, knows) values (1, 'w', now(), now(), '1h', '')`,
+  );
   const [{ key }] =
     await b.sql(`with r as (insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, created_at)
       values ('a', 'w', '1', 'default', 0, 'running', 1, 1, now()) returning key)
