@@ -167,6 +167,15 @@ export const CHECKS: readonly Check[] = [
     ),
   },
   {
+    invariant: "I10",
+    says: "outcomes bear the database's time, whatever the clock of their process says",
+    find: rowsOf(
+      `select r.id, c.slot, c.at, pg_xact_commit_timestamp(c.xmin) as committed from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
+        where abs(extract(epoch from c.at - pg_xact_commit_timestamp(c.xmin))) > 1800`,
+      ({ id, slot, at, committed }) => `${slot} of ${id} is of ${iso(at)}, committed at ${iso(committed)}`,
+    ),
+  },
+  {
     invariant: "I14",
     says: "each child is there once, and none is left behind",
     find: rowsOf(
