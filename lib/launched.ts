@@ -1,5 +1,6 @@
 /** A launched engine: the parts, made and joined. No logic. */
 import { randomBytes } from "node:crypto";
+import { cancelForBody } from "./client/control.ts";
 import { Publications } from "./client/publications.ts";
 import { Results } from "./client/results.ts";
 import { reconcile, type SchedulesParts } from "./client/schedules.ts";
@@ -232,11 +233,7 @@ export class Engine {
   #outside(): Outside {
     return {
       send: (id, event, data, options) => this.sender.one(id, event as EventLike<unknown>, data, options),
-      cancel: async (id, reason) => {
-        // A run that has ended needs no cancelling.
-        await this.store.control("cancel", [id], reason);
-        this.changed();
-      },
+      cancel: (id, reason) => cancelForBody(id, reason, { store: this.store, onChange: () => this.changed() }),
     };
   }
 

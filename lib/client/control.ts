@@ -4,7 +4,7 @@ import { checkChoice, checkKeys, checkName, checkReason, nearest, shorten } from
 import type { RunState } from "../core/states.ts";
 import { uuidv7 } from "../db/start-row.ts";
 import type { Store } from "../db/store.ts";
-import { insist } from "./explain.ts";
+import { insist, persist } from "./explain.ts";
 
 export interface ControlParts {
   readonly store: Store;
@@ -70,6 +70,15 @@ export async function controlRun(
 
 export async function cancelRun(id: string, reason: string | undefined, parts: ControlParts): Promise<void> {
   await controlRun("cancel", id, parts, checkReason(reason, `cancel() of run "${id}"`));
+}
+
+/**
+ * The cancel of a body, whose step does not fail because a connection did. A run that has ended needs none, and one that was cancelled before
+ * its answer was lost stays as it is.
+ */
+export async function cancelForBody(id: string, reason: string | null, parts: ControlParts): Promise<void> {
+  await persist(`cancelling run "${id}"`, () => parts.store.control("cancel", [id], reason));
+  parts.onChange();
 }
 
 export async function retryRun(id: string, options: RetryOptions, parts: ControlParts): Promise<void> {

@@ -14,8 +14,9 @@ export interface Direct {
   cut(): void;
 }
 
-export function direct(config: object, name: string): Direct {
-  const given = config as { password?: unknown; stream?: () => Socket };
+/** `options`: settings of its session, beside those of the config; those of a URL win. */
+export function direct(config: object, name: string, options = ""): Direct {
+  const given = config as { password?: unknown; options?: string; stream?: () => Socket };
   let socket: Socket | undefined;
   const stream = () => {
     socket = given.stream?.() ?? new Socket();
@@ -26,6 +27,7 @@ export function direct(config: object, name: string): Direct {
       ...config,
       // pg hides the password of pool.options from the spread.
       password: given.password,
+      ...(options && { options: `${given.options ?? ""} ${options}`.trim() }),
       stream,
       pipeline: false,
       keepAlive: true,

@@ -297,7 +297,7 @@ export class Flusher {
     // The first half may have met a lock, or what the database cannot take: what follows in that lane stays behind it, or falls with it.
     const rest = items.slice(middle).filter((item) => {
       const falls = item.lane !== null && refused.has(item.lane);
-      if (falls) item.told.reject(toPerdureError(error, "writing"));
+      if (falls) item.told.reject(toPerdureError(error, "writing", this.#options));
       return !falls && !this.#setAside(item);
     });
     await this.#send(rest, again, refused);
@@ -305,7 +305,7 @@ export class Flusher {
 
   /** The database cannot take it. A run's later writes build on it, its finish for one: those that wait here fall with it. */
   #refuse(item: Item, cause: unknown, refused: Set<string>): void {
-    const error = toPerdureError(cause, "writing");
+    const error = toPerdureError(cause, "writing", this.#options);
     const { lane } = item;
     const fallen = [item];
     if (lane !== null && !isFromOutside(item)) {
@@ -364,7 +364,7 @@ export class Flusher {
         // Which row it is that the database cannot take shows when each is written by itself.
         const left = await this.#runAlone([first!], lockMs, refused);
         if (refused.size === 0) return [...left, ...rest];
-        reject(rest, toPerdureError(error, "writing"));
+        reject(rest, toPerdureError(error, "writing", this.#options));
       } else this.#refuse(first!, error, refused);
       return [];
     }

@@ -2,11 +2,14 @@
 import { randomBytes } from "node:crypto";
 import { pause, within } from "./deadline.ts";
 import { connectDeadline } from "./direct.ts";
+import { isSettingRefused } from "./pg-errors.ts";
 import { keepReconnecting, type Life, type OnTrouble, type Reconnect } from "./reconnect.ts";
 import { notifyFromOutside, openSession, type Session } from "./session.ts";
 
 /** The first character of every canary; no hint begins with it. */
 const CANARY = "~";
+/** A frozen process reads nothing, and a session that cannot get rid of its notifications keeps vacuum from the whole database: the server ends it. */
+const SETTINGS = "-c tcp_user_timeout=15000";
 const SILENCE = "no notification from another connection arrives (is there a transaction-mode pooler in between?)";
 
 export interface ListenerOptions {
@@ -52,6 +55,8 @@ class ReconnectingListener implements Listener {
   /** A notification sent from outside has arrived: what lies between here and the server lets LISTEN work. */
   #proved = false;
   #warned = false;
+  /** What stands between here and the server takes no settings. */
+  #plain = false;
   #blamed = false;
   #canaryAt = 0;
   #expected: { payload: string; arrived: () => void } | undefined;
@@ -80,6 +85,7 @@ class ReconnectingListener implements Listener {
   async #live(life: Life): Promise<void> {
     const session = openSession({
       config: this.#options.config,
+      options: this.#plain ? "" : SETTINGS,
       channel: this.#options.channel,
       onNotification: (payload) => this.#onNotification(payload),
       onLost: (error) => life.fail(error),
@@ -87,6 +93,9 @@ class ReconnectingListener implements Listener {
     try {
       await this.#start(session, life);
       await this.#beatUntilLost(session, life);
+    } catch (error) {
+      this.#plain ||= isSettingRefused(error);
+      throw error;
     } finally {
       this.#connected = false;
       await (life.stopping ? session.end() : session.cut());

@@ -1,10 +1,12 @@
-/** Brings a schema up to date: any number of processes may call it at once, each migration is applied once. */
-
-import { setTimeout as pause } from "node:timers/promises";
+/**
+ * Brings a schema up to date under whatever traffic it has: any number of processes may call it at once, each migration is applied once. What
+ * others do waits for a migration no longer than BUDGET_MS, whoever holds what the migration waits for: then it gives way, and tries again.
+ */
 import type pg from "pg";
 import { PerdureError } from "../core/errors.ts";
 import { checkSchemaName } from "../core/options.ts";
-import { type LedgerRow, type Migration, pendingMigrations } from "./migration-files.ts";
+import { committedMigrations, type LedgerRow, type Migration, pendingMigrations } from "./migration-files.ts";
+import { Patience } from "./migration-patience.ts";
 import { isConnectionLost, isOurs, toPerdureError } from "./pg-errors.ts";
 import { checkRights } from "./rights.ts";
 import { inSchema, quoteSchema } from "./schema-name.ts";
@@ -13,36 +15,48 @@ export interface MigrateOptions {
   /** Opens a direct connection, which migrate ends. */
   readonly connect: () => Promise<pg.Client>;
   readonly schema: string;
-  /** How long one statement waits for a lock before all is tried again, so that nobody queues behind it. Default 2000. */
+  /** How long one statement waits for a lock before all is tried again, as others queue behind it. Default 1300: the server cancels an autovacuum that is in the way after 1000. */
   readonly lockTimeoutMs?: number;
-  /** How often all is tried, within two minutes at most. Default 20. */
+  /** How often all is tried, within two minutes at most. Default 100. */
   readonly attempts?: number;
+  /** Default: those of this release. */
+  readonly migrations?: readonly Migration[];
   readonly log?: (message: string) => void;
 }
 
-const PATIENCE_MS = 120_000;
+/** How long a migration may take in all beside processes at work, its waits for locks included. */
+const BUDGET_MS = 1800;
+const LOCK_TIMEOUT_MS = 1300;
 /** Another process may be applying: its work is waited for, but not without end. */
 const TURN_TIMEOUT_MS = 60_000;
+
+/** Whatever timeouts and names the role brings along. */
+const BEGIN = `begin isolation level read committed read write;
+  set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; set local search_path = '';
+  set local client_min_messages = warning; set local lock_timeout =`;
 
 /** Applies what is missing and gives its names. */
 export async function migrate(options: MigrateOptions): Promise<{ applied: string[] }> {
   checkSchemaName(options.schema);
   const applied: string[] = [];
-  const deadline = Date.now() + PATIENCE_MS;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await withClient(options, (client) => applyPending(client, options, applied));
-      return { applied };
-    } catch (error) {
-      if (!mayPass(error) || attempt >= (options.attempts ?? 20) || Date.now() > deadline)
-        throw inWords(error, options, attempt);
-      options.log?.(`migrating schema "${options.schema}": ${(error as Error).message}; trying again`);
-      await pause(Math.random() * Math.min(50 * 2 ** attempt, 1000));
-    }
-  }
+  const doing = `migrating schema "${options.schema}"`;
+  const patience = new Patience({ doing, ...options });
+  const once = async (client: pg.Client): Promise<void> => {
+    // Without a lock first: the usual start finds nothing to do and must wait for nobody.
+    const pending = await pendingIn(client, options);
+    if (pending.length === 0) return;
+    await checkOwner(client, options.schema, pending.at(-1)!.name);
+    await inTurn(client, options, (work) => applyPending(work, options, patience, applied));
+  };
+  await patience
+    .through(mayPass, () => withClient(options, once))
+    .catch((error) => {
+      throw toPerdureError(error, doing);
+    });
+  return { applied };
 }
 
-/** For an application that migrates by itself: refuses a schema that is behind, or ahead. */
+/** For an application that migrates by itself: refuses a schema that is behind, or too far ahead. */
 export async function assertMigrated(client: pg.ClientBase, schema: string): Promise<void> {
   checkSchemaName(schema);
   const ledger = await readLedger(client, schema).catch((error) => {
@@ -66,37 +80,106 @@ async function withClient(options: MigrateOptions, work: (client: pg.Client) => 
   }
 }
 
-async function applyPending(client: pg.Client, options: MigrateOptions, applied: string[]): Promise<void> {
-  // Without a lock first: the usual start finds nothing to do and must wait for nobody.
-  let pending = pendingMigrations(await readLedger(client, options.schema), options.schema);
-  if (pending.length > 0) await checkOwner(client, options.schema, pending.at(-1)!.name);
-  while (pending.length > 0) {
-    const name = await inTurn(client, options, async () => {
-      await createLedger(client, options.schema);
-      pending = pendingMigrations(await readLedger(client, options.schema), options.schema);
-      return pending[0] && apply(client, options.schema, pending[0]);
-    });
-    if (name !== undefined) applied.push(name);
-    if (name !== undefined) options.log?.(`applied ${name} to schema "${options.schema}"`);
-    pending = pending.slice(1);
+/**
+ * No other migration of this schema overlaps. The turn is a transaction that does nothing, so it holds neither a snapshot nor a lock that
+ * anybody needs; the work is done on a connection beside it, and the turn is kept while that pauses.
+ */
+async function inTurn(
+  client: pg.Client,
+  options: MigrateOptions,
+  work: (client: pg.Client) => Promise<void>,
+): Promise<void> {
+  await client.query(`${BEGIN} ${TURN_TIMEOUT_MS}`);
+  // Without parameters: the portal of a query that has some keeps its snapshot, for which the build of an index would wait.
+  const key = client.escapeLiteral(`perdure:migrate:${options.schema}`);
+  await client.query(`select pg_advisory_xact_lock(hashtextextended(${key}, 0))`);
+  await withClient(options, work);
+  await client.query("commit");
+}
+
+const pendingIn = async (client: pg.Client, { schema, migrations }: MigrateOptions): Promise<readonly Migration[]> =>
+  pendingMigrations(await readLedger(client, schema), schema, migrations);
+
+async function applyPending(
+  client: pg.Client,
+  options: MigrateOptions,
+  patience: Patience,
+  applied: string[],
+): Promise<void> {
+  for (;;) {
+    const [next] = await pendingIn(client, options);
+    if (!next) return;
+    const apply = next.builds === null ? applyInOne : build;
+    await patience.through(isInTheWay, () => apply(client, options, next));
+    applied.push(next.name);
+    options.log?.(`applied ${next.name} to schema "${options.schema}"`);
   }
 }
 
-/** A transaction that no other migration of this schema overlaps, whatever timeouts and names the role brings along. */
-async function inTurn<T>(client: pg.Client, options: MigrateOptions, work: () => Promise<T>): Promise<T> {
-  await client.query(`begin isolation level read committed read write;
-    set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; set local search_path = '';
-    set local client_min_messages = warning; set local lock_timeout = ${TURN_TIMEOUT_MS}`);
+/** The migration and its row in the ledger: one transaction. */
+async function applyInOne(client: pg.Client, options: MigrateOptions, migration: Migration): Promise<void> {
+  const { schema } = options;
+  await client.query(`${BEGIN} ${Math.ceil(options.lockTimeoutMs ?? LOCK_TIMEOUT_MS)}`);
   try {
-    await client.query("select pg_advisory_xact_lock(hashtextextended($1, 0))", [`perdure:migrate:${options.schema}`]);
-    await client.query(`set local lock_timeout = ${Math.ceil(options.lockTimeoutMs ?? 2000)}`);
-    const result = await work();
+    if (migration.worksWith === null) await createLedger(client, schema);
+    // First of all: whoever applies it too waits here, and finds it done.
+    await note(client, schema, migration);
+    const text = inSchema(`${migration.body};\nselect :SCHEMA.settle_rights();`, schema);
+    if (migration.worksWith === null) await client.query(text);
+    else await runWithin(client, text, await roomFor(client, schema, migration));
     await client.query("commit");
-    return result;
   } catch (error) {
     await client.query("rollback").catch(() => {});
     throw error;
   }
+}
+
+/** All of it as one statement, so that its timeout counts for the whole. */
+async function runWithin(client: pg.Client, text: string, budgetMs: number): Promise<void> {
+  await client.query("select set_config('perdure.migration', $1, true)", [text]);
+  await client.query(`set local statement_timeout = ${budgetMs}`);
+  await client.query("do $$ begin execute current_setting('perdure.migration'); end $$");
+}
+
+/** How long it may take; 0: nobody is at work. Refuses what a process at work could not live with. */
+async function roomFor(client: pg.Client, schema: string, { name, worksWith }: Migration): Promise<number> {
+  // Beats and launches wait, and find it applied: who is too old for it does not get in between.
+  if (worksWith !== committedMigrations()[0]?.name)
+    await client.query(inSchema("lock table :SCHEMA.worker in share row exclusive mode", schema));
+  const alive = inSchema(
+    `select name, knows, knows collate "C" < $1 as old from :SCHEMA.worker where dead_at is null and beat_at + lease > clock_timestamp() order by name`,
+    schema,
+  );
+  const { rows } = await client.query<{ name: string; knows: string; old: boolean }>(alive, [worksWith]);
+  const old = rows.filter((row) => row.old);
+  if (old.length > 0) {
+    const who = old.map((row) => `${row.name} (${row.knows})`).join(", ");
+    const text = `schema "${schema}" is not migrated: ${name} works with no process that does not know ${worksWith}, and of these are at work: ${who}; stop them, or deploy the release before this one everywhere, then start again`;
+    throw new PerdureError("PERDURE_SCHEMA", text);
+  }
+  return rows.length === 0 ? 0 : BUDGET_MS;
+}
+
+/** An index, beside the traffic: it waits for the transactions that are open, and nobody for it. */
+async function build(client: pg.Client, { schema }: MigrateOptions, migration: Migration): Promise<void> {
+  await client.query("set statement_timeout = '2min'; set lock_timeout = 0");
+  try {
+    await dropBroken(client, schema, migration.builds!);
+    await client.query(inSchema(migration.body, schema));
+    await note(client, schema, migration);
+  } finally {
+    await client.query("reset statement_timeout; reset lock_timeout").catch(() => {});
+  }
+}
+
+/** What an attempt that was broken off has left has its name, and is of no use. */
+async function dropBroken(client: pg.Client, schema: string, index: string): Promise<void> {
+  const broken = await client.query(
+    `select from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = $1 and c.relname = $2 and not i.indisvalid`,
+    [schema, index],
+  );
+  if (broken.rowCount !== 0) await client.query(inSchema(`drop index concurrently :SCHEMA.${index}`, schema));
 }
 
 /** Only the owner changes a schema; another role does not try, as it would come half the way. */
@@ -116,11 +199,17 @@ async function createLedger(client: pg.Client, schema: string): Promise<void> {
       `create table if not exists :SCHEMA.migrations (
         name text primary key,
         hash text not null,
+        works_with text,
         applied_at timestamptz not null default now()
       )`,
       schema,
     ),
   );
+}
+
+async function note(client: pg.Client, schema: string, { name, hash, worksWith }: Migration): Promise<void> {
+  const ledger = inSchema("insert into :SCHEMA.migrations (name, hash, works_with) values ($1, $2, $3)", schema);
+  await client.query(ledger, [name, hash, worksWith]);
 }
 
 async function readLedger(client: pg.ClientBase, schema: string): Promise<LedgerRow[]> {
@@ -129,25 +218,25 @@ async function readLedger(client: pg.ClientBase, schema: string): Promise<Ledger
     [schema],
   );
   if (known.rowCount === 0) return [];
-  const { rows } = await client.query(inSchema("select name, hash from :SCHEMA.migrations order by name", schema));
-  return rows;
+  const text = `select name, hash, works_with from :SCHEMA.migrations order by name collate "C"`;
+  return (await client.query(inSchema(text, schema))).rows;
 }
 
-async function apply(client: pg.Client, schema: string, migration: Migration): Promise<string> {
-  await client.query(inSchema(migration.body, schema));
-  await client.query(inSchema("select :SCHEMA.settle_rights()", schema));
-  const ledger = inSchema("insert into :SCHEMA.migrations (name, hash) values ($1, $2)", schema);
-  await client.query(ledger, [migration.name, migration.hash]);
-  return migration.name;
+/** Whether somebody's lock is in the way, so that the same statement may succeed later. */
+function isInTheWay(error: unknown): boolean {
+  return /^(55P03|57014|40P01)$/.test(codeOf(error) ?? "");
 }
 
-/** Lock waits, deadlocks, a session cut off, no session free, and two processes that create one schema at once. */
+/** What is in the way, a session cut off, no session free, and two processes that create one schema at once. */
 function mayPass(error: unknown): boolean {
-  const { code, table, cause } = error as { code?: string; table?: string; cause?: unknown };
+  const { table, cause } = error as { table?: string; cause?: unknown };
+  const code = codeOf(error);
   if (isOurs(error)) return cause !== undefined && mayPass(cause);
-  if (code === "23505") return table === "pg_namespace" || table === "pg_class" || table === "pg_type";
-  return /^(55P03|40P01|40001|53300|57P0|08)/.test(code ?? "") || (code === undefined && isConnectionLost(error));
+  if (code === "23505") return /^(pg_namespace|pg_class|pg_type|migrations)$/.test(table ?? "");
+  return /^(55P03|57014|40P01|40001|53300|57P0|08)/.test(code ?? "") || (code === undefined && isConnectionLost(error));
 }
+
+const codeOf = (error: unknown): string | undefined => (error as { code?: string }).code;
 
 const ROLE = `select current_user::text as role, not exists (
   select from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = 'migrations') as making`;
@@ -155,13 +244,4 @@ const ROLE = `select current_user::text as role, not exists (
 async function refused(client: pg.Client, error: unknown, schema: string): Promise<PerdureError> {
   const role = await client.query(ROLE, [schema]).catch(() => undefined);
   return toPerdureError(error, `migrating schema "${schema}"`, { schema, ...role?.rows[0] });
-}
-
-function inWords(error: unknown, { schema }: MigrateOptions, attempts: number): PerdureError {
-  const ours = toPerdureError(error, `migrating schema "${schema}"`);
-  if (!mayPass(error)) return ours;
-  const fix = "look in pg_stat_activity for a session that keeps its tables locked, then start again";
-  return new PerdureError(ours.code, `${ours.message}; gave up after ${attempts} attempts: ${fix}`, {
-    cause: ours.cause,
-  });
 }

@@ -8,12 +8,17 @@ export interface Migration {
   readonly name: string;
   readonly hash: string;
   readonly body: string;
+  /** The oldest migration that a process has to know of to go on working once this one is applied. Null: the first, before which there is none. */
+  readonly worksWith: string | null;
+  /** The index that it builds beside the traffic, outside a transaction. Null: it runs in one. */
+  readonly builds: string | null;
 }
 
 /** What the database says it has. */
 export interface LedgerRow {
   readonly name: string;
   readonly hash: string;
+  readonly works_with: string | null;
 }
 
 let verified: readonly Migration[] | undefined;
@@ -33,10 +38,21 @@ export function verifyChain(files: readonly { name: string; text: string }[]): r
     const broken = (what: string) => new PerdureError("PERDURE_SCHEMA", `migration ${name} ${what}: reinstall perdure`);
     if (headers.get("Previous") !== previous) throw broken(`does not follow ${previous}`);
     if (headers.get("Hash") !== hash) throw broken(`was changed after it was committed (its text gives ${hash})`);
-    if (/^--!\s*no-transaction\b/.test(body)) throw broken("asks to run outside a transaction, which is not supported");
+    const worksWith = /^-- Works with: (\S+)$/m.exec(body)?.[1] ?? null;
+    if ((worksWith === null) !== (previous === "-") || (worksWith ?? "") > name)
+      throw broken("does not say which migration a process has to know of to work with it");
     previous = hash;
-    return { name, hash, body };
+    return { name, hash, body, worksWith, builds: builtBy(body, broken) };
   });
+}
+
+/** Such a migration is one statement, of a kind that can be run again after it was broken off. */
+function builtBy(body: string, broken: (what: string) => PerdureError): string | null {
+  if (!/^--!\s*no-transaction\b/.test(body)) return null;
+  const statement = body.replaceAll(/^--.*$/gm, "").trim();
+  const [, index] = /^create (?:unique )?index concurrently if not exists (\w+) on [^;]*;?$/i.exec(statement) ?? [];
+  if (index !== undefined) return index;
+  throw broken("is outside a transaction, and not one `create index concurrently if not exists`");
 }
 
 function parse(text: string): { headers: Map<string, string>; body: string } {
@@ -55,7 +71,7 @@ function hashOf(body: string, previous: string): string {
   return `sha1:${createHash("sha1").update(`${text}\n`).digest("hex")}`;
 }
 
-/** What is still to apply. Refuses a database that is ahead of this code, or that another text has built. */
+/** What is still to apply. Refuses a database that another text has built, and one that is ahead in what this code cannot work with. */
 export function pendingMigrations(
   ledger: readonly LedgerRow[],
   schema: string,
@@ -65,16 +81,22 @@ export function pendingMigrations(
   ledger.forEach((row, index) => {
     const ours = migrations[index];
     if (ours?.name === row.name && ours.hash === row.hash) return;
+    // A newer release has been here, and left it so that this one works on.
+    if (ours === undefined && row.works_with !== null && row.works_with <= newest) return;
     const has = `schema "${schema}" has migration ${row.name} (${row.hash})`;
     const fix = "upgrade the perdure package, or name another `schema`";
     if (ours?.name === row.name) {
       const text = `${has}, but this version of Perdure has it with another text (${ours.hash}): ${fix}`;
       throw new PerdureError("PERDURE_SCHEMA", text);
     }
+    const needs = row.works_with === null ? "" : `, which works with no process that does not know ${row.works_with}`;
     throw new PerdureError(
       "PERDURE_SCHEMA",
-      `${has}, but this version of Perdure knows none but those up to ${newest}: ${fix}`,
+      `${has}${needs}, but this version of Perdure knows none but those up to ${newest}: ${fix}`,
     );
   });
   return migrations.slice(ledger.length);
 }
+
+/** The newest migration that this code knows: what a process says of itself when it goes to work. */
+export const newestMigration = (): string => committedMigrations().at(-1)!.name;

@@ -27,6 +27,7 @@ const RULES: readonly Rule[] = [
   { match: /^PD003$/, code: "PERDURE_CONFLICT", fix: "" },
   { match: /^PD004$/, code: "PERDURE_STATE", fix: "" },
   { match: /^PD005$/, code: "PERDURE_OPTION", fix: "" },
+  { match: /^PD006$/, code: "PERDURE_SCHEMA", fix: "" },
   { match: /^(ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|ENOENT)$/, code: "PERDURE_CONNECTION", fix: UNREACHABLE },
   { match: /^(ENOTFOUND|EAI_AGAIN)$/, code: "PERDURE_CONNECTION", fix: "the host name does not resolve: check it" },
   { match: /^(ETIMEDOUT|ECONNRESET|EPIPE|ECONNABORTED)$/, code: "PERDURE_CONNECTION", fix: UNREACHABLE },
@@ -103,6 +104,9 @@ export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT
 
 /** Whether a statement took longer than it may. */
 export const isTooSlow = (error: unknown): boolean => matches(error, /^57014$/);
+
+/** Whether a pooler, or a server, takes no settings with a new connection. */
+export const isSettingRefused = (error: unknown): boolean => /parameter|options/i.test(messageOf(error));
 
 /** Whether a lock was waited for in vain. */
 export const isLocked = (error: unknown): boolean => matches(error, /^55P03$/);

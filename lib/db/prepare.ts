@@ -8,7 +8,7 @@ export interface PrepareOptions {
   readonly schema: string;
   /** Whether the schema is migrated; otherwise one that is behind is refused. */
   readonly migrate: boolean;
-  readonly logger: Pick<Logger, "warn">;
+  readonly logger: Pick<Logger, "warn" | "info">;
 }
 
 /** Checks the server and the role, then migrates. */
@@ -25,5 +25,5 @@ export async function prepare(database: Database, options: PrepareOptions): Prom
   } finally {
     await client.end().catch(() => {});
   }
-  if (options.migrate) await migrate({ connect, schema });
+  if (options.migrate) await migrate({ connect, schema, log: (message) => logger.info(`perdure: ${message}`) });
 }

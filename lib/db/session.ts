@@ -6,6 +6,8 @@ import { type Line, openLine } from "./line.ts";
 
 export interface SessionOptions {
   config: object;
+  /** Settings of the session, as the server's command line takes them. */
+  options?: string;
   channel: string;
   onNotification: (payload: string) => void;
   /** The connection is lost; not called after `end` or `cut`. */
@@ -25,8 +27,8 @@ export interface Session {
   cut(): Promise<void>;
 }
 
-export function openSession({ config, channel, onNotification, onLost }: SessionOptions): Session {
-  const connection = direct(config, "perdure listener");
+export function openSession({ config, options, channel, onNotification, onLost }: SessionOptions): Session {
+  const connection = direct(config, "perdure listener", options);
   const beat = `${channel}_beat`;
   let over = false;
   const line = openLine({

@@ -5,6 +5,7 @@ import { type Ancestors, ancestorsOf } from "../core/stored-place.ts";
 import type { RunStatus } from "../core/types.ts";
 import { hint } from "./hint.ts";
 import { toClaims, toFork } from "./loaded.ts";
+import { newestMigration } from "./migration-files.ts";
 import { TYPES, toDate } from "./reading.ts";
 import { quoteSchema } from "./schema-name.ts";
 import { call } from "./statement.ts";
@@ -219,7 +220,7 @@ export class Store {
   }
 
   async enter(worker: string, name: string, leaseMs: number, { workflows, versions, queues }: Lanes): Promise<void> {
-    await this.#rows("enter_worker", [worker, name, leaseMs, workflows, versions, queues]);
+    await this.#rows("enter_worker", [worker, name, leaseMs, workflows, versions, queues, newestMigration()]);
   }
 
   async beat(worker: string, db: Queryable): Promise<Beat> {

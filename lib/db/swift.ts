@@ -6,6 +6,7 @@
 import type { Client, ClientBase, ClientConfig, QueryConfig, QueryResult } from "pg";
 import type { Item } from "./batch.ts";
 import { connectClient } from "./connect.ts";
+import { isSettingRefused } from "./pg-errors.ts";
 import { isDue } from "./start-row.ts";
 import { claim, claimed } from "./swift-claim.ts";
 import { type Context, IS_SOUND, insteadOf, isNext, lanesOf, NO_LANES, prepared, tidied } from "./swift-parts.ts";
@@ -15,13 +16,15 @@ import type { FinishRow, RecordRow, SendRow, StartRow, Writes } from "./writes.t
 
 /** Plans are made once, perhaps when the tables are still empty and a scan of them looks cheap: they keep to the indexes, as the functions do. */
 const PLANS = "-c enable_seqscan=off -c jit=off -c plan_cache_mode=force_generic_plan";
+/** A frozen process reads no answer, and a transaction that cannot get rid of its answers keeps the rows of its runs locked: the server ends it. */
+const PATIENCE = "-c tcp_user_timeout=25000";
 
 /** Opens a connection with settings for such statements; without them where a pooler does not take any. */
 export async function connectSwift(config: ClientConfig): Promise<Client> {
   try {
-    return await connectClient(config, PLANS);
+    return await connectClient(config, `${PLANS} ${PATIENCE}`);
   } catch (error) {
-    if (!/parameter|options/i.test((error as Error).message)) throw error;
+    if (!isSettingRefused(error)) throw error;
     return connectClient(config);
   }
 }

@@ -145,7 +145,7 @@ class Trial<A extends unknown[], R> {
     this.#kept = new KeptConnections(database.clientConfig());
     this.#schema = new TestSchema(database.pool, this.#name);
     await this.#schema.make(
-      () => prepare(database, { schema: this.#name, migrate: true, logger: { warn: () => {} } }),
+      () => prepare(database, { schema: this.#name, migrate: true, logger: { warn: () => {}, info: () => {} } }),
       0,
     );
   }

@@ -3,8 +3,10 @@
  * it is gone and stays gone without a beat, its runs are taken back. The lease covers what holds a lock and is dead all the same.
  */
 import type { DatabaseClock } from "../core/clock.ts";
+import type { PerdureError } from "../core/errors.ts";
 import type { Logger } from "../core/types.ts";
 import type { Certificate } from "../db/certificate.ts";
+import { toPerdureError } from "../db/pg-errors.ts";
 import type { Store } from "../db/store.ts";
 import type { Lanes } from "../db/writes.ts";
 
@@ -49,6 +51,7 @@ export class Liveness {
   #lastBeat = performance.now();
   #others = 0;
   #stopped = false;
+  #outdated = false;
   /** Worker and its last beat → since when its lock is gone. */
   #gone = new Map<string, number>();
 
@@ -112,8 +115,18 @@ export class Liveness {
   async #rise(): Promise<void> {
     const { store, worker, name, leaseMs, lanes, onBuried, logger } = this.#options;
     onBuried("others took this process for dead, after a silence longer than its lease or a lost connection");
+    await store.enter(worker, name, leaseMs, lanes).catch((error: unknown) => {
+      this.#tellOutdated(toPerdureError(error, "going back to work"));
+      throw error;
+    });
     logger.warn("perdure: this process was taken for dead by others, who have its runs; it goes on with new ones");
-    await store.enter(worker, name, leaseMs, lanes);
+  }
+
+  /** The schema was migrated meanwhile, to what this release cannot work with: it takes no more runs. */
+  #tellOutdated({ code, message }: PerdureError): void {
+    if (code !== "PERDURE_SCHEMA" || this.#outdated) return;
+    this.#outdated = true;
+    this.#options.logger.error(`perdure: this process has lost its runs to others and takes no more: ${message}`);
   }
 
   async #sweep(): Promise<void> {

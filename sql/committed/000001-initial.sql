@@ -1,5 +1,5 @@
 --! Previous: -
---! Hash: sha1:aaef68a5b8e8a1ae7fd6ea67a52cd8a322e535b2
+--! Hash: sha1:773e645cf66939fc237ed6f26c16252a82fd68e6
 --! Message: initial
 
 -- The tables, in the order of a run's life: run, follower, input, checkpoint, delivery, try, round, wait, mail, outcome; then schedule, worker, lane, leader.
@@ -255,6 +255,7 @@ create table :SCHEMA.worker (
   started_at timestamptz not null,
   beat_at    timestamptz not null,
   lease      interval not null,
+  knows      text not null,                    -- the newest migration of its release
   hungry     boolean not null default false,   -- has a free slot: wants to hear of work
   watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
   reading    boolean not null default false,   -- reads values or streams: wants to hear of what is published
@@ -1862,17 +1863,29 @@ create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql
   )
 $perdure$;
 
--- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
-create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
-returns void language sql as $perdure$
-  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
-  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
+-- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Refuses (PD006) a process whose release
+-- does not know what a migration says it must. Locks: the worker's row, its lanes.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_knows text)
+returns void language plpgsql as $perdure$
+declare
+  v_name text;
+  v_works_with text;
+begin
+  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, knows)
+  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms), p_knows)
   on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
+  -- Behind the insert, which waits for a migration under way that locks older processes out.
+  select m.name, m.works_with into v_name, v_works_with from :SCHEMA.migrations m
+  where m.works_with collate "C" > p_knows order by m.name desc limit 1;
+  if found then
+    raise exception using errcode = 'PD006', message = format('migration %s was applied, which works with no process that does not know %s; '
+      || 'this one knows none but those up to %s: upgrade the perdure package', v_name, v_works_with, p_knows);
+  end if;
   insert into :SCHEMA.lane (workflow, version, queue, worker)
   select distinct l.workflow, l.version, l.queue, p_id from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as l(workflow, version, queue)
   on conflict do nothing;
-  select :SCHEMA.hint('n');
-$perdure$;
+  perform :SCHEMA.hint('n');
+end $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
 -- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep. holds: how many runs.

@@ -251,6 +251,7 @@ create table :SCHEMA.worker (
   started_at timestamptz not null,
   beat_at    timestamptz not null,
   lease      interval not null,
+  knows      text not null,                    -- the newest migration of its release
   hungry     boolean not null default false,   -- has a free slot: wants to hear of work
   watching   boolean not null default false,   -- waits for a result: wants to hear of finishes
   reading    boolean not null default false,   -- reads values or streams: wants to hear of what is published

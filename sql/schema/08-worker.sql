@@ -42,17 +42,29 @@ create function :SCHEMA.holds_runs(p_worker bigint) returns boolean language sql
   )
 $perdure$;
 
--- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Locks: the worker's row, its lanes.
-create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[])
-returns void language sql as $perdure$
-  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease)
-  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms))
+-- Enters a process, with what it serves. Called at launch, and after a beat that found itself buried. Refuses (PD006) a process whose release
+-- does not know what a migration says it must. Locks: the worker's row, its lanes.
+create function :SCHEMA.enter_worker(p_id bigint, p_name text, p_lease_ms float8, p_lane_workflows text[], p_lane_versions text[], p_lane_queues text[], p_knows text)
+returns void language plpgsql as $perdure$
+declare
+  v_name text;
+  v_works_with text;
+begin
+  insert into :SCHEMA.worker (id, name, started_at, beat_at, lease, knows)
+  values (p_id, p_name, :SCHEMA.clock(), :SCHEMA.clock(), :SCHEMA.ms(p_lease_ms), p_knows)
   on conflict (id) do update set beat_at = excluded.beat_at, dead_at = null;
+  -- Behind the insert, which waits for a migration under way that locks older processes out.
+  select m.name, m.works_with into v_name, v_works_with from :SCHEMA.migrations m
+  where m.works_with collate "C" > p_knows order by m.name desc limit 1;
+  if found then
+    raise exception using errcode = 'PD006', message = format('migration %s was applied, which works with no process that does not know %s; '
+      || 'this one knows none but those up to %s: upgrade the perdure package', v_name, v_works_with, p_knows);
+  end if;
   insert into :SCHEMA.lane (workflow, version, queue, worker)
   select distinct l.workflow, l.version, l.queue, p_id from unnest(p_lane_workflows, p_lane_versions, p_lane_queues) as l(workflow, version, queue)
   on conflict do nothing;
-  select :SCHEMA.hint('n');
-$perdure$;
+  perform :SCHEMA.hint('n');
+end $perdure$;
 
 -- The one heartbeat of a process: renews the lease on all its runs, and the lead if it is its own or free. alive false: it was buried,
 -- its runs are others'. others: live processes beside it. untidy: it leads, and there is something to sweep. holds: how many runs.

@@ -566,7 +566,9 @@ const SQL_VERBS: Record<string, fc.Arbitrary<unknown>[]> = {
   "pause_run($1)": [sqlText],
   "resume_run($1)": [sqlText],
   "wake_run($1)": [sqlText],
-  "grant_sender($1)": [sqlText],
+  "grant_to($1, $2, $3)": [sqlText, sqlText, sqlText],
+  "grant_to(current_user, $1, $2)": [sqlText, sqlText],
+  "revoke_from($1)": [sqlText],
 };
 
 test("whatever the SQL verbs are called with, they work, or raise a SQLSTATE of ours with a text that is short, and store nothing", async (t) => {

@@ -292,3 +292,27 @@ test("a blocked child is visible, its parent waits, and goes on once the child i
   await b.perdure.get("child").retry();
   t.equal(await run.result(patient), 1);
 });
+
+test("a child's cancel that loses its connection is asked again: the parent does not fail of it", async (t) => {
+  const never = event("never");
+  const child = workflow("patient", async () => void (await never.wait()));
+  const parent = workflow("parent", async () => {
+    const started = await start(child);
+    await started.cancel("enough");
+    return "told";
+  });
+  const { perdure, sql } = await coldBench(t, { workflows: [parent, child] });
+  await sql("create sequence :SCHEMA.cancels");
+  const name = (await sql("select ':SCHEMA.cancels' as name"))[0].name;
+  await sql(`create function :SCHEMA.lose() returns trigger language plpgsql as $$ begin
+    if nextval('${name}') = 1 then raise exception 'terminating connection' using errcode = '57P01'; end if;
+    return new;
+  end $$`);
+  await sql(
+    `create trigger lose before update on :SCHEMA.run for each row when (new.state = 'cancelled') execute function :SCHEMA.lose()`,
+  );
+  t.equal(await (await perdure.start(parent)).result({ timeout: 60_000 }), "told");
+  t.same(await sql("select state, reason from :SCHEMA.run where workflow = 'patient'"), [
+    { state: "cancelled", reason: "enough" },
+  ]);
+});

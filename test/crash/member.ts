@@ -141,6 +141,20 @@ const slow = workflow("slow", async (run: string, ms: number) => {
   return pid;
 });
 
+const blocked = step("blocked", async (run: string) => {
+  await enter(run, "blocked");
+  return process.pid;
+});
+/** Its body blocks the whole process between two steps: the first time that it comes there, and not where it is replayed elsewhere. */
+const blocking = workflow("blocking", async (run: string, ms: number) => {
+  await create(run, "");
+  if (started.has(run)) block(ms);
+  return blocked(run);
+});
+/** Runs that were started here. */
+const started = new Set<string>();
+const block = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+
 const go = event<string>("go");
 /** Waits for an event between two steps. */
 const waiting = workflow("waiting", async (run: string) => {
@@ -192,6 +206,7 @@ const all = {
   poison,
   stumbling,
   slow,
+  blocking,
   waiting,
   turns,
   talker,
@@ -224,8 +239,10 @@ async function load(width: number): Promise<void> {
 
 const orders: Record<string, (...args: any[]) => unknown> = {
   launch: () => perdure.launch(),
-  start: async (name: keyof typeof all, id: string, ...args: unknown[]) =>
-    (await perdure.start(all[name].with({ id }) as never, ...(args as []))).id,
+  start: async (name: keyof typeof all, id: string, ...args: unknown[]) => {
+    started.add(id);
+    return (await perdure.start(all[name].with({ id }) as never, ...(args as []))).id;
+  },
   send: (ids: string[], name: string, data: unknown) => perdure.send(ids, event<any>(name), data),
   result: (id: string) => perdure.get(id).result(),
   play: (id: string) => kitchen.play(perdure, id),
@@ -234,9 +251,7 @@ const orders: Record<string, (...args: any[]) => unknown> = {
     loading = false;
   },
   /** Nothing else happens in this process for so long. */
-  block: (ms: number) => {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-  },
+  block,
   shutdown: (timeout?: number) => perdure.shutdown(timeout === undefined ? {} : { timeout }),
   /** Shuts down and lets go of everything: the process ends by itself. */
   leave: async (timeout?: number) => {

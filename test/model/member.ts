@@ -100,4 +100,6 @@ async function carryOut({ no, what, args }: Order): Promise<void> {
 }
 
 process.on("message", (order: Order) => void carryOut(order));
-process.send!({ ready: true });
+// Who has nobody to play for leaves, whatever it was at.
+process.on("disconnect", () => process.exit());
+process.send?.({ ready: true }, undefined, undefined, () => {});

@@ -118,7 +118,11 @@ function found(value: unknown, fits: (value: object) => boolean): object | undef
 function numberIn(value: unknown): number {
   if (typeof value === "number") return value;
   if (typeof value !== "object" || value === null) return Number.NaN;
-  return Object.values(value).map(numberIn).find((n) => !Number.isNaN(n)) ?? Number.NaN;
+  return (
+    Object.values(value)
+      .map(numberIn)
+      .find((n) => !Number.isNaN(n)) ?? Number.NaN
+  );
 }
 
 /** Each difference between a family as it should be and as it is; none: it is so. */
@@ -140,11 +144,17 @@ function differencesOf(family: Family, run: Run, seen: Seen): string[] {
   };
   const states = statesOf(family, run);
   if (!states.includes(seen.state))
-    wrong.push(`run "${run.id}" should be ${states.join(" or ")}, and is ${seen.state}${seen.reason ? `: ${seen.reason}` : ""}`);
+    wrong.push(
+      `run "${run.id}" should be ${states.join(" or ")}, and is ${seen.state}${seen.reason ? `: ${seen.reason}` : ""}`,
+    );
   same("version", run.version, seen.version);
   same("attempt", run.attempt, seen.attempt);
   same("unread mail", run.unread, seen.unread);
-  same("mail taken", [...run.taken].sort((a, b) => a - b), [...seen.taken].sort((a, b) => a - b));
+  same(
+    "mail taken",
+    [...run.taken].sort((a, b) => a - b),
+    [...seen.taken].sort((a, b) => a - b),
+  );
   same("ledger", [...run.ledger].sort(), seen.ledger);
   if (run.phase === "completed") same("result", resultOf(run), seen.result);
   if (run.phase === "failed") same("result", "RunFailedError", seen.result);
@@ -161,4 +171,3 @@ function statesOf(family: Family, run: Run): readonly string[] {
   if (!isServed(family, run)) return ["pending", "running", "suspended"];
   return [inFlight(family, run) ? "running" : "suspended"];
 }
-

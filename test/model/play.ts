@@ -100,7 +100,7 @@ export function scripted(version: Version, outside: Outside): Scripted {
 
 async function waited({ event: name, hours: timeout }: Op & { do: "wait" }): Promise<number | null> {
   const received = await EVENTS[name].wait(timeout === null ? {} : { timeout: hours(timeout) });
-  return received && received.data;
+  return received === null ? null : received.data;
 }
 
 async function raced({ hours: timeout }: Op & { do: "race" }): Promise<[string, number | null]> {

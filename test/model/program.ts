@@ -9,7 +9,13 @@ import type { EventName, Op, Script, Start, Version } from "./script.ts";
 export type Order = { readonly after: number } & (
   | ({ readonly do: "start" } & Start)
   | { readonly do: "start again"; readonly run: number; readonly same: boolean }
-  | { readonly do: "send"; readonly run: number; readonly event: EventName; readonly reference: string | null; readonly sql: boolean }
+  | {
+      readonly do: "send";
+      readonly run: number;
+      readonly event: EventName;
+      readonly reference: string | null;
+      readonly sql: boolean;
+    }
   | { readonly do: "pause" | "resume" | "wake"; readonly run: number; readonly sql: boolean }
   | { readonly do: "cancel" | "retry"; readonly run: number }
   | { readonly do: "fork"; readonly run: number; readonly stage: number; readonly version: Version | null }
@@ -123,7 +129,11 @@ const begin: fc.Arbitrary<Order> = fc.tuple(start, after).map(([given, ms]) => (
 /** One process and one run at least, then whatever comes. */
 export const programs = (most = 14): fc.Arbitrary<Program> =>
   fc
-    .tuple(fc.array(first, { minLength: 1, maxLength: 2 }), fc.tuple(begin), fc.array(round, { minLength: 1, maxLength: most, size: "max" }))
+    .tuple(
+      fc.array(first, { minLength: 1, maxLength: 2 }),
+      fc.tuple(begin),
+      fc.array(round, { minLength: 1, maxLength: most, size: "max" }),
+    )
     .map(([launches, started, rounds]) => [launches, started, ...rounds]);
 
 /** As a test or a person reads it: a round a line. */

@@ -26,7 +26,10 @@ function after(...commands: readonly Command[]): { answers: string[]; family: Fa
   return commands.reduce<{ answers: string[]; family: Family }[]>(
     (courses, command) =>
       courses.flatMap(({ answers, family }) =>
-        explore(family, [command]).map((course) => ({ answers: [...answers, ...course.answers], family: course.family })),
+        explore(family, [command]).map((course) => ({
+          answers: [...answers, ...course.answers],
+          family: course.family,
+        })),
       ),
     [{ answers: [], family: blank }],
   );
@@ -53,7 +56,9 @@ test("a run does its stages in order, books once, and returns what they gave", (
 
 test("mail is kept before anyone waits, taken in order, and what nobody took stays", (t) => {
   const wait = { do: "wait", event: "a", hours: null } as const;
-  const { run, answers } = only(start([[{ do: "hold", tx: false }], [wait], [wait]]), send(1), send(2), send(3), { do: "open" });
+  const { run, answers } = only(start([[{ do: "hold", tx: false }], [wait], [wait]]), send(1), send(2), send(3), {
+    do: "open",
+  });
   t.same(answers, ["ok", "ok", "ok", "ok", "ok"]);
   t.same(run.taken, [1, 2]);
   t.same(run.unread, [["a", 3]]);
@@ -71,7 +76,10 @@ test("a second mail of the same name and reference is dropped, also after the en
 test("a timer is never early, and mail that comes before its hour is taken", (t) => {
   const waiting = start([[{ do: "wait", event: "a", hours: 2 }]]);
   t.equal(only(waiting, hour).run.phase, "live");
-  t.same(only(waiting, hour, hour).run.past[0]!.map(({ value }) => value), [null]);
+  t.same(
+    only(waiting, hour, hour).run.past[0]!.map(({ value }) => value),
+    [null],
+  );
   t.same(only(waiting, hour, send(1)).run.taken, [1]);
   const { family } = only(waiting, hour);
   t.same(together(family, send(1), hour), ["ok,ok completed", "PERDURE_FINISHED,ok completed"].sort());
@@ -79,16 +87,26 @@ test("a timer is never early, and mail that comes before its hour is taken", (t)
 });
 
 test("a race takes the first that is there and leaves the other's mail", (t) => {
-  const racing = start([[{ do: "hold", tx: false }], [{ do: "race", hours: 1 }], [{ do: "wait", event: "b", hours: null }]]);
+  const racing = start([
+    [{ do: "hold", tx: false }],
+    [{ do: "race", hours: 1 }],
+    [{ do: "wait", event: "b", hours: null }],
+  ]);
   const { run } = only(racing, send(1, { event: "b" }), send(2), { do: "open" });
-  t.same(run.past.flat().map(({ value }) => value), ["hold 0.0 by 1", ["a", 2], 1]);
+  t.same(
+    run.past.flat().map(({ value }) => value),
+    ["hold 0.0 by 1", ["a", 2], 1],
+  );
   t.end();
 });
 
 test("cancel ends a run and its children at once, and for good", (t) => {
   const parent = start([[{ do: "spawn", script: [[{ do: "sleep", hours: 1 }]] }], [{ do: "sleep", hours: 1 }]]);
   const { family, answers } = only(parent, on("cancel"), on("cancel"), on("retry"), on("resume"), send(1));
-  t.same(Object.values(family.runs).map(({ phase }) => phase), ["cancelled", "cancelled"]);
+  t.same(
+    Object.values(family.runs).map(({ phase }) => phase),
+    ["cancelled", "cancelled"],
+  );
   t.same(answers.slice(1), ["ok", "ok", "PERDURE_STATE", "PERDURE_STATE", "PERDURE_FINISHED"]);
   t.end();
 });
@@ -97,7 +115,10 @@ test("a paused run begins nothing; its timers and mail go on counting", (t) => {
   const sleeping = start([[{ do: "sleep", hours: 1 }], [{ do: "wait", event: "a", hours: null }], [{ do: "book" }]]);
   const { run, family } = only(sleeping, on("pause"), hour, send(1));
   t.same([run.phase, run.ledger, run.unread], ["paused", [], [["a", 1]]]);
-  t.same(explore(family, [on("resume")]).map((course) => course.family.runs.r!.phase), ["completed"]);
+  t.same(
+    explore(family, [on("resume")]).map((course) => course.family.runs.r!.phase),
+    ["completed"],
+  );
   t.end();
 });
 
@@ -107,7 +128,10 @@ test("a step in flight ends before the pause; without its process it does not", 
   const opened = explore(held.family, [{ do: "open" }]).map(({ family }) => family.runs.r!);
   t.ok(opened.every(({ phase }) => phase === "paused"));
   t.ok(opened.some(({ ledger }) => ledger.length === 1));
-  const killed = explore(held.family, [{ do: "serve", worker: "w", versions: [], rough: true }, { do: "serve", worker: "v", versions: ["1"], rough: false }]);
+  const killed = explore(held.family, [
+    { do: "serve", worker: "w", versions: [], rough: true },
+    { do: "serve", worker: "v", versions: ["1"], rough: false },
+  ]);
   t.ok(killed.some(({ family }) => family.runs.r!.phase === "paused"));
   t.end();
 });
@@ -115,7 +139,10 @@ test("a step in flight ends before the pause; without its process it does not", 
 test("wake ends a sleep and says so; who does not sleep is not woken", (t) => {
   const { run, answers } = only(start([[{ do: "sleep", hours: 3 }]]), on("wake"), on("wake"));
   t.same(answers, ["ok", "ok", "PERDURE_STATE"]);
-  t.same(run.past[0]!.map(({ value }) => value), [{ woken: true }]);
+  t.same(
+    run.past[0]!.map(({ value }) => value),
+    [{ woken: true }],
+  );
   t.end();
 });
 
@@ -134,7 +161,13 @@ test("a retry keeps what was recorded and does the rest again; a policy does so 
 test("a child that fails takes its parent with it, and a retry of the parent starts another", (t) => {
   const script: Script = [[{ do: "child", script: [[{ do: "flaky", fails: 3 }]] }]];
   const { family } = only(start(script), hour, hour);
-  t.same(Object.values(family.runs).map(({ id, phase }) => [id, phase]), [["r", "failed"], ["r/0.0#1", "failed"]]);
+  t.same(
+    Object.values(family.runs).map(({ id, phase }) => [id, phase]),
+    [
+      ["r", "failed"],
+      ["r/0.0#1", "failed"],
+    ],
+  );
   const [again] = explore(family, [on("retry")]);
   t.same(Object.keys(again!.family.runs), ["r", "r/0.0#1", "r/0.0#2"]);
   t.end();
@@ -148,7 +181,11 @@ test("a timeout counts from the first claim and fails the run, whatever it waits
 });
 
 test("a fork has what came before a step, and does that step again; its mail is its own", (t) => {
-  const script: Script = [[{ do: "wait", event: "a", hours: null }], [{ do: "book" }], [{ do: "wait", event: "a", hours: null }]];
+  const script: Script = [
+    [{ do: "wait", event: "a", hours: null }],
+    [{ do: "book" }],
+    [{ do: "wait", event: "a", hours: null }],
+  ];
   const fork: Command = { do: "fork", id: "r", at: "1.0", newId: "f", version: "2" };
   const { family, answers } = only(start(script), send(1), send(2), fork, { ...fork, at: "2.0", newId: "g" });
   t.same(answers.at(-2), "ok");
@@ -169,6 +206,9 @@ test("whom nobody serves stays where it is, and may have come anywhere before it
 
 test("of two commands at the same time either may come first", (t) => {
   const { family } = only(start([[{ do: "wait", event: "a", hours: null }]]));
-  t.same(together(family, on("cancel"), send(1)), ["PERDURE_STATE,ok completed", "ok,PERDURE_FINISHED cancelled", "ok,ok cancelled"].sort());
+  t.same(
+    together(family, on("cancel"), send(1)),
+    ["PERDURE_STATE,ok completed", "ok,PERDURE_FINISHED cancelled", "ok,ok cancelled"].sort(),
+  );
   t.end();
 });

@@ -60,9 +60,21 @@ export type Verb = "cancel" | "pause" | "resume" | "retry" | "wake";
 export type Command =
   | { readonly do: "start"; readonly id: string; readonly version: Version; readonly start: Start }
   | { readonly do: "start again"; readonly id: string; readonly same: boolean }
-  | { readonly do: "send"; readonly id: string; readonly event: EventName; readonly n: number; readonly reference: string | null }
+  | {
+      readonly do: "send";
+      readonly id: string;
+      readonly event: EventName;
+      readonly n: number;
+      readonly reference: string | null;
+    }
   | { readonly do: Verb; readonly id: string }
-  | { readonly do: "fork"; readonly id: string; readonly at: string; readonly newId: string; readonly version: Version | null }
+  | {
+      readonly do: "fork";
+      readonly id: string;
+      readonly at: string;
+      readonly newId: string;
+      readonly version: Version | null;
+    }
   | { readonly do: "open" }
   | { readonly do: "hour" }
   /** A process serves these from here on: it came, or goes (none). `rough`: without a word. */
@@ -84,8 +96,24 @@ export const isServed = (family: Family, run: Run): boolean =>
 const BEGUN: OpState = { done: false, value: null, due: null, tries: 0, woken: false, child: null, attempt: 0 };
 
 function newRun(id: string, script: Script, version: Version, more: Partial<Run>): Run {
-  const blank = { phase: "live", parent: null, attempt: 1, attempts: 1, due: null, timeout: null, deadline: null } as const;
-  const lists = { past: [], ops: (script[0] ?? []).map(() => null), unread: [], taken: [], references: [], ledger: [], escaped: [] };
+  const blank = {
+    phase: "live",
+    parent: null,
+    attempt: 1,
+    attempts: 1,
+    due: null,
+    timeout: null,
+    deadline: null,
+  } as const;
+  const lists = {
+    past: [],
+    ops: (script[0] ?? []).map(() => null),
+    unread: [],
+    taken: [],
+    references: [],
+    ledger: [],
+    escaped: [],
+  };
   return { id, script, version, ...blank, ...lists, ...more };
 }
 
@@ -189,11 +217,11 @@ function advance(family: Family, run: Run, i: number): Family[] {
   const booked = { ...run, ledger: [...run.ledger, at] };
   switch (asked.do) {
     case "book":
-      return [done(family, booked, i, valueOf(asked, at, run.version))];
+      return [done(family, booked, i, said(asked, at, run.version))];
     case "step":
-      return [done(family, run, i, valueOf(asked, at, run.version))];
+      return [done(family, run, i, said(asked, at, run.version))];
     case "hold":
-      return family.gate ? [done(family, asked.tx ? booked : run, i, valueOf(asked, at, run.version))] : [];
+      return family.gate ? [done(family, asked.tx ? booked : run, i, said(asked, at, run.version))] : [];
     case "flaky":
       return op.due !== null && !isDue ? [] : [tryOnce(family, run, i, asked.fails)];
     case "sleep":
@@ -209,7 +237,7 @@ function advance(family: Family, run: Run, i: number): Family[] {
   }
 }
 
-export const valueOf = (op: Op, at: string, version: Version): string => `${stepName(op, at)} by ${version}`;
+export const said = (op: Op, at: string, version: Version): string => `${stepName(op, at)} by ${version}`;
 
 function tryOnce(family: Family, run: Run, i: number, fails: number): Family {
   const op = run.ops[i]!;
@@ -291,7 +319,9 @@ export function carryOut(family: Family, command: Command): Answered[] {
       if (run.phase === "paused") return ok(family);
       return hasEnded(run) ? no(REFUSED) : ok(put(family, { ...run, phase: "pausing" }));
     case "resume":
-      return run.phase === "paused" || run.phase === "pausing" ? ok(put(family, { ...run, phase: "live" })) : no(REFUSED);
+      return run.phase === "paused" || run.phase === "pausing"
+        ? ok(put(family, { ...run, phase: "live" }))
+        : no(REFUSED);
     case "retry":
       return run.phase === "failed" ? ok(put(family, retried(family, run))) : no(REFUSED);
     case "wake":

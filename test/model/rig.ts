@@ -59,7 +59,8 @@ const EMPTY = `
   select string_agg(format('delete from %I.%I;', n.nspname, c.relname), ' ') as text
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where n.nspname = $1 and c.relkind = 'r' and c.relname not in ('migrations', 'leader', 'test_clock')`;
-const AS_MADE = "update :SCHEMA.leader set worker = null, until = '-infinity'; update :SCHEMA.test_clock set ahead = '0'";
+const AS_MADE =
+  "update :SCHEMA.leader set worker = null, until = '-infinity'; update :SCHEMA.test_clock set ahead = '0'";
 
 export class Rig {
   readonly #dataDir: string;
@@ -125,7 +126,9 @@ export class Rig {
 
   /** The sessions that listen are ended. */
   deafen(): Promise<unknown> {
-    return this.sql("select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen %' and pid <> pg_backend_pid()");
+    return this.sql(
+      "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen %' and pid <> pg_backend_pid()",
+    );
   }
 
   /** A process with no engine yet. */
@@ -143,7 +146,9 @@ export class Rig {
 
   /** Everything is as if nobody had been here. */
   async empty(): Promise<void> {
-    await this.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'perdure' and pid <> pg_backend_pid()");
+    await this.sql(
+      "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'perdure' and pid <> pg_backend_pid()",
+    );
     const [found] = await this.sql<{ text: string }>(EMPTY, [SCHEMA]);
     await this.sql(`begin; ${found!.text} ${AS_MADE}; commit`);
   }
@@ -164,8 +169,8 @@ export class Rig {
         const child = fork(MEMBER, [settings], { stdio: ["ignore", "ignore", "inherit", "ipc"], execArgv: [], env });
         const member = new Member(child, `${this.#made}`);
         this.#all.add(member);
-        await once(child, "message");
-        this.#idle.push(member);
+        await Promise.race([once(child, "message"), once(child, "exit")]);
+        if (member.alive) this.#idle.push(member);
       }),
     );
   }

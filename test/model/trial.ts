@@ -9,7 +9,7 @@ export interface Given {
   readonly seed?: number | undefined;
   /** Of a failure: leads to the program itself. */
   readonly path?: string | undefined;
-  /** No new program after so long. */
+  /** No new program after so long, beside the first. */
   readonly timeMs?: number | undefined;
   /** A failure is made shorter for so long, as each try of a shorter program takes a while. Default: a minute. */
   readonly shrinkMs?: number | undefined;
@@ -30,7 +30,14 @@ export async function trials(given: Given, lanes: number): Promise<Trial[]> {
   return Promise.all(Array.from({ length: lanes }, (_, n) => trial({ ...given, runs, seed: seed + n })));
 }
 
-export async function trial({ runs, seed = Math.floor(Math.random() * 2 ** 31), path, timeMs, shrinkMs = 60_000, programs: chosen }: Given): Promise<Trial> {
+export async function trial({
+  runs,
+  seed = Math.floor(Math.random() * 2 ** 31),
+  path,
+  timeMs = Infinity,
+  shrinkMs = 60_000,
+  programs: chosen,
+}: Given): Promise<Trial> {
   const rig = await Rig.open();
   const total = { programs: 0, rounds: 0, orders: 0, runs: 0, lost: 0 };
   let failedAt = 0;
@@ -49,7 +56,8 @@ export async function trial({ runs, seed = Math.floor(Math.random() * 2 ** 31), 
     if (chosen) for (const program of chosen) add(await play(rig, program));
     if (chosen) return { failed: false, text: figuresOf(), played: total.programs };
     const property = fc.asyncProperty(programs(), async (made) => {
-      if (failedAt > 0 && performance.now() - failedAt > shrinkMs) return;
+      const now = performance.now();
+      if (failedAt > 0 ? now - failedAt > shrinkMs : total.programs > 0 && now - began > timeMs) return;
       try {
         add(await play(rig, made));
       } catch (error) {
@@ -58,8 +66,7 @@ export async function trial({ runs, seed = Math.floor(Math.random() * 2 ** 31), 
         throw error;
       }
     });
-    const limits = timeMs === undefined ? {} : { interruptAfterTimeLimit: timeMs, markInterruptAsFailure: false };
-    const details = await fc.check(property, { numRuns: runs, seed, ...(path && { path }), ...limits });
+    const details = await fc.check(property, { numRuns: runs, seed, ...(path && { path }) });
     const figures = `seed ${seed}: ${figuresOf()}`;
     if (!details.failed) return { failed: false, text: figures, played: total.programs };
     const again = `again: npm run model -- --seed ${seed} --path ${details.counterexamplePath} --runs 1`;

@@ -118,7 +118,10 @@ class World {
       this.#begin();
       const [only] = orders;
       if (orders.length === 1 && only?.do === "advance") await this.#advance(only.hours);
-      else await this.#do(orders.flatMap((order) => this.#acts(crashes(orders) ? ({ ...order, sql: false } as Order) : order)));
+      else
+        await this.#do(
+          orders.flatMap((order) => this.#acts(crashes(orders) ? ({ ...order, sql: false } as Order) : order)),
+        );
     }
     await this.#finale();
     return { rounds: this.#program.length, orders: this.#orders, runs: this.#seen.length, lost: this.#lost };
@@ -161,14 +164,18 @@ class World {
           ...(attempts > 1 && { retry: { type: "fixed", maxAttempts: attempts, delay: HOUR_MS } as const }),
         };
         const given: Input = { family: id, at: null, script };
-        return act(id, { do: "start", id, version, start: order }, () => this.#client.start(CLIENT[version].with(options), given));
+        return act(id, { do: "start", id, version, start: order }, () =>
+          this.#client.start(CLIENT[version].with(options), given),
+        );
       }
       case "start again": {
         const [id, first] = nth([...this.#starts], order.run) ?? [];
         if (!id) return [];
         const { version, ...given } = first!;
         const input = order.same ? given : { ...given, at: "elsewhere" };
-        return act(id, { do: "start again", id, same: order.same }, () => this.#client.start(CLIENT[version].with({ id }), input));
+        return act(id, { do: "start again", id, same: order.same }, () =>
+          this.#client.start(CLIENT[version].with({ id }), input),
+        );
       }
       case "send": {
         const target = this.#target(order.run);
@@ -239,7 +246,10 @@ class World {
   }
 
   #launch({ versions, notify, warm, after }: Order & { do: "launch" }): Act[] {
-    const [living, coming] = [this.#workers.filter(({ state }) => state !== "down").length, this.#launches - this.#workers.length];
+    const [living, coming] = [
+      this.#workers.filter(({ state }) => state !== "down").length,
+      this.#launches - this.#workers.length,
+    ];
     if (living + coming >= 3) return [];
     this.#launches += 1;
     const name = `w${this.#launches}`;
@@ -270,7 +280,9 @@ class World {
       if (kind === "thaw") member.process.kill("SIGCONT");
       if (kind === "shutdown") await member.call("shutdown", 0);
     };
-    return [{ family: null, command: { do: "serve", worker: name, versions, rough: true }, after: order.after, carryOut }];
+    return [
+      { family: null, command: { do: "serve", worker: name, versions, rough: true }, after: order.after, carryOut },
+    ];
   }
 
   #mayLose(): boolean {
@@ -285,7 +297,8 @@ class World {
   }
 
   #scriptOf(id: string): Script | undefined {
-    return [...this.#families.values()].flat().find(({ runs }) => runs[id])?.runs[id]!.script;
+    const family = [...this.#families.values()].flat().find(({ runs }) => runs[id]);
+    return family?.runs[id]?.script;
   }
 
   /** What follows is done at the same time. */
@@ -314,22 +327,25 @@ class World {
   }
 
   async #do(acts: readonly Act[]): Promise<void> {
-    if (!this.#families.has("nobody"))
-      this.#families.set("nobody", [this.#blank()]);
+    if (!this.#families.has("nobody")) this.#families.set("nobody", [this.#blank()]);
     const answers = Promise.all(acts.map((act) => this.#answer(act)));
     const late = pause(FROZEN_MS, null);
     if ((await Promise.race([answers, late])) === null) this.#thawAll();
     const given = await answers;
     for (const { member, state } of this.#workers) if (state === "frozen") await this.#rig.expire(member.pid);
     const ambiguous = acts.some(({ command }) => command?.do === "serve" && command.worker === SERVER);
-    for (const [id, families] of this.#families) this.#families.set(id, this.#courses(id, families, acts, given, ambiguous));
+    for (const [id, families] of this.#families)
+      this.#families.set(id, this.#courses(id, families, acts, given, ambiguous));
     await this.#settle();
   }
 
   async #answer({ after, carryOut }: Act): Promise<Answer> {
     await pause(after);
     try {
-      await Promise.race([carryOut(), pause(PATIENCE_MS, null, { ref: false }).then(() => Promise.reject(new Error("no answer")))]);
+      await Promise.race([
+        carryOut(),
+        pause(PATIENCE_MS, null, { ref: false }).then(() => Promise.reject(new Error("no answer"))),
+      ]);
       return "ok";
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
@@ -338,7 +354,13 @@ class World {
   }
 
   /** The states in which a family may be after a round, whatever can be seen of it. */
-  #courses(id: string, families: readonly Family[], acts: readonly Act[], given: readonly Answer[], ambiguous: boolean): Family[] {
+  #courses(
+    id: string,
+    families: readonly Family[],
+    acts: readonly Act[],
+    given: readonly Answer[],
+    ambiguous: boolean,
+  ): Family[] {
     const own = acts.flatMap(({ family, command }, i) =>
       command && (family === null || family === id) ? [{ command, answer: given[i]! }] : [],
     );
@@ -382,8 +404,7 @@ class World {
       if (text !== last) [last, moved] = [text, now];
       if (now - began > FROZEN_MS && this.#thawAll()) moved = now;
       const still = !busy && now - moved > STILL_MS && now - began > STILL_MS * 2;
-      if (still || now - began > PATIENCE_MS)
-        throw this.#violation(wrong || `it does not come to rest: ${text}`);
+      if (still || now - began > PATIENCE_MS) throw this.#violation(wrong || `it does not come to rest: ${text}`);
       await pause(matched > 0 ? 4 : 8);
     }
   }
@@ -397,7 +418,8 @@ class World {
       const fits = found.filter((one) => one.differences.length === 0).map(({ family }) => family);
       left.set(id, fits);
       const nearest = found.sort((a, b) => a.differences.length - b.differences.length)[0]!;
-      if (fits.length === 0) wrong.push(`family "${id}", of ${found.length} possible: ${nearest.differences.join("; ")}`);
+      if (fits.length === 0)
+        wrong.push(`family "${id}", of ${found.length} possible: ${nearest.differences.join("; ")}`);
     }
     return { left: wrong.length > 0 ? null : left, wrong: wrong.join("\n") };
   }
@@ -410,7 +432,10 @@ class World {
       worker.state = "up";
       const command: Command = { do: "serve", worker: worker.name, versions: worker.versions, rough: true };
       for (const [id, families] of this.#families)
-        this.#families.set(id, unique(families.flatMap((family) => explore(family, [command]).map((course) => course.family))));
+        this.#families.set(
+          id,
+          unique(families.flatMap((family) => explore(family, [command]).map((course) => course.family))),
+        );
     }
     return frozen.length > 0;
   }
@@ -435,11 +460,17 @@ class World {
 
   /** Whether a run waits for a time. */
   #timers(): boolean {
-    return [...this.#families.values()].flat().some((family) =>
-      Object.values(family.runs).some(
-        (run) => !hasEnded(run) && (run.due !== null && run.due > family.now || run.deadline !== null || run.ops.some((op) => op && !op.done && op.due !== null)),
-      ),
-    );
+    return [...this.#families.values()]
+      .flat()
+      .some((family) =>
+        Object.values(family.runs).some(
+          (run) =>
+            !hasEnded(run) &&
+            ((run.due !== null && run.due > family.now) ||
+              run.deadline !== null ||
+              run.ops.some((op) => op && !op.done && op.due !== null)),
+        ),
+      );
   }
 
   /** One run a slot, never before its time, done once. */
@@ -465,4 +496,5 @@ function unique(families: readonly Family[]): Family[] {
 const crashes = (orders: readonly Order[]): boolean => orders.some((order) => order.do === "restart");
 
 /** Counts around and around. */
-const nth = <T>(list: readonly T[], at: number): T | undefined => (list.length > 0 ? list[at % list.length] : undefined);
+const nth = <T>(list: readonly T[], at: number): T | undefined =>
+  list.length > 0 ? list[at % list.length] : undefined;

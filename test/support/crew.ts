@@ -1,6 +1,7 @@
 /** Processes of a test: each a worker of its own on one schema, told what to do over IPC, killed or frozen at will. */
 import { type ChildProcess, type ForkOptions, fork } from "node:child_process";
 import { once } from "node:events";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type pg from "pg";
 import type { Test } from "tap";
@@ -34,6 +35,9 @@ export interface MemberOptions {
   readonly url?: string;
   /** A schema other than the test's. */
   readonly schema?: string;
+  readonly migrate?: boolean;
+  /** The folder of the release that it runs: see release.ts. Default: this one. */
+  readonly release?: string;
 }
 
 export interface Entry {
@@ -130,12 +134,13 @@ export async function crew(
   // Only migrated: an engine in this process could become the leader.
   await new Perdure({ database: url, schema }).migrate();
   await sql(TABLES);
-  const recruit = async (options: MemberOptions = {}): Promise<Member> => {
+  const recruit = async ({ release, ...options }: MemberOptions = {}): Promise<Member> => {
     const name = `member-${members.length + 1}-${schema}`;
     const at = new URL(options.url ?? url);
     at.searchParams.set("application_name", name);
     const settings = JSON.stringify({ schema, ...options, url: at.href, direct: url });
-    const member = new Member(fork(MEMBER, [settings], HOW), name);
+    const file = release === undefined ? MEMBER : join(release, "dist/test/crash/member.js");
+    const member = new Member(fork(file, [settings], HOW), name);
     members.push(member);
     await once(member.process, "message");
     return member;

@@ -13,6 +13,9 @@ export async function workerUrl(t: Pick<Test, "teardown">, url: string, schema: 
   await inDatabase(url, async (client) => {
     await client.query(`create role ${role} login password '${role}'`);
     await client.query(`select "${schema}".grant_to('${role}', 'worker')`);
+    // What a test makes beside ours is its engine's.
+    for (const what of ["tables", "sequences"])
+      await client.query(`alter default privileges in schema "${schema}" grant all on ${what} to ${role}`);
   });
   t.teardown(() => inDatabase(url, (client) => client.query(`drop owned by ${role} cascade; drop role ${role}`)));
   return Object.assign(new URL(url), { username: role, password: role }).href;
