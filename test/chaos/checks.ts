@@ -367,8 +367,8 @@ async function slots({ sql }: Ground): Promise<string[]> {
   return wrong;
 }
 
-/** SQLSTATEs that faults bring: sessions terminated, the server going and coming, a transaction that was open then. */
-const OF_FAULTS = /^(00000|01\w{3}|57P0\d|08\w{3}|25P0\d|XX000 could not (send|receive))/;
+/** SQLSTATEs that faults bring: sessions terminated, the server going and coming, a transaction that was open then, a lock that a dead one holds. */
+const OF_FAULTS = /^(00000|55P03|01\w{3}|57P0\d|08\w{3}|25P0\d|XX000 could not (send|receive))/;
 const LOG_LINE = /^\S+ \S+ \S+ \[\d+\] (\w{5}) (ERROR|PANIC|FATAL): {2}(.*)$/;
 
 function unexpected(log: string): string[] {
