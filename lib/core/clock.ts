@@ -21,10 +21,10 @@ export class DatabaseClock {
     else this.#offset = Math.max(this.#offset, offset);
   }
 
-  /** Ms since 1970, never less than before. */
+  /** Ms since 1970, never less than before. Until the database has been heard it is this machine's time, of which nothing is kept: that may be hours off. */
   now(): number {
-    const known = this.#offset !== Number.NEGATIVE_INFINITY;
-    this.#last = Math.max(this.#last, known ? performance.now() + this.#offset : Date.now());
+    if (this.#offset === Number.NEGATIVE_INFINITY) return Date.now();
+    this.#last = Math.max(this.#last, performance.now() + this.#offset);
     return this.#last;
   }
 

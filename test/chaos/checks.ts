@@ -167,6 +167,15 @@ export const CHECKS: readonly Check[] = [
     ),
   },
   {
+    invariant: "I10",
+    says: "outcomes bear the database's time, whatever the clock of their process says",
+    find: rowsOf(
+      `select r.id, c.slot, c.at, pg_xact_commit_timestamp(c.xmin) as committed from :SCHEMA.checkpoint c join :SCHEMA.run r on r.key = c.run
+        where abs(extract(epoch from c.at - pg_xact_commit_timestamp(c.xmin))) > 1800`,
+      ({ id, slot, at, committed }) => `${slot} of ${id} is of ${iso(at)}, committed at ${iso(committed)}`,
+    ),
+  },
+  {
     invariant: "I14",
     says: "each child is there once, and none is left behind",
     find: rowsOf(
@@ -358,8 +367,8 @@ async function slots({ sql }: Ground): Promise<string[]> {
   return wrong;
 }
 
-/** SQLSTATEs that faults bring: sessions terminated, the server going and coming, a transaction that was open then. */
-const OF_FAULTS = /^(00000|01\w{3}|57P0\d|08\w{3}|25P0\d|XX000 could not (send|receive))/;
+/** SQLSTATEs that faults bring: sessions terminated, the server going and coming, a transaction that was open then, a lock that a dead one holds. */
+const OF_FAULTS = /^(00000|55P03|01\w{3}|57P0\d|08\w{3}|25P0\d|XX000 could not (send|receive))/;
 const LOG_LINE = /^\S+ \S+ \S+ \[\d+\] (\w{5}) (ERROR|PANIC|FATAL): {2}(.*)$/;
 
 function unexpected(log: string): string[] {

@@ -119,7 +119,7 @@ export function tooGentle(figures: Figures, size: Size): string[] {
     "runs taken over": [figures.takenOver, Math.ceil(faults.kill / 4)],
     "answers lost": [figures.ambiguous, Math.ceil(faults.lost / 6)],
     "times listened anew": [figures.listenedAgain, Math.ceil((faults.listener + faults.reset) / 4)],
-    "deaths by a step": [figures.deaths, size.poison * 5],
+    "deaths by a step": [figures.deaths, size.poison * 3],
   };
   for (const [fault, many] of Object.entries(faults))
     least[FAULTS[fault as Fault]] = [figures.faults[fault as Fault], fault === "lost" ? Math.ceil(many / 2) : many];

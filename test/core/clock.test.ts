@@ -19,6 +19,14 @@ test("the clock follows the earliest answer, and never goes back", (t) => {
   t.end();
 });
 
+test("a machine whose clock is ahead follows the database from its first answer, though it was asked before", (t) => {
+  const clock = new DatabaseClock();
+  const ahead = clock.now();
+  clock.observe(ahead - 7_200_000);
+  t.ok(clock.now() < ahead - 7_100_000, "what it said before binds it to nothing");
+  t.end();
+});
+
 test("a clock that was set back is believed once three answers in a row say so", (t) => {
   const clock = new DatabaseClock();
   const base = Date.now() + YEAR_MS - here();
