@@ -257,7 +257,7 @@ export class Flusher {
         if (!lost && (!isTransient(error) || ((isTooSlow(error) || isLocked(error)) && items.length > 1))) {
           return this.#divide(items, error, again, refused ?? new Set());
         }
-        if (isLocked(error) && items[0]!.lane !== null) return this.#putAside(items[0]!);
+        if (!lost && isLocked(error) && items[0]!.lane !== null) return this.#putAside(items[0]!);
         if (failures === 0) this.#options.onTrouble("a batch of writes is issued again", error);
         items = dropImpatient(items, error);
         this.#queue.keepOfOutside((outside) => dropImpatient(outside, error));

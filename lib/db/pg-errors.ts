@@ -21,6 +21,13 @@ const TLS = "the server and the client disagree about TLS: set `ssl` or `sslmode
 const NO_LOGIN = "check user, password and pg_hba.conf";
 const MIGRATE = "call migrate() of an engine, or launch with `migrate` on";
 
+/** What the driver itself says of a connection: it gives no code. */
+const LOST: Rule = {
+  match:
+    /Connection terminated|timeout exceeded when trying to connect|connection error|not queryable|read timeout|timeout expired/i,
+  code: "PERDURE_CONNECTION",
+  fix: UNREACHABLE,
+};
 const RULES: readonly Rule[] = [
   { match: /^PD001$/, code: "PERDURE_NOT_FOUND", fix: "" },
   { match: /^PD002$/, code: "PERDURE_FINISHED", fix: "" },
@@ -66,12 +73,7 @@ const RULES: readonly Rule[] = [
   { match: /^42501$/, code: "PERDURE_PRIVILEGE", fix: "" },
   { match: /^25006$/, code: "PERDURE_READ_ONLY", fix: "connect to the primary, with a role that may write" },
   { match: /^(3F000|42P01|42883|42703)$/, code: "PERDURE_SCHEMA", fix: MIGRATE },
-  {
-    match:
-      /Connection terminated|timeout exceeded when trying to connect|connection error|not queryable|read timeout|timeout expired/i,
-    code: "PERDURE_CONNECTION",
-    fix: UNREACHABLE,
-  },
+  LOST,
 ];
 
 // A disk that is full, or fails, fails for all: nothing is wrong with what was to be written.
@@ -100,7 +102,7 @@ export function toPerdureError(error: unknown, doing: string, grant: Grant = {})
 }
 
 /** Whether the same statement may succeed when it is issued again, on this or another connection. */
-export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT);
+export const isTransient = (error: unknown): boolean => matches(error, TRANSIENT) || matches(error, LOST.match);
 
 /** Whether a statement took longer than it may. */
 export const isTooSlow = (error: unknown): boolean => matches(error, /^57014$/);
@@ -118,13 +120,11 @@ export const isTaken = (error: unknown): boolean => matches(error, /^23505$/);
 export const isCrossed = (error: unknown): boolean => matches(error, /^(40001|40P01)$/);
 
 /** Whether the connection that reported it is of no more use. A primary that became a standby counts. */
-export const isConnectionLost = (error: unknown): boolean => matches(error, BROKEN);
+export const isConnectionLost = (error: unknown): boolean => matches(error, BROKEN) || matches(error, LOST.match);
 
 function matches(error: unknown, pattern: RegExp): boolean {
   if (isOurs(error)) return error.cause !== undefined && matches(error.cause, pattern);
-  const { key } = reportOf(error);
-  if (pattern.test(key)) return true;
-  return RULES.at(-1)!.match.test(key);
+  return pattern.test(reportOf(error).key);
 }
 
 /** Errors with a run in them: the SQL puts its id into DETAIL and the sentence into the message. */
