@@ -112,7 +112,8 @@ async function applyPending(
     const apply = next.builds === null ? applyInOne : build;
     await patience.through(isInTheWay, () => apply(client, options, next));
     applied.push(next.name);
-    options.log?.(`applied ${next.name} to schema "${options.schema}"`);
+    // That there is a schema now is no news.
+    if (next.worksWith !== null) options.log?.(`applied ${next.name} to schema "${options.schema}"`);
   }
 }
 

@@ -59,7 +59,7 @@ export const STAGE = `
     ${TABLES.split(" ")
       .map((table) => `delete from :SCHEMA.${table};`)
       .join(" ")}
-    perform :SCHEMA.enter_worker(w, 'w' || w, 60000, array['w'], array['1'], array['q']) from unnest(array[7, 8, 9]) w;
+    perform :SCHEMA.enter_worker(w, 'w' || w, 60000, array['w'], array['1'], array['q'], '') from unnest(array[7, 8, 9]) w;
     insert into :SCHEMA.schedule (name, cron, timezone, anchor_at, workflow, version, queue, priority, args, hash, overlap, catch_up, next_at, due_at, created_at, updated_at)
       values ('sch', '0 0 * * *', 'UTC', now(), 'w', '1', 'q', 0, '{"json":[1]}', 'h', 'cancel_previous', 'latest',
         '2026-01-01Z', '2026-01-01Z', now(), now());

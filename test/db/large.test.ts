@@ -116,8 +116,8 @@ test("what a worker holds is found by the runs that it took, beside a table that
   );
   await sql(of("whole", "completed", "null, null, null"));
   await sql(`insert into :SCHEMA.run (id, workflow, version, queue, priority, state, epoch, worker, created_at)
-    values ('held', 'whole', '1', 'default', 0, 'running', 1, 7, now())`);
-  await sql(`insert into :SCHEMA.taken (worker, runs)
+    values ('held', 'whole', '1', 'default', 0, 'running', 1, 7, now());
+    insert into :SCHEMA.taken (worker, runs)
     select 7, array_agg(key) from (select key, ntile(16) over (order by key) as part from (
       select key from :SCHEMA.run order by key desc limit 3200) r) r group by part`);
   await sql("vacuum analyze :SCHEMA.run, :SCHEMA.taken");
