@@ -174,10 +174,11 @@ export class Stage {
     return OPERATIONS[name]!.repeated ? {} : { [who]: answer ?? null };
   }
 
-  /** What is done again and again anyway, and telling of ends that somebody could not be told of, before and after. */
+  /** What is done again and again anyway, and telling of ends that somebody could not be told of, before and after. What was not taken back the sweep takes. */
   async #again(names: readonly string[], keys: Doer["keys"]): Promise<void> {
     const repeated = [...new Set(names)].filter((name) => OPERATIONS[name]!.repeated);
-    for (const name of [TELL, ...repeated, TELL]) {
+    const swept = repeated.includes("take back") ? ["sweep"] : [];
+    for (const name of [TELL, ...repeated, ...swept, TELL]) {
       const answer = await this.#do(this.#watch, name, keys);
       if (answer instanceof Error) throw answer;
     }
