@@ -7,7 +7,15 @@ import pg from "pg";
 import { test } from "tap";
 import { RunConflictError, RunFinishedError } from "../../lib/core/errors.ts";
 import { checkServer, connectClient, connectDatabase } from "../../lib/db/connect.ts";
-import { isConnectionLost, isTransient, toPerdureError } from "../../lib/db/pg-errors.ts";
+import {
+  isConnectionLost,
+  isCrossed,
+  isLocked,
+  isTaken,
+  isTooSlow,
+  isTransient,
+  toPerdureError,
+} from "../../lib/db/pg-errors.ts";
 import { freshDatabase, inDatabase, server } from "../support/postgres.ts";
 
 const sqlError = (code: string, message = "no", more: object = {}) =>
@@ -161,6 +169,8 @@ test("what may be tried again is told from what may not", (t) => {
   t.ok(isTransient(new Error("Connection terminated unexpectedly")));
   t.ok(isTransient(toPerdureError(sqlError("40P01"), "asking")), "also once it is ours");
   t.notOk(isConnectionLost(sqlError("40P01")));
-  t.ok(isConnectionLost(new Error("Client has encountered a connection error and is not queryable")));
+  const lost = new Error("Client has encountered a connection error and is not queryable");
+  t.ok(isConnectionLost(lost));
+  for (const is of [isLocked, isTaken, isTooSlow, isCrossed]) t.notOk(is(lost), "what the driver says is nothing else");
   t.end();
 });
